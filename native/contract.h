@@ -1,0 +1,188 @@
+// Every kernel that a backend provides. native/addon compiles once against native/cpu and once
+// against native/cuda; both define exactly these functions, so a missing one breaks the link of
+// the self-test executable.
+//
+// Rules for all of them:
+// - The glue has validated handles, bounds and shapes; outputs never overlap inputs, unless they
+//   are the very same view (in-place), which elementwise kernels must allow.
+// - Inputs may have any strides; outputs written through a View may too, unless "dense" is said.
+// - Views may be empty or zero-dimensional.
+// - Work may be queued: a function returns before its result is there, except where it says that
+//   it waits. Memory is freed in the same order, so a freed block may still be in use by work that
+//   was queued before the free, and by none after it.
+// - Failures throw adjoint::Error.
+// - Results do not depend on the number of threads.
+#pragma once
+#include <cstddef>
+#include <cstdint>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "shared/error.h"
+#include "shared/opcodes.h"
+#include "shared/view.h"
+
+namespace adjoint::backend {
+
+// ---------------------------------------------------------------- device
+const char* name();  // "cpu" or "cuda"
+// Facts for `adjoint doctor`: pairs such as {"simd", "avx512"}, {"threads", "2"}.
+std::vector<std::pair<std::string, std::string>> deviceInfo();
+int threadCount();
+void setThreadCount(int n);  // n >= 1
+// Called when the first environment of the process loads the addon and when the last one goes.
+void startup();
+void shutdown();
+// Waits for all queued work.
+void synchronize();
+
+// ---------------------------------------------------------------- memory
+struct AllocatorStats {
+  size_t liveBytes;      // handed out, as asked for
+  size_t reservedBytes;  // taken from the system, cached blocks included
+  size_t cachedBytes;    // free, kept for reuse
+  size_t peakLiveBytes;
+  uint64_t allocations;
+  uint64_t systemAllocations;
+};
+// 64-byte aligned, contents undefined. Returns nullptr when the cap or the machine is exhausted
+// (the caller collects garbage and tries again). bytes >= 1.
+void* allocate(size_t bytes);
+void release(void* block, size_t bytes);
+void trimCache();                    // gives cached blocks back to the system
+void setMemoryCap(size_t bytes);     // 0: none
+AllocatorStats allocatorStats();
+// dense bytes, to and from host memory. copyToHost waits; copyFromHost has read `source` when it
+// returns.
+void copyFromHost(void* target, const void* source, size_t bytes);
+void copyToHost(void* target, const void* source, size_t bytes);
+
+// ---------------------------------------------------------------- elementwise
+void fill(const View& y, const Scalar& value);
+// y = x with conversion; x is broadcast to y's shape (right-aligned).
+void copy(const View& y, const View& x);
+// y and x have the same shape (isnan … write bool). `common` is the dtype it is computed in.
+void unary(UnaryOp op, const View& y, const View& x, DType common);
+// a and b broadcast to y. `common` is their promoted dtype, computed in computeType(common).
+void binary(BinaryOp op, const View& y, const Operand& a, const Operand& b, DType common);
+// y = condition ? a : b, condition bool, all broadcast to y.
+void where(const View& y, const View& condition, const Operand& a, const Operand& b);
+// y[i] = start + i * step, y 1-d
+void arange(const View& y, const Scalar& start, const Scalar& step);
+
+// ---------------------------------------------------------------- reductions
+// x [..], y of the same ndim with size 1 in the reduced axes. Floats accumulate in float32 or
+// wider, pairwise; float64 in float64; integers in int64. amax, amin propagate NaN.
+void reduce(ReduceOp op, const View& y, const View& x);
+// y int64, size 1 in `axis`; the first of equal values; NaN wins.
+void argReduce(ArgOp op, const View& y, const View& x, int axis);
+
+// softmax over `axis`: y = exp(x - max) / sum, or its logarithm. y has x's shape.
+void softmax(const View& y, const View& x, int axis, bool logarithm);
+// dx = y * (dy - sum(dy * y)), or dy - exp(y) * sum(dy) for the logarithm
+void softmaxBackward(const View& dx, const View& dy, const View& y, int axis, bool logarithm);
+
+// ---------------------------------------------------------------- products
+// y [.., M, N] = a [.., M, K] @ b [.., K, N] (+ bias [N]); all of one dtype; batch axes equal (a
+// and b expanded by stride 0); any strides, so transposes cost no copy. Floats accumulate in
+// float32 or wider; K may be 0. bias: nullptr for none.
+void matmul(const View& y, const View& a, const View& b, const View* bias);
+
+struct Conv2dShape {
+  int64_t strideH, strideW, padH, padW, dilationH, dilationW, groups;
+};
+// x [N, C, H, W], w [K, C / groups, R, S], bias [K] or nullptr, y [N, K, P, Q]
+void conv2d(const View& y, const View& x, const View& w, const View* bias, const Conv2dShape& s);
+void conv2dBackwardInput(const View& dx, const View& dy, const View& w, const Conv2dShape& s);
+void conv2dBackwardWeight(const View& dw, const View& dy, const View& x, const Conv2dShape& s);
+
+struct Pool2dShape {
+  int64_t kernelH, kernelW, strideH, strideW, padH, padW, dilationH, dilationW;
+};
+// x [N, C, H, W], y [N, C, P, Q]; index int32 of y's shape: the flat h * W + w of the maximum (the
+// first one; NaN wins).
+void maxPool2d(const View& y, const View& index, const View& x, const Pool2dShape& s);
+// dx [N, C, H, W] = sum of dy where index points
+void maxPool2dBackward(const View& dx, const View& dy, const View& index);
+// y [N, C, P, Q] = x [N, C, H, W] at index (the gradient of the backward)
+void maxPool2dGather(const View& y, const View& x, const View& index);
+
+// ---------------------------------------------------------------- normalisation
+// Over all axes but 1 of x [N, C, ..]. weight, bias [C] or nullptr. mean, rstd [C] are written:
+// of float32, or float64 where x is. runningMean, runningVar [C] or nullptr are updated in place:
+// r = (1 - momentum) r + momentum * batch (variance unbiased).
+struct BatchNormArgs {
+  View y, mean, rstd, x;
+  const View *weight, *bias, *runningMean, *runningVar;
+  double momentum, eps;
+};
+void batchNorm(const BatchNormArgs& a);
+// xhat = (x - mean) rstd; dweight = sum(dy xhat); dbias = sum(dy);
+// dx = weight rstd (dy - (dbias + xhat dweight) / count)
+void batchNormBackward(const View& dx, const View& dweight, const View& dbias, const View& dy,
+                       const View& x, const View* weight, const View& mean, const View& rstd);
+
+// ---------------------------------------------------------------- losses
+// loss[n] = logsumexp(logits[n, :]) - logits[n, target[n]], 0 where target[n] == ignoreIndex;
+// logits [N, C], target int64 [N], loss and lse [N]. A target outside [0, C) throws (waits).
+void crossEntropy(const View& loss, const View& lse, const View& logits, const View& target,
+                  int64_t ignoreIndex);
+// dlogits[n, c] = dy[n] (exp(logits[n, c] - lse[n]) - [c == target[n]]), 0 for ignored rows
+void crossEntropyBackward(const View& dlogits, const View& dy, const View& logits, const View& lse,
+                          const View& target, int64_t ignoreIndex);
+
+// ---------------------------------------------------------------- indexing (index int64)
+// An index outside its axis throws index errors; negative ones are refused too.
+// y[.., i, ..] = x[.., index[.., i, ..], ..]; y and index have one shape
+void gather(const View& y, const View& x, const View& index, int axis);
+// y[.., index[.., i, ..], ..] += source[.., i, ..], in order
+void scatterAdd(const View& y, const View& index, const View& source, int axis);
+// y = x's slices at index [n] along axis
+void indexSelect(const View& y, const View& x, const View& index, int axis);
+// y's slices at index [n] along axis += source's, in order
+void indexAdd(const View& y, const View& index, const View& source, int axis);
+// y += x where y is a view whose elements may overlap; serial, in row-major order of x. y and x
+// have one shape.
+void accumulateOverlapping(const View& y, const View& x);
+
+// ---------------------------------------------------------------- random numbers
+// Philox4x32-10 (Salmon et al. 2011). Element i takes lane i % 4 of counter offset + i / 4 (of
+// float64: lanes 2 (i % 2), 2 (i % 2) + 1 of counter offset + i / 2), in row-major order of y.
+struct RandomState {
+  uint64_t seed, offset;
+};
+// How far `random` and `dropout` advance the offset for n elements.
+constexpr uint64_t randomAdvance(int64_t n) { return static_cast<uint64_t>((n + 1) / 2); }
+// uniform [a, b), normal (mean a, deviation b), bernoulli (probability a), randint [a, b)
+void random(RandomOp op, const View& y, double a, double b, RandomState state);
+// y int64 [n]: a permutation of 0..n-1
+void randperm(const View& y, RandomState state);
+// state int64 [2] on the device holds seed and offset: y[i] = u[i] < p ? 0 : x[i] / (1 - p), with
+// u[i] the uniform number of element i, so the mask can be drawn again by the backward pass.
+void writeRandomState(const View& state, RandomState value);
+void dropout(const View& y, const View& x, double p, const View& state);
+
+// ---------------------------------------------------------------- optimizers
+// One call for all parameters. Views are dense, of one dtype per entry, and of one layout.
+struct SgdEntry {
+  View param, grad, momentum;  // momentum.data == nullptr: none
+};
+struct SgdArgs {
+  double lr, momentum, dampening, weightDecay;
+  bool nesterov, maximize, firstStep;  // firstStep: the momentum buffer becomes the gradient
+};
+void sgd(const std::vector<SgdEntry>& entries, const SgdArgs& args);
+
+struct AdamEntry {
+  View param, grad, m, v, vMax;  // vMax.data == nullptr: no amsgrad
+};
+struct AdamArgs {
+  double lr, beta1, beta2, eps, weightDecay;
+  int64_t step;                // from 1
+  bool decoupledDecay;         // AdamW (Loshchilov & Hutter 2019), else L2 as in Adam
+  bool maximize;
+};
+void adam(const std::vector<AdamEntry>& entries, const AdamArgs& args);
+
+}  // namespace adjoint::backend
