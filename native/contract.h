@@ -50,8 +50,8 @@ struct AllocatorStats {
 // (the caller collects garbage and tries again). bytes >= 1.
 void* allocate(size_t bytes);
 void release(void* block, size_t bytes);
-void trimCache();                    // gives cached blocks back to the system
-void setMemoryCap(size_t bytes);     // 0: none
+void trimCache();                 // gives cached blocks back to the system
+void setMemoryCap(size_t bytes);  // 0: none
 AllocatorStats allocatorStats();
 // dense bytes, to and from host memory. copyToHost waits; copyFromHost has read `source` when it
 // returns.
@@ -153,7 +153,9 @@ struct RandomState {
   uint64_t seed, offset;
 };
 // How far `random` and `dropout` advance the offset for n elements.
-constexpr uint64_t randomAdvance(int64_t n) { return static_cast<uint64_t>((n + 1) / 2); }
+constexpr uint64_t randomAdvance(int64_t n) {
+  return static_cast<uint64_t>((n + 1) / 2);
+}
 // uniform [a, b), normal (mean a, deviation b), bernoulli (probability a), randint [a, b)
 void random(RandomOp op, const View& y, double a, double b, RandomState state);
 // y int64 [n]: a permutation of 0..n-1
@@ -179,8 +181,8 @@ struct AdamEntry {
 };
 struct AdamArgs {
   double lr, beta1, beta2, eps, weightDecay;
-  int64_t step;                // from 1
-  bool decoupledDecay;         // AdamW (Loshchilov & Hutter 2019), else L2 as in Adam
+  int64_t step;         // from 1
+  bool decoupledDecay;  // AdamW (Loshchilov & Hutter 2019), else L2 as in Adam
   bool maximize;
 };
 void adam(const std::vector<AdamEntry>& entries, const AdamArgs& args);

@@ -25,8 +25,8 @@ class RangeFunction {
 // that a chunk throws is rethrown after all have ended.
 void parallelFor(int64_t n, int64_t grain, RangeFunction body);
 
-int poolThreads();            // callers included
-void setPoolThreads(int n);   // joins and starts threads
-void stopPool();              // joins all; a later parallelFor starts them again
+int poolThreads();           // callers included
+void setPoolThreads(int n);  // joins and starts threads
+void stopPool();             // joins all; a later parallelFor starts them again
 
 }  // namespace adjoint::cpu

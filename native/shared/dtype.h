@@ -66,8 +66,8 @@ constexpr Compute computeType(DType d) {
 }
 
 constexpr const char* dtypeName(DType d) {
-  constexpr const char* names[] = {"float32", "float64", "bfloat16", "float16", "int64",
-                                   "int32",   "int16",   "int8",     "uint8",   "bool",
+  constexpr const char* names[] = {"float32", "float64", "bfloat16", "float16",   "int64",
+                                   "int32",   "int16",   "int8",     "uint8",     "bool",
                                    "uint16",  "uint32",  "uint64",   "complex64", "complex128"};
   return static_cast<int>(d) < 15 ? names[static_cast<int>(d)] : "?";
 }

@@ -1,0 +1,211 @@
+#include "call.h"
+
+#include <algorithm>
+#include <cstdlib>
+
+#include "overlap.h"
+
+namespace adjoint {
+
+std::vector<Kernel>& kernels() {
+  static std::vector<Kernel> all;
+  return all;
+}
+
+void Call::badWord(const char* expected) {
+  fail(ErrorKind::internal, "%s: expected %s at word %zu of %zu", name_, expected, position_,
+       length_);
+}
+
+int Call::axis(int ndim) {
+  int64_t v = integer();
+  if (v < 0 || v >= ndim) badWord("an axis");
+  return static_cast<int>(v);
+}
+
+DType Call::dtype() {
+  int64_t v = integer();
+  if (v < 0 || v >= kDTypeCount) badWord("a dtype");
+  return static_cast<DType>(v);
+}
+
+double Call::slot() {
+  int64_t v = integer();
+  if (v < 0 || v >= static_cast<int64_t>(environment_.slots.size())) badWord("a slot");
+  return environment_.slots[v];
+}
+
+// Checks that every element that the view can reach lies inside its storage.
+View Call::readView(Handle handle, StorageRef* pinned) {
+  Table::Tensor tensor = environment_.table.tensor(handle);
+  View v;
+  v.dtype = tensor.dtype;
+  int64_t offset = integer();
+  int64_t ndim = integer();
+  if (ndim < 0 || ndim > kMaxDims) badWord("at most 8 axes");
+  v.ndim = static_cast<int>(ndim);
+  bool empty = false;
+  for (int i = 0; i < v.ndim; i++) {
+    v.size[i] = integer();
+    if (v.size[i] < 0) badWord("a size");
+    empty = empty || v.size[i] == 0;
+  }
+  int64_t item = static_cast<int64_t>(itemSize(v.dtype));
+  int64_t capacity = static_cast<int64_t>(tensor.storage->bytes) / item;
+  int64_t low = offset, high = offset;
+  for (int i = 0; i < v.ndim; i++) {
+    v.stride[i] = integer();
+    if (v.size[i] <= 1) continue;
+    int64_t reach;
+    if (__builtin_mul_overflow(v.size[i] - 1, v.stride[i], &reach) ||
+        __builtin_add_overflow(reach < 0 ? low : high, reach, reach < 0 ? &low : &high)) {
+      badWord("a stride inside the storage");
+    }
+  }
+  if (!empty && (low < 0 || high >= capacity)) {
+    fail(ErrorKind::internal,
+         "%s: expected a view inside its storage of %lld elements, got [%lld, %lld]", name_,
+         static_cast<long long>(capacity), static_cast<long long>(low),
+         static_cast<long long>(high));
+  }
+  v.data = empty ? tensor.storage->data : static_cast<char*>(tensor.storage->data) + offset * item;
+  *pinned = StorageRef(tensor.storage);
+  return v;
+}
+
+View Call::input() {
+  if (outputs_.size() > 0) badWord("inputs before outputs");
+  StorageRef pin;
+  View v = readView(static_cast<Handle>(integer()), &pin);
+  pinned_.push({std::move(pin), v});
+  return v;
+}
+
+const View* Call::keep(const View& view) {
+  if (optional_.size() == kMaxOptional) badWord("fewer optional tensors");
+  optional_.push(View(view));
+  return optional_.end() - 1;
+}
+
+const View* Call::optionalInput() {
+  if (position_ < length_ && environment_.words[position_] == 0) {
+    position_++;
+    return nullptr;
+  }
+  return keep(input());
+}
+
+Operand Call::operand() {
+  Operand o;
+  double first = position_ < length_ ? environment_.words[position_] : 0;
+  if (first > 0) {
+    o.view = input();
+    return o;
+  }
+  position_++;
+  o.isScalar = true;
+  if (first == 0) {
+    o.scalar = Scalar::of(number());
+  } else {
+    uint64_t high = static_cast<uint32_t>(integer());
+    uint64_t low = static_cast<uint32_t>(integer());
+    o.scalar = Scalar::of(static_cast<int64_t>(high << 32 | low));
+  }
+  return o;
+}
+
+View Call::allocate() {
+  position_++;  // the 0 that says: a new tensor
+  View v;
+  v.dtype = dtype();
+  int64_t ndim = integer();
+  if (ndim < 0 || ndim > kMaxDims) badWord("at most 8 axes");
+  v.ndim = static_cast<int>(ndim);
+  for (int i = 0; i < v.ndim; i++) {
+    v.size[i] = integer();
+    if (v.size[i] < 0) badWord("a size");
+  }
+  int64_t count = 1;
+  bool tooLarge = false;
+  for (int i = v.ndim - 1; i >= 0; i--) {
+    v.stride[i] = count;
+    tooLarge = tooLarge || __builtin_mul_overflow(count, std::max<int64_t>(v.size[i], 1), &count);
+  }
+  int64_t bytes = 0;
+  tooLarge = tooLarge ||
+             __builtin_mul_overflow(count, static_cast<int64_t>(itemSize(v.dtype)), &bytes) ||
+             bytes > (int64_t{1} << 47);
+  if (tooLarge) {
+    fail(ErrorKind::outOfMemory,
+         "%s: expected a tensor that fits the address space, got %lld bytes", name_,
+         static_cast<long long>(bytes));
+  }
+  if (v.numel() == 0) bytes = 0;
+  if (outputs_.size() == kMaxOutputs || outputs_.size() >= ownerCount_) {
+    badWord("as many owners as outputs");
+  }
+  Storage* storage = environment_.allocate(static_cast<size_t>(bytes));
+  outputs_.push({StorageRef(storage), v.dtype});
+  release(storage);  // the reference is now the call's
+  v.data = storage->data;
+  return v;
+}
+
+void Call::checkWritable(const View& view, Storage* storage) {
+  if (selfOverlaps(view)) {
+    fail(ErrorKind::argument,
+         "%s: expected a tensor whose elements have memory of their own to write to, got an "
+         "expanded one; clone it first",
+         name_);
+  }
+  for (Pinned& p : pinned_) {
+    if (p.storage.get() == storage && overlapsPartly(p.view, view)) {
+      fail(ErrorKind::argument,
+           "%s: expected an input that does not overlap with the tensor written to, got views of "
+           "one memory; clone one first",
+           name_);
+    }
+  }
+}
+
+View Call::output() {
+  if (position_ < length_ && environment_.words[position_] == 0) return allocate();
+  return inPlace();
+}
+
+View Call::inPlace() {
+  StorageRef pin;
+  View v = readView(static_cast<Handle>(integer()), &pin);
+  checkWritable(v, pin.get());
+  pin->version++;
+  pinned_.push({std::move(pin), v});
+  return v;
+}
+
+View Call::overlapping() {
+  StorageRef pin;
+  View v = readView(static_cast<Handle>(integer()), &pin);
+  pin->version++;
+  pinned_.push({std::move(pin), v});
+  return v;
+}
+
+const View* Call::optionalInPlace() {
+  if (position_ < length_ && environment_.words[position_] == 0) {
+    position_++;
+    return nullptr;
+  }
+  return keep(inPlace());
+}
+
+void Call::finish() {
+  for (size_t i = 0; i < outputs_.size(); i++) {
+    Output& o = outputs_[i];
+    Storage* storage = o.storage.get();
+    Handle handle = environment_.table.addTensor(owners_[i], storage, o.dtype);
+    retain(storage);
+    environment_.words[i] = handle;
+  }
+}
+
+}  // namespace adjoint

@@ -1,0 +1,112 @@
+// Decodes one native call: a row of numbers in the environment's word array. Inputs come first and
+// are pinned as they are read, so that nothing which runs later can free them; then outputs, which
+// may allocate and so collect garbage; then attributes.
+//   input      handle, offset, ndim, sizes…, strides…
+//   number     0, value            (operands only)
+//   integer    -1, high, low       (operands only: an int64 as two 32-bit halves)
+//   no input   0                   (optional inputs)
+//   output     0, dtype, ndim, sizes…, then its owner is the next JavaScript argument
+//   in place   as an input: its elements are overwritten
+#pragma once
+#include <cmath>
+
+#include "environment.h"
+#include "inline_vector.h"
+
+namespace adjoint {
+
+class Call {
+ public:
+  Call(Environment& environment, size_t length, napi_value* owners, size_t ownerCount)
+      : environment_(environment), length_(length), owners_(owners), ownerCount_(ownerCount) {}
+  Call(const Call&) = delete;
+  Call& operator=(const Call&) = delete;
+
+  Environment& environment() { return environment_; }
+  void setName(const char* name) { name_ = name; }
+
+  View input();
+  // nullptr where the row says none; valid as long as the call.
+  const View* optionalInput();
+  Operand operand();
+
+  // A new tensor or an existing one, as the row says.
+  View output();
+  // An existing tensor that is read and written.
+  View inPlace();
+  const View* optionalInPlace();
+  // As inPlace, for the kernels that allow elements of the view to share memory.
+  View overlapping();
+
+  double number() { return word(); }
+  int64_t integer() {
+    double v = word();
+    if (!(std::fabs(v) <= 9007199254740992.0)) badWord("an integer");
+    return static_cast<int64_t>(v);
+  }
+  int axis(int ndim);
+  bool flag() { return word() != 0; }
+  DType dtype();
+  // The current value of a native slot, whose number the row holds.
+  double slot();
+  template <class Op>
+  Op opcode() {
+    int64_t v = integer();
+    if (v < 0 || v >= static_cast<int64_t>(Op::count)) badWord("an opcode");
+    return static_cast<Op>(v);
+  }
+
+  // Writes the new handles to the front of the word array and hands them to their owners.
+  void finish();
+
+ private:
+  static constexpr int kMaxOutputs = 8;
+  static constexpr int kMaxOptional = 8;
+
+  double word() {
+    if (position_ >= length_) badWord("another word");
+    return environment_.words[position_++];
+  }
+  [[noreturn]] void badWord(const char* expected);
+  View readView(Handle handle, StorageRef* pinned);
+  void checkWritable(const View& view, Storage* storage);
+  View allocate();
+  const View* keep(const View& view);
+
+  Environment& environment_;
+  const size_t length_;
+  napi_value* owners_;
+  const size_t ownerCount_;
+  const char* name_ = "call";
+  size_t position_ = 1;  // word 0 is the kernel's number
+
+  struct Pinned {
+    StorageRef storage;
+    View view;
+  };
+  InlineVector<Pinned, 8> pinned_;
+  InlineVector<View, kMaxOptional> optional_;  // never more: keep() hands out addresses
+  struct Output {
+    StorageRef storage;
+    DType dtype;
+  };
+  InlineVector<Output, kMaxOutputs> outputs_;
+};
+
+// One kernel of the native surface: decodes its row and calls the backend.
+struct Kernel {
+  const char* name;
+  void (*run)(Call& call);
+};
+
+// All kernels linked into this addon, in an order that is fixed for the process.
+std::vector<Kernel>& kernels();
+
+// native/addon/families/<family>.cpp: `static const Family family({{"name", [](Call& c) {…}}, …});`
+struct Family {
+  Family(std::initializer_list<Kernel> list) {
+    kernels().insert(kernels().end(), list.begin(), list.end());
+  }
+};
+
+}  // namespace adjoint

@@ -1,0 +1,61 @@
+// The state of one JavaScript environment (the main thread or a worker): handles, generators of
+// random numbers, slots, and the array through which calls are encoded.
+#pragma once
+#include <node_api.h>
+
+#include <vector>
+
+#include "reclaim.h"
+#include "table.h"
+
+namespace adjoint {
+
+class Environment {
+ public:
+  explicit Environment(napi_env env) : env(env), table(env), reclaimer(env, table, liveBytes) {
+    generators.push_back({0, 0});
+  }
+  ~Environment();
+
+  // A fresh storage with one reference; collects garbage under pressure. What the caller still
+  // needs must be pinned.
+  Storage* allocate(size_t bytes);
+
+  // The generator's state for `n` elements; advances it.
+  backend::RandomState drawRandom(int generator, int64_t n);
+
+  void setWords(napi_value float64Array);
+  void setErrorClass(ErrorKind kind, napi_value constructor);
+  // Throws a JavaScript error of the class of `kind`.
+  void throwError(ErrorKind kind, const char* message);
+
+  napi_env env;
+  size_t liveBytes = 0;  // of this environment's storages
+  Table table;
+  Reclaimer reclaimer;
+  std::vector<backend::RandomState> generators;  // 0 is the default one
+  std::vector<double> slots;                     // values that change between steps
+  double* words = nullptr;
+  size_t wordCapacity = 0;
+
+ private:
+  napi_ref wordsRef_ = nullptr;
+  napi_ref errorClasses_[static_cast<int>(ErrorKind::internal) + 1] = {};
+};
+
+// Runs `body` and turns what it throws into a JavaScript exception; nothing crosses the C boundary.
+template <class F>
+napi_value guarded(Environment& environment, F&& body) {
+  try {
+    return body();
+  } catch (const Error& e) {
+    environment.throwError(e.kind, e.what());
+  } catch (const std::bad_alloc&) {
+    environment.throwError(ErrorKind::outOfMemory, "native: out of memory");
+  } catch (const std::exception& e) {
+    environment.throwError(ErrorKind::internal, e.what());
+  }
+  return nullptr;
+}
+
+}  // namespace adjoint

@@ -1,0 +1,41 @@
+#include "../call.h"
+
+namespace adjoint {
+namespace {
+
+backend::Conv2dShape shape(Call& c) {
+  backend::Conv2dShape s;
+  s.strideH = c.integer();
+  s.strideW = c.integer();
+  s.padH = c.integer();
+  s.padW = c.integer();
+  s.dilationH = c.integer();
+  s.dilationW = c.integer();
+  s.groups = c.integer();
+  return s;
+}
+
+const Family family({
+    {"conv2d",
+     [](Call& c) {
+       View x = c.input(), w = c.input();
+       const View* bias = c.optionalInput();
+       View y = c.output();
+       backend::conv2d(y, x, w, bias, shape(c));
+     }},
+    {"conv2dBackwardInput",
+     [](Call& c) {
+       View dy = c.input(), w = c.input();
+       View dx = c.output();
+       backend::conv2dBackwardInput(dx, dy, w, shape(c));
+     }},
+    {"conv2dBackwardWeight",
+     [](Call& c) {
+       View dy = c.input(), x = c.input();
+       View dw = c.output();
+       backend::conv2dBackwardWeight(dw, dy, x, shape(c));
+     }},
+});
+
+}  // namespace
+}  // namespace adjoint

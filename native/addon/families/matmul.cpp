@@ -1,0 +1,16 @@
+#include "../call.h"
+
+namespace adjoint {
+namespace {
+
+const Family family({
+    {"matmul",
+     [](Call& c) {
+       View a = c.input(), b = c.input();
+       const View* bias = c.optionalInput();
+       backend::matmul(c.output(), a, b, bias);
+     }},
+});
+
+}  // namespace
+}  // namespace adjoint

@@ -1,0 +1,35 @@
+#include "../call.h"
+
+namespace adjoint {
+namespace {
+
+const Family family({
+    {"maxPool2d",
+     [](Call& c) {
+       View x = c.input();
+       View y = c.output(), index = c.output();
+       backend::Pool2dShape s;
+       s.kernelH = c.integer();
+       s.kernelW = c.integer();
+       s.strideH = c.integer();
+       s.strideW = c.integer();
+       s.padH = c.integer();
+       s.padW = c.integer();
+       s.dilationH = c.integer();
+       s.dilationW = c.integer();
+       backend::maxPool2d(y, index, x, s);
+     }},
+    {"maxPool2dBackward",
+     [](Call& c) {
+       View dy = c.input(), index = c.input();
+       backend::maxPool2dBackward(c.output(), dy, index);
+     }},
+    {"maxPool2dGather",
+     [](Call& c) {
+       View x = c.input(), index = c.input();
+       backend::maxPool2dGather(c.output(), x, index);
+     }},
+});
+
+}  // namespace
+}  // namespace adjoint

@@ -1,0 +1,72 @@
+// When to collect garbage. Node-API runs no finalizer inside a synchronous loop, so native code
+// sweeps weak references itself: after a natural collection if one has happened, else after a
+// minor one that it asks for, and after a major one as a last resort. docs/memory.md has the why.
+#pragma once
+#include <node_api.h>
+
+#include <cstddef>
+#include <cstdint>
+
+#include "table.h"
+
+namespace adjoint {
+
+struct ReclaimStats {
+  uint64_t sweeps = 0, minors = 0, majors = 0;
+  double sweepMs = 0, minorMs = 0, majorMs = 0;
+};
+
+class Reclaimer {
+ public:
+  Reclaimer(napi_env env, Table& table, const size_t& liveBytes)
+      : env_(env), table_(table), liveBytes_(liveBytes) {}
+  ~Reclaimer();
+  Reclaimer(const Reclaimer&) = delete;
+  Reclaimer& operator=(const Reclaimer&) = delete;
+
+  // V8's `gc` function, if it could be had.
+  void setCollector(napi_value gc);
+
+  // Before an allocation of `bytes`. Everything the caller still needs must be pinned.
+  void beforeAllocation(size_t bytes) {
+    bytesSince_ += bytes;
+    if (bytesSince_ > byteBudget_ || ++entriesSince_ > kEntryBudget) reclaim();
+  }
+  // After a training step: a cheap moment, since most values have just died.
+  void stepEnd() {
+    if (bytesSince_ > byteBudget_ / 4) reclaim();
+  }
+  // The backend has no memory left: everything that can be freed is.
+  void collectAll();
+
+  const ReclaimStats& stats() const { return stats_; }
+
+ private:
+  static constexpr size_t kEntryBudget = 16384;
+  static constexpr size_t kMinByteBudget = size_t{32} << 20;
+  static constexpr size_t kMinMajorBytes = size_t{192} << 20;
+  static constexpr size_t kMinMajorEntries = 200000;
+
+  void reclaim();
+  void minor();
+  void major();
+  void sweep(bool all);
+  bool collected();  // whether V8 has collected since the last call
+  void call(napi_value* arguments, size_t count);
+
+  napi_env env_;
+  Table& table_;
+  const size_t& liveBytes_;
+  napi_ref gc_ = nullptr;
+  napi_ref minorOptions_ = nullptr;
+  napi_ref canary_ = nullptr;  // weak, to an object that nothing holds
+  bool collecting_ = false;
+  size_t bytesSince_ = 0, entriesSince_ = 0;
+  size_t byteBudget_ = kMinByteBudget;
+  size_t majorBytes_ = kMinMajorBytes, majorEntries_ = kMinMajorEntries;
+  double factor_ = 3;  // next major at factor × what the last one left alive
+  double lastMajorEnd_ = 0, lastMajorMs_ = 0;
+  ReclaimStats stats_;
+};
+
+}  // namespace adjoint

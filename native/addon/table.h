@@ -1,0 +1,80 @@
+// The handle table of one environment: what each JavaScript owner (a tensor or a tape node) holds.
+#pragma once
+#include <node_api.h>
+
+#include <memory>
+#include <vector>
+
+#include "storage.h"
+
+namespace adjoint {
+
+// 22 bits of index, 9 of generation: positive in an int32, so a V8 small integer. 0 is no handle.
+using Handle = int32_t;
+
+// A value that backward needs: the storage as it was at `version`.
+struct Saved {
+  Storage* storage;
+  DType dtype;
+  uint32_t version;
+};
+
+class Table {
+ public:
+  explicit Table(napi_env env) : env_(env) {}
+  ~Table() { clear(); }
+  Table(const Table&) = delete;
+  Table& operator=(const Table&) = delete;
+
+  struct Tensor {
+    Storage* storage;
+    DType dtype;
+  };
+
+  // Takes over one reference of `storage`. `owner` is watched by a weak reference.
+  Handle addTensor(napi_value owner, Storage* storage, DType dtype);
+  // A tape node with what it saved; takes over the references.
+  Handle addNode(napi_value owner, const Saved* saved, int count);
+
+  // Throw a disposed error for a handle that is stale or of the other kind.
+  Tensor tensor(Handle handle) const;
+  const Saved& saved(Handle node, int index) const;
+
+  void dispose(Handle handle);  // harmless on a stale handle
+
+  // Frees entries whose owners are dead. `all` looks at old entries too, those that have survived
+  // two minor collections and can only die in a major one.
+  void sweep(bool all);
+  // Survivors of a minor collection age; called after each.
+  void age();
+  void clear();
+
+  size_t liveTensors() const { return liveTensors_; }
+  size_t liveNodes() const { return liveNodes_; }
+  std::vector<Handle> tensorHandles() const;
+
+ private:
+  struct Entry {
+    Storage* storage = nullptr;      // tensors
+    std::unique_ptr<Saved[]> saved;  // nodes
+    napi_ref owner = nullptr;        // null: free
+    int32_t next = -1;               // free list
+    uint16_t generation = 1;
+    uint16_t savedCount = 0;
+    DType dtype = DType::float32;
+    uint8_t collections = 0;  // minor ones survived
+  };
+
+  int32_t take(napi_value owner);
+  void free(int32_t index);
+  const Entry* find(Handle handle) const;
+  void sweepList(std::vector<Handle>& list);
+
+  napi_env env_;
+  std::vector<Entry> entries_;
+  int32_t freeHead_ = -1;
+  std::vector<Handle> young_, old_;
+  size_t liveTensors_ = 0, liveNodes_ = 0;
+};
+
+}  // namespace adjoint
