@@ -1,6 +1,7 @@
 // The thread pool: one for the process, shared by all environments (worker_threads).
 #pragma once
 #include <cstdint>
+#include <string>
 
 namespace adjoint::cpu {
 
@@ -22,11 +23,15 @@ class RangeFunction {
 // Calls body(begin, end) over [0, n) in chunks of `grain` (the last one shorter). The chunks depend
 // on n and grain alone, never on the number of threads; which thread takes which is open. The
 // caller takes part; one chunk, a nested call or a busy pool runs here and now. The first exception
-// that a chunk throws is rethrown after all have ended.
+// that a chunk throws (first by its place, not by time) is rethrown after all have ended; chunks
+// behind it that had not begun are left out.
 void parallelFor(int64_t n, int64_t grain, RangeFunction body);
 
-int poolThreads();           // callers included
-void setPoolThreads(int n);  // joins and starts threads
-void stopPool();             // joins all; a later parallelFor starts them again
+int poolThreads();             // the caller included
+std::string poolThreadsWhy();  // where that number comes from, for people
+// 1 <= n <= kMaxPoolThreads. Joins the threads; the next parallelFor starts as many as it says.
+void setPoolThreads(int n);
+constexpr int kMaxPoolThreads = 1024;
+void stopPool();  // joins all; a later parallelFor starts them again
 
 }  // namespace adjoint::cpu
