@@ -61,15 +61,18 @@ void runSerially(int64_t n, int64_t grain, const RangeFunction& body) {
   body(begin, n);
 }
 
+// Yields about every 2 µs: the scheduler may have woken a worker on its caller's core, and there a
+// mere spin would hold up the very thread that it serves.
 template <class Condition>
 bool spinUntil(Condition condition, std::chrono::microseconds limit) {
   if (condition()) return true;
   const auto end = std::chrono::steady_clock::now() + limit;
   do {
-    for (int i = 0; i < 16; i++) {
+    for (int i = 0; i < 32; i++) {
       if (condition()) return true;
       os::spinPause();
     }
+    std::this_thread::yield();
   } while (std::chrono::steady_clock::now() < end);
   return condition();
 }
