@@ -1,0 +1,158 @@
+import type { Native } from './native.js'
+
+/** What a call needs to know of a tensor: its handle and where its elements lie. */
+export interface ViewLike {
+  handle: number
+  readonly dtypeCode: number
+  readonly shape: readonly number[]
+  readonly strides: readonly number[]
+  readonly offset: number
+}
+
+const INITIAL_WORDS = 4096
+
+/** Called when a tensor gets its handle, where leaks are traced. */
+let onCreation: ((t: ViewLike) => void) | null = null
+export function setCreationHook(hook: ((t: ViewLike) => void) | null): void {
+  onCreation = hook
+}
+
+/** Gives a tensor the handle that native code made for it. */
+export function adopt<T extends ViewLike>(t: T, handle: number): T {
+  t.handle = handle
+  if (onCreation !== null) onCreation(t)
+  return t
+}
+
+/**
+ * The one place through which kernels are called. A call is a row of numbers: the kernel's number,
+ * inputs, outputs, attributes (`native/addon/call.h` has the encoding). Rows go through one array
+ * that native code reads in place, so that a call makes no object but its results.
+ */
+export class Calls {
+  private words: Float64Array
+  private position = 0
+  private kernel = ''
+  private readonly owners: ViewLike[] = []
+
+  constructor(
+    readonly native: Native,
+    private readonly missing: (kernel: string) => Error,
+    private readonly disposed: (kernel: string) => Error,
+  ) {
+    this.words = new Float64Array(INITIAL_WORDS)
+    native.setWords(this.words)
+  }
+
+  begin(kernel: string): this {
+    const number = this.native.kernels[kernel]
+    if (number === undefined) throw this.missing(kernel)
+    this.kernel = kernel
+    this.owners.length = 0
+    this.words[0] = number
+    this.position = 1
+    return this
+  }
+
+  /** An existing tensor, read or (as `output`) overwritten. */
+  input(t: ViewLike): this {
+    const { shape, strides } = t
+    const ndim = shape.length
+    const words = this.reserve(3 + 2 * ndim)
+    if (t.handle <= 0) throw this.disposed(this.kernel)
+    let p = this.position
+    words[p++] = t.handle
+    words[p++] = t.offset
+    words[p++] = ndim
+    for (let i = 0; i < ndim; i++) words[p++] = shape[i]
+    for (let i = 0; i < ndim; i++) words[p++] = strides[i]
+    this.position = p
+    return this
+  }
+
+  optional(t: ViewLike | null | undefined): this {
+    return t ? this.input(t) : this.number(0)
+  }
+
+  /** A tensor or a number; an integer beyond 2^53 comes as a bigint. */
+  operand(x: ViewLike | number | bigint): this {
+    if (typeof x === 'object') return this.input(x)
+    const words = this.reserve(3)
+    if (typeof x === 'bigint') {
+      words[this.position++] = -1
+      words[this.position++] = Number(BigInt.asIntN(32, x >> 32n))
+      words[this.position++] = Number(BigInt.asUintN(32, x))
+    } else {
+      words[this.position++] = 0
+      words[this.position++] = x
+    }
+    return this
+  }
+
+  /** Where the result goes: a new tensor if it has no handle yet, else its own elements. */
+  output(t: ViewLike): this {
+    return t.handle !== 0 ? this.input(t) : this.outputAs(t, t.shape)
+  }
+
+  /** A new tensor that the kernel sees with a shape of its own, of as many elements. */
+  outputAs(t: ViewLike, shape: readonly number[]): this {
+    const ndim = shape.length
+    const words = this.reserve(3 + ndim)
+    let p = this.position
+    words[p++] = 0
+    words[p++] = t.dtypeCode
+    words[p++] = ndim
+    for (let i = 0; i < ndim; i++) words[p++] = shape[i]
+    this.position = p
+    this.owners.push(t)
+    return this
+  }
+
+  /** A number, an opcode, an axis, the number of a slot. */
+  number(value: number): this {
+    this.reserve(1)[this.position++] = value
+    return this
+  }
+
+  flag(value: boolean): this {
+    return this.number(value ? 1 : 0)
+  }
+
+  run(): void {
+    const { owners, native } = this
+    const length = this.position
+    switch (owners.length) {
+      case 0:
+        native.run(length)
+        return
+      case 1:
+        native.run(length, owners[0])
+        adopt(owners[0], this.words[0])
+        return
+      default:
+        native.run(length, ...owners)
+        for (let i = 0; i < owners.length; i++) adopt(owners[i], this.words[i])
+    }
+  }
+
+  /** A tape node's hold on the storages of `values`. */
+  hold(values: readonly ViewLike[], owner: object): number {
+    this.position = 0
+    const words = this.reserve(values.length)
+    for (let i = 0; i < values.length; i++) {
+      if (values[i].handle <= 0) throw this.disposed('backward')
+      words[i] = values[i].handle
+    }
+    return this.native.hold(values.length, owner)
+  }
+
+  private reserve(count: number): Float64Array {
+    if (this.position + count > this.words.length) {
+      const larger = new Float64Array(2 * (this.position + count))
+      larger.set(this.words)
+      this.words = larger
+      this.native.setWords(larger)
+    }
+    return this.words
+  }
+}

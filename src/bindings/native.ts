@@ -1,0 +1,80 @@
+/** What an addon exports. Both backends export exactly this (`native/addon/addon.cpp`). */
+export interface Native {
+  readonly backend: 'cpu' | 'cuda'
+  /** Kernel name to number, in this addon. */
+  readonly kernels: Readonly<Record<string, number>>
+  readonly opcodes: Readonly<Record<string, Readonly<Record<string, number>>>>
+  readonly dtypes: Readonly<Record<string, number>>
+
+  /** Runs the call encoded in the first `length` words; new handles replace the first words. */
+  run(length: number, ...owners: object[]): void
+  /** A tape node that keeps the storages of the tensors whose handles stand in the words. */
+  hold(count: number, owner: object): number
+  /** A handle to saved value `index` of a node; 0 if its memory was written to since. */
+  unpack(node: number, index: number, owner: object): number
+  alias(handle: number, owner: object): number
+  dispose(handle: number): void
+
+  fromHost(array: NodeJS.TypedArray, dtype: number, owner: object): number
+  toHost(array: NodeJS.TypedArray, handle: number, offset: number): void
+  overwrite(array: NodeJS.TypedArray, handle: number, offset: number): void
+  reserve(bytes: number, dtype: number, owner: object): number
+  version(handle: number): number
+  storageOf(handle: number): { address: number; bytes: number }
+
+  setWords(words: Float64Array): void
+  setErrors(classes: Readonly<Record<NativeErrorKind, new (message: string) => Error>>): void
+  setCollector(gc: unknown): void
+  createSlot(value: number): number
+  setSlot(slot: number, value: number): void
+  createGenerator(seed: bigint): number
+  setGenerator(generator: number, seed: bigint, offset: bigint): void
+  getGenerator(generator: number): [seed: bigint, offset: bigint]
+
+  stepEnd(): void
+  collect(): void
+  memoryStats(): NativeMemoryStats
+  liveHandles(): Int32Array
+  synchronize(): void
+  trimCache(): void
+  setMemoryCap(bytes: number): void
+  threadCount(): number
+  setThreadCount(count: number): void
+  deviceInfo(): Record<string, string>
+}
+
+export type NativeErrorKind =
+  | 'argument'
+  | 'dtype'
+  | 'shape'
+  | 'index'
+  | 'disposed'
+  | 'outOfMemory'
+  | 'device'
+  | 'internal'
+
+/** Byte counts, handle counts and timers of one backend, as seen from one thread. */
+export interface NativeMemoryStats {
+  /** Tensors of this thread whose memory is held. */
+  liveTensors: number
+  /** Tape nodes of this thread that hold saved values. */
+  liveNodes: number
+  /** Bytes held by this thread's tensors and tape nodes, each storage counted once. */
+  liveBytes: number
+  /** The same for the whole process. */
+  processLiveBytes: number
+  /** Bytes taken from the system, with cached blocks. */
+  reservedBytes: number
+  /** Bytes that are free and kept for reuse. */
+  cachedBytes: number
+  peakLiveBytes: number
+  allocations: number
+  systemAllocations: number
+  sweeps: number
+  minorCollections: number
+  majorCollections: number
+  /** Milliseconds spent in sweeping dead handles, in minor and in major collections. */
+  sweepMs: number
+  minorMs: number
+  majorMs: number
+}

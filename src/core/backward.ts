@@ -1,0 +1,227 @@
+import { AutogradError, ShapeError } from './errors.js'
+import { withGradMode } from './grad-mode.js'
+import { engineOps } from './op.js'
+import { keep } from './scope.js'
+import { sameShape, showShape } from './shape.js'
+import { type Edge, LeafNode, type Node } from './tape.js'
+import type { Tensor } from './tensor.js'
+
+export interface BackwardOptions {
+  /** Keeps the saved values for another walk; default: `createGraph`. */
+  retainGraph?: boolean
+  /** Records the walk itself, so that gradients can be differentiated; default false. */
+  createGraph?: boolean
+}
+
+/** All nodes that lead from the roots to leaves, newest first: a topological order. */
+function reachable(roots: readonly Edge[]): Node[] {
+  const seen = new Set<Node>()
+  const stack = roots.map((edge) => edge.node)
+  while (stack.length > 0) {
+    const node = stack.pop() as Node
+    if (seen.has(node)) continue
+    seen.add(node)
+    for (const edge of node.edges) if (edge !== null) stack.push(edge.node)
+  }
+  return [...seen].sort((a, b) => b.id - a.id)
+}
+
+/** Of nodes sorted newest first, those from which one of the targets can be reached. */
+function leadingTo(nodes: readonly Node[], targets: readonly Edge[]): Set<Node> {
+  const needed = new Set<Node>(targets.map((edge) => edge.node))
+  for (let i = nodes.length - 1; i >= 0; i--) {
+    if (nodes[i].edges.some((edge) => edge !== null && needed.has(edge.node))) needed.add(nodes[i])
+  }
+  return needed
+}
+
+/** One walk of the tape. */
+class Walk {
+  private readonly pending = new Map<Node, (Tensor | null)[]>()
+  /** In how many places of `pending` a gradient stands; those of others count once more. */
+  private readonly uses = new Map<Tensor, number>()
+
+  constructor(private readonly createGraph: boolean) {}
+
+  /** A gradient that somebody else may hold: never freed or taken over. */
+  markForeign(g: Tensor): void {
+    this.uses.set(g, (this.uses.get(g) ?? 0) + 1)
+  }
+
+  /** Adds a gradient of the value at `edge`, summed to its shape if it was broadcast. */
+  send(edge: Edge, gradient: Tensor, from: string): void {
+    let g = gradient
+    if (g.dtype !== edge.dtype) g = engineOps.cast(g, edge.dtype)
+    if (!sameShape(g.shape, edge.shape)) {
+      if (g.ndim < edge.shape.length) {
+        throw new ShapeError(
+          `backward: expected ${from} to give a gradient of shape ${showShape(edge.shape)}, got ` +
+            showShape(g.shape),
+        )
+      }
+      g = engineOps.sumTo(g, edge.shape)
+    }
+    const slots = this.pending.get(edge.node) ?? []
+    this.pending.set(edge.node, slots)
+    const before = slots[edge.index]
+    if (before) {
+      slots[edge.index] = engineOps.add(before, g)
+      this.use(slots[edge.index] as Tensor)
+      this.drop(before)
+      if (g !== gradient) this.freeIfUnused(g)
+    } else {
+      slots[edge.index] = g
+      this.use(g)
+    }
+  }
+
+  take(node: Node): (Tensor | null)[] | undefined {
+    const slots = this.pending.get(node)
+    this.pending.delete(node)
+    return slots
+  }
+
+  private use(g: Tensor): void {
+    this.uses.set(g, (this.uses.get(g) ?? 0) + 1)
+  }
+
+  /** One use less; the last frees the memory at once rather than at the next collection. */
+  drop(g: Tensor): void {
+    const left = (this.uses.get(g) ?? 1) - 1
+    this.uses.set(g, left)
+    this.freeIfUnused(g)
+  }
+
+  private freeIfUnused(g: Tensor): void {
+    if ((this.uses.get(g) ?? 0) > 0 || this.createGraph) return
+    this.uses.delete(g)
+    if (g.slot === null) g.dispose()
+  }
+
+  /** Whether only this place of `pending` refers to the gradient, and it is no view. */
+  private isOwned(g: Tensor): boolean {
+    return this.uses.get(g) === 1 && g.base === null && g.isContiguous
+  }
+
+  /** Adds to a leaf's gradient. What the walk alone holds is taken over, else copied. */
+  accumulate(node: LeafNode, g: Tensor): void {
+    const { slot } = node
+    if (slot.grad === null) {
+      const owned = this.createGraph || (this.isOwned(g) && node.hooks === null)
+      slot.grad = keep(owned ? g : engineOps.clone(g))
+      if (owned) this.uses.set(g, Number.POSITIVE_INFINITY)
+    } else if (this.createGraph) {
+      slot.grad = keep(engineOps.add(slot.grad, g))
+    } else {
+      engineOps.addInPlace(slot.grad, g)
+    }
+    this.drop(g)
+  }
+}
+
+/** Runs hooks and keeps what `retainGrad` asked for; the gradients may be replaced. */
+function visit(node: Node, dys: (Tensor | null)[], walk: Walk): void {
+  for (const [index, hooks] of node.hooks ?? []) {
+    const g = dys[index]
+    if (!g) continue
+    let current: Tensor = g
+    for (const hook of hooks) {
+      const replaced = hook(current)
+      if (!replaced) continue
+      if (!sameShape(replaced.shape, current.shape)) {
+        throw new ShapeError(
+          `hook: expected a gradient of shape ${showShape(current.shape)}, got ` +
+            showShape(replaced.shape),
+        )
+      }
+      current = replaced
+    }
+    walk.markForeign(g)
+    walk.markForeign(current)
+    dys[index] = current
+  }
+  for (const [index, slot] of node.retained ?? []) {
+    const g = dys[index]
+    if (!g) continue
+    walk.markForeign(g)
+    slot.grad = keep(slot.grad === null ? g : engineOps.add(slot.grad, g))
+  }
+}
+
+/**
+ * Walks the tape from `roots`. Without `targets`, gradients end in the leaves; with them, they are
+ * returned, in their order, and leaves stay as they are.
+ */
+export function walkBack(
+  roots: readonly Edge[],
+  gradients: readonly Tensor[],
+  options: BackwardOptions,
+  targets?: readonly Edge[],
+): (Tensor | null)[] {
+  const createGraph = options.createGraph ?? false
+  const retainGraph = options.retainGraph ?? createGraph
+  const walk = new Walk(createGraph)
+  const results = new Array<Tensor | null>(targets?.length ?? 0).fill(null)
+  return withGradMode('backward', createGraph, () => {
+    const nodes = reachable(roots)
+    const needed = targets === undefined ? null : leadingTo(nodes, targets)
+    roots.forEach((edge, i) => {
+      walk.markForeign(gradients[i])
+      walk.send(edge, gradients[i], 'the caller')
+    })
+    for (const node of nodes) {
+      const dys = walk.take(node)
+      if (dys === undefined || needed?.has(node) === false) continue
+      visit(node, dys, walk)
+      targets?.forEach((target, i) => {
+        const g = target.node === node ? dys[target.index] : null
+        if (g) {
+          walk.markForeign(g)
+          results[i] = keep(g)
+        }
+      })
+      if (node instanceof LeafNode) {
+        if (targets === undefined && dys[0]) walk.accumulate(node, dys[0])
+        continue
+      }
+      runNode(node, dys, walk, needed, createGraph)
+      if (!retainGraph) node.release()
+    }
+    return results
+  })
+}
+
+function runNode(
+  node: Node,
+  dys: (Tensor | null)[],
+  walk: Walk,
+  needed: Set<Node> | null,
+  createGraph: boolean,
+): void {
+  const wanted = node.edges.some((edge) => edge !== null && (needed?.has(edge.node) ?? true))
+  if (!wanted) return
+  const first = dys.find((g) => g)
+  if (!first) return
+  const grads = node.backward(dys, createGraph)
+  node.edges.forEach((edge, i) => {
+    const g = grads[i]
+    if (edge === null || !g) return
+    if (needed?.has(edge.node) === false) return
+    walk.send(edge, g, node.name)
+  })
+  for (const g of dys) if (g) walk.drop(g)
+}
+
+/** The edges of tensors that must require gradients. */
+export function edgesOf(op: string, tensors: readonly Tensor[]): Edge[] {
+  return tensors.map((t) => {
+    t.checkLive(op)
+    const edge = t.gradEdge()
+    if (edge === null) {
+      throw new AutogradError(
+        `${op}: expected a tensor that requires a gradient, got one that does not`,
+      )
+    }
+    return edge
+  })
+}

@@ -1,0 +1,67 @@
+/**
+ * Errors follow one grammar: the op, what was expected, what came, as in
+ * `matmul: expected inner sizes to agree, got [2, 3] x [4, 5]`.
+ */
+export class AdjointError extends Error {
+  override name = 'AdjointError'
+}
+
+/** An argument has an impossible value. */
+export class ArgumentError extends AdjointError {
+  override name = 'ArgumentError'
+}
+
+/** A dtype does not fit the operation. */
+export class DTypeError extends AdjointError {
+  override name = 'DTypeError'
+}
+
+/** Shapes do not fit the operation or one another. */
+export class ShapeError extends AdjointError {
+  override name = 'ShapeError'
+}
+
+/** An axis or an index is out of its range. */
+export class IndexError extends AdjointError {
+  override name = 'IndexError'
+}
+
+/** A tensor is used after `dispose()`, or a graph after `backward()` has freed it. */
+export class DisposedError extends AdjointError {
+  override name = 'DisposedError'
+}
+
+/** Memory ran out; the message says who holds what. */
+export class OutOfMemoryError extends AdjointError {
+  override name = 'OutOfMemoryError'
+}
+
+/** A device is missing, failed, or is not the one that the other operands are on. */
+export class DeviceError extends AdjointError {
+  override name = 'DeviceError'
+}
+
+/** A file is missing, broken or not what it claims to be; the message names it. */
+export class FileError extends AdjointError {
+  override name = 'FileError'
+}
+
+/** A rule of automatic differentiation was broken. */
+export class AutogradError extends AdjointError {
+  override name = 'AutogradError'
+}
+
+/** What `value` is, for the end of a message. */
+export function describe(value: unknown): string {
+  if (typeof value === 'string') return JSON.stringify(value)
+  if (typeof value === 'bigint') return `${value}n`
+  if (typeof value === 'function') return 'a function'
+  if (Array.isArray(value)) {
+    const shown = value.slice(0, 8).map(describe)
+    return `[${shown.join(', ')}${value.length > 8 ? ', …' : ''}]`
+  }
+  if (typeof value === 'object' && value !== null) {
+    return value.constructor?.name ? `a ${value.constructor.name}` : 'an object'
+  }
+  return String(value)
+}

@@ -1,0 +1,79 @@
+import { type Device, type DeviceLike, defaultDevice, device as findDevice } from './device.js'
+import { ArgumentError, describe } from './errors.js'
+
+/** Where a stream of random numbers stands: enough to go on from there. */
+export interface GeneratorState {
+  readonly seed: bigint
+  readonly offset: bigint
+}
+
+function checkSeed(seed: number | bigint): bigint {
+  if (typeof seed === 'bigint') return BigInt.asUintN(64, seed)
+  if (!Number.isSafeInteger(seed)) {
+    throw new ArgumentError(
+      `manualSeed: expected a whole number or a bigint, got ${describe(seed)}`,
+    )
+  }
+  return BigInt.asUintN(64, BigInt(seed))
+}
+
+/**
+ * A stream of random numbers on one device: Philox4x32-10 (Salmon et al. 2011), the same on every
+ * backend and at any number of threads.
+ */
+export class Generator {
+  /** @internal */ readonly id: number
+  readonly device: Device
+
+  /** @param options.seed default 0; @param options.device default: the default device */
+  constructor(options: { seed?: number | bigint; device?: DeviceLike } = {}) {
+    this.device = options.device === undefined ? defaultDevice() : findDevice(options.device)
+    this.id = this.device.native.createGenerator(checkSeed(options.seed ?? 0))
+  }
+
+  /** Starts the stream anew. */
+  manualSeed(seed: number | bigint): this {
+    this.setState({ seed: checkSeed(seed), offset: 0n })
+    return this
+  }
+
+  getState(): GeneratorState {
+    const [seed, offset] = this.device.native.getGenerator(this.id)
+    return { seed, offset }
+  }
+
+  setState(state: GeneratorState): void {
+    this.device.native.setGenerator(this.id, state.seed, state.offset)
+  }
+}
+
+const DEFAULT_GENERATOR = 0
+
+/** Seeds the default generator of a device (default: the default device). */
+export function manualSeed(seed: number | bigint, device?: DeviceLike): void {
+  const target = device === undefined ? defaultDevice() : findDevice(device)
+  target.native.setGenerator(DEFAULT_GENERATOR, checkSeed(seed), 0n)
+}
+
+/** Where the default generator of a device stands. */
+export function getRandomState(device?: DeviceLike): GeneratorState {
+  const target = device === undefined ? defaultDevice() : findDevice(device)
+  const [seed, offset] = target.native.getGenerator(DEFAULT_GENERATOR)
+  return { seed, offset }
+}
+
+export function setRandomState(state: GeneratorState, device?: DeviceLike): void {
+  const target = device === undefined ? defaultDevice() : findDevice(device)
+  target.native.setGenerator(DEFAULT_GENERATOR, state.seed, state.offset)
+}
+
+/** @internal */
+export function generatorId(generator: Generator | undefined, device: Device): number {
+  if (generator === undefined) return DEFAULT_GENERATOR
+  if (generator.device !== device) {
+    throw new ArgumentError(
+      `random: expected a generator on ${device}, got one on ${generator.device}`,
+    )
+  }
+  return generator.id
+}

@@ -1,0 +1,286 @@
+import { adopt } from '../bindings/calls.js'
+import { type Device, type DeviceLike, device as findDevice } from './device.js'
+import { type DType, dtypeCodes, isFloating, itemSize } from './dtype.js'
+import { ArgumentError, AutogradError, DisposedError, DTypeError, ShapeError } from './errors.js'
+import { formatTensor } from './format.js'
+import { track } from './scope.js'
+import { contiguousStrides, isContiguous, numelOf, type Shape, showShape } from './shape.js'
+import type { Edge, GradSlot } from './tape.js'
+
+/** The typed array that holds the elements of a dtype on the JavaScript side. */
+export type TypedArray =
+  | Float32Array
+  | Float64Array
+  | BigInt64Array
+  | Int32Array
+  | Int16Array
+  | Int8Array
+  | Uint8Array
+
+/** A number, or arrays of it, as deep as the tensor has axes. */
+export type NestedArray = number | bigint | boolean | NestedArray[]
+
+/** The element types as JavaScript holds them; half types are read and written as float32. */
+const hostArrays = {
+  float32: Float32Array,
+  float64: Float64Array,
+  bfloat16: Float32Array,
+  float16: Float32Array,
+  int64: BigInt64Array,
+  int32: Int32Array,
+  int16: Int16Array,
+  int8: Int8Array,
+  uint8: Uint8Array,
+  bool: Uint8Array,
+} as const satisfies Record<DType, unknown>
+
+/**
+ * An n-dimensional array on a device: a handle to native memory, with the shape, the strides and
+ * the offset of a view into it. Made by `tensor`, `zeros`, `randn` and by operations; those that
+ * read no memory but rearrange it (`reshape`, `permute`, slices) share it.
+ */
+export class Tensor {
+  /** Native handle: 0 until a call has made the memory, -1 once disposed. Internal. */
+  handle = 0
+  /** What made it, if gradients flow through it; see `tape.ts`. Internal. */
+  edge: Edge | null = null
+  /** Where its gradient is kept: of a leaf, and of others after `retainGrad`. Internal. */
+  slot: GradSlot | null = null
+  /** The tensor that this is a view of, never itself a view. Internal. */
+  base: Tensor | null = null
+  /** Of a base: how often its history was rewritten; of a view: the base's when it was read. */
+  history = 0
+
+  constructor(
+    /** @internal */ readonly device: Device,
+    readonly dtype: DType,
+    readonly shape: Shape,
+    readonly strides: Shape,
+    readonly offset = 0,
+  ) {
+    track(this)
+  }
+
+  /** A result that a call is about to make: row-major, on `device`. Internal. */
+  static pending(device: Device, dtype: DType, shape: Shape): Tensor {
+    return new Tensor(device, dtype, shape, contiguousStrides(shape))
+  }
+
+  /** Row-major memory with undefined contents. Internal. */
+  static reserve(device: Device, dtype: DType, shape: Shape): Tensor {
+    const t = Tensor.pending(device, dtype, shape)
+    return adopt(t, device.native.reserve(t.numel * itemSize(dtype), t.dtypeCode, t))
+  }
+
+  /** @internal */
+  get dtypeCode(): number {
+    return dtypeCodes[this.dtype]
+  }
+
+  get ndim(): number {
+    return this.shape.length
+  }
+
+  /** How many elements. */
+  get numel(): number {
+    return numelOf(this.shape)
+  }
+
+  /** Whether the elements lie in row-major order without gaps. */
+  get isContiguous(): boolean {
+    return isContiguous(this.shape, this.strides)
+  }
+
+  get isDisposed(): boolean {
+    return this.handle < 0
+  }
+
+  /** Whether a `tidy` must leave it alone: the graph or a gradient refers to it. Internal. */
+  get isHeld(): boolean {
+    return this.slot !== null
+  }
+
+  /** The rows of a tensor: the size of its first axis. */
+  get length(): number {
+    if (this.ndim === 0) throw new ShapeError('length: expected a tensor with axes, got []')
+    return this.shape[0]
+  }
+
+  /** How often its memory has been written to since it was made. Shared by all its views. */
+  get version(): number {
+    this.checkLive('version')
+    return this.device.native.version(this.handle)
+  }
+
+  /** @internal */
+  checkLive(op: string): void {
+    if (this.handle < 0) {
+      throw new DisposedError(`${op}: expected a live tensor, got a disposed one`)
+    }
+  }
+
+  /** Another tensor on the same memory, with no history. Internal: views are made by `ops`. */
+  alias(shape: Shape, strides: Shape, offset: number): Tensor {
+    this.checkLive('view')
+    const view = new Tensor(this.device, this.dtype, shape, strides, offset)
+    return adopt(view, this.device.native.alias(this.handle, view))
+  }
+
+  // ------------------------------------------------------------------ reading
+
+  /**
+   * The elements in row-major order, in a new typed array: Float32Array for float32, float16 and
+   * bfloat16, BigInt64Array for int64, Uint8Array of 0 and 1 for bool.
+   */
+  async data(): Promise<TypedArray> {
+    return this.dataSync()
+  }
+
+  /** As `data`, at once; it waits for the device. */
+  dataSync(): TypedArray {
+    const array = new hostArrays[this.dtype](this.numel)
+    this.copyTo(array)
+    return array
+  }
+
+  /** Fills an existing typed array of the kind that `data` returns, without making a new one. */
+  copyTo(array: TypedArray): void {
+    this.checkLive('data')
+    const kind = hostArrays[this.dtype]
+    if (!(array instanceof kind) || array.length !== this.numel) {
+      throw new ArgumentError(
+        `copyTo: expected a ${kind.name} of ${this.numel} elements, got ` +
+          `${array?.constructor?.name} of ${array?.length}`,
+      )
+    }
+    const dense = this.dense()
+    dense.device.native.toHost(array, dense.handle, dense.offset)
+    if (dense !== this) dense.dispose()
+  }
+
+  /** A row-major tensor of a dtype that JavaScript holds, with the same elements. */
+  private dense(): Tensor {
+    const half = this.dtype === 'float16' || this.dtype === 'bfloat16'
+    if (this.isContiguous && !half) return this
+    const copy = Tensor.pending(this.device, half ? 'float32' : this.dtype, this.shape)
+    this.device.calls.begin('copy').input(this).output(copy).run()
+    return copy
+  }
+
+  /**
+   * The value of a tensor with one element. Booleans come as 0 or 1.
+   * @throws DTypeError for an int64 beyond 2^53: use `itemBigInt`.
+   */
+  item(): number {
+    if (this.numel !== 1) {
+      throw new ShapeError(`item: expected one element, got shape ${showShape(this.shape)}`)
+    }
+    const value = this.dataSync()[0]
+    if (typeof value === 'number') return value
+    const number = Number(value)
+    if (!Number.isSafeInteger(number)) {
+      throw new DTypeError(`item: expected an int64 within 2^53, got ${value}n; use itemBigInt()`)
+    }
+    return number
+  }
+
+  /** The value of an integer or bool tensor with one element, exactly. */
+  itemBigInt(): bigint {
+    if (this.numel !== 1) {
+      throw new ShapeError(`itemBigInt: expected one element, got shape ${showShape(this.shape)}`)
+    }
+    if (isFloating(this.dtype)) {
+      throw new DTypeError(`itemBigInt: expected an integer tensor, got ${this.dtype}`)
+    }
+    return BigInt(this.dataSync()[0])
+  }
+
+  /** Nested arrays; booleans for bool, bigint for int64. A zero-dimensional tensor is its value. */
+  toArray(): NestedArray {
+    const flat = this.dataSync()
+    const value = (i: number): NestedArray => (this.dtype === 'bool' ? flat[i] !== 0 : flat[i])
+    let position = 0
+    const build = (axis: number): NestedArray => {
+      if (axis === this.ndim) return value(position++)
+      return Array.from({ length: this.shape[axis] }, () => build(axis + 1))
+    }
+    return build(0)
+  }
+
+  toString(): string {
+    return formatTensor(this)
+  }
+
+  [Symbol.for('nodejs.util.inspect.custom')](): string {
+    return formatTensor(this)
+  }
+
+  // ------------------------------------------------------------------ memory
+
+  /** Frees the memory now, if no other tensor or tape node shares it. Never needed. */
+  dispose(): void {
+    if (this.handle > 0) this.device.native.dispose(this.handle)
+    this.handle = -1
+  }
+
+  declare [Symbol.dispose]: () => void
+
+  /** A tensor with the same elements on another device; itself if it is there already. Internal. */
+  copyToDevice(target: DeviceLike): Tensor {
+    const to = findDevice(target)
+    if (to === this.device) return this
+    const array = new Uint8Array(this.numel * itemSize(this.dtype))
+    const dense = this.isContiguous ? this : Tensor.pending(this.device, this.dtype, this.shape)
+    if (dense !== this) this.device.calls.begin('copy').input(this).output(dense).run()
+    this.device.native.toHost(array, dense.handle, dense.offset)
+    const copy = Tensor.pending(to, this.dtype, this.shape)
+    return adopt(copy, to.native.fromHost(array, copy.dtypeCode, copy))
+  }
+
+  // ------------------------------------------------------------------ gradients
+
+  /** Whether `backward` reaches it: a leaf that was asked to, or a result of one. */
+  get requiresGrad(): boolean {
+    return this.gradEdge() !== null
+  }
+
+  /** A tensor that no recorded op has made. */
+  get isLeaf(): boolean {
+    const edge = this.gradEdge()
+    return edge === null || edge.node.isLeaf
+  }
+
+  /** The gradient that `backward` has accumulated: of a leaf, or after `retainGrad`. */
+  get grad(): Tensor | null {
+    return this.slot?.grad ?? null
+  }
+
+  set grad(value: Tensor | null) {
+    if (value === null && this.slot === null) return
+    if (this.slot === null) {
+      throw new AutogradError('grad: expected a leaf that requires a gradient')
+    }
+    if (value !== null && showShape(value.shape) !== showShape(this.shape)) {
+      throw new ShapeError(
+        `grad: expected shape ${showShape(this.shape)}, got ${showShape(value.shape)}`,
+      )
+    }
+    this.slot.grad = value
+  }
+
+  /** Where its gradient goes, up to date with in-place changes of its base. Internal. */
+  gradEdge(): Edge | null {
+    if (this.base !== null && this.history !== this.base.history) regenerateEdge(this)
+    return this.edge
+  }
+}
+
+Object.defineProperty(Tensor.prototype, Symbol.dispose ?? Symbol.for('Symbol.dispose'), {
+  value: Tensor.prototype.dispose,
+})
+
+/** Set by `tape.ts`, which imports this file. */
+let regenerateEdge: (view: Tensor) => void
+export function setRegenerateEdge(f: (view: Tensor) => void): void {
+  regenerateEdge = f
+}

@@ -1,0 +1,110 @@
+import { checkDType, type DType } from '../core/dtype.js'
+import { ArgumentError, describe, ShapeError } from '../core/errors.js'
+import { apply, applyInPlace, defineOp, from } from '../core/op.js'
+import { broadcastShapes, sameShape, showShape } from '../core/shape.js'
+import { Tensor } from '../core/tensor.js'
+
+function copyTo(x: Tensor, y: Tensor): Tensor {
+  x.device.calls.begin('copy').input(x).output(y).run()
+  return y
+}
+
+const castOp = defineOp<{ dtype: DType }>()({
+  name: 'cast',
+  inputs: ['x'],
+  run: ([x], { dtype }) => copyTo(x, Tensor.pending(x.device, dtype, x.shape)),
+  // converted back, which the engine does
+  gradient: { x: from([], ({ dy }) => dy) },
+  samples: (s) => [{ inputs: [s.normal([2, 3])], attrs: { dtype: 'float64' } }],
+})
+
+/** The elements in another dtype; itself if it has it already. Floats are cut to integers. */
+export function cast(x: Tensor, dtype: DType): Tensor {
+  return checkDType('to', dtype) === x.dtype ? x : apply(castOp, [x], { dtype })
+}
+
+const cloneOp = defineOp()({
+  name: 'clone',
+  inputs: ['x'],
+  run: ([x]) => copyTo(x, Tensor.pending(x.device, x.dtype, x.shape)),
+  gradient: { x: from([], ({ dy }) => dy) },
+  samples: (s) => [{ inputs: [s.normal([2, 3])], attrs: undefined }],
+})
+
+/** A row-major copy with memory of its own; gradients flow through it. */
+export function clone(x: Tensor): Tensor {
+  return apply(cloneOp, [x], undefined)
+}
+
+/** Itself if it is row-major, else a copy that is. */
+export function contiguous(x: Tensor): Tensor {
+  return x.isContiguous ? x : clone(x)
+}
+
+const copyOp = defineOp()({
+  name: 'copy',
+  inputs: ['self', 'source'],
+  inPlace: true,
+  run: ([self, source], _attrs, out) => {
+    if (!sameShape(broadcastShapes('copy_', self.shape, source.shape), self.shape)) {
+      throw new ShapeError(
+        `copy_: expected a source that broadcasts to ${showShape(self.shape)}, got ` +
+          showShape(source.shape),
+      )
+    }
+    return copyTo(source, out ?? Tensor.pending(self.device, self.dtype, self.shape))
+  },
+  gradient: { self: from([], ({ dy }) => zeros(dy)), source: from([], ({ dy }) => dy) },
+  samples: (s) => [{ inputs: [s.normal([2, 3]), s.normal([3])], attrs: undefined }],
+})
+
+function zeros(like: Tensor): Tensor {
+  const y = Tensor.pending(like.device, like.dtype, like.shape)
+  like.device.calls.begin('fill').operand(0).output(y).run()
+  return y
+}
+
+/** Overwrites the elements with those of `source`, broadcast and converted. */
+export function copyInPlace(self: Tensor, source: Tensor): Tensor {
+  const from = source.device === self.device ? source : source.copyToDevice(self.device)
+  return applyInPlace(copyOp, [self, from], undefined)
+}
+
+const fillOp = defineOp<{ value: number | bigint }>()({
+  name: 'fill',
+  inputs: ['self'],
+  inPlace: true,
+  run: ([self], { value }, out) => {
+    const y = out ?? Tensor.pending(self.device, self.dtype, self.shape)
+    self.device.calls.begin('fill').operand(value).output(y).run()
+    return y
+  },
+  gradient: { self: from([], ({ dy }) => zeros(dy)) },
+  samples: (s) => [{ inputs: [s.normal([2, 3])], attrs: { value: 2 } }],
+})
+
+/** Overwrites all elements with one number. */
+export function fillInPlace(self: Tensor, value: number | bigint | boolean): Tensor {
+  if (!['number', 'bigint', 'boolean'].includes(typeof value)) {
+    throw new ArgumentError(`fill_: expected a number, got ${describe(value)}`)
+  }
+  const number = typeof value === 'boolean' ? Number(value) : value
+  return applyInPlace(fillOp, [self], { value: number })
+}
+
+const toDeviceOp = defineOp<{ device: Tensor['device'] }>()({
+  name: 'toDevice',
+  inputs: ['x'],
+  run: ([x], { device }) => (device === x.device ? clone(x) : x.copyToDevice(device)),
+  // copied back
+  gradient: { x: from([], ({ dy, inputs: [x] }) => toDevice(dy, (x as Tensor).device)) },
+  samples: (s) => {
+    const x = s.normal([2])
+    return [{ inputs: [x], attrs: { device: x.device } }]
+  },
+})
+
+/** The elements on another device; itself if it is there already. Gradients flow back. */
+export function toDevice(x: Tensor, device: Tensor['device']): Tensor {
+  return device === x.device ? x : apply(toDeviceOp, [x], { device })
+}

@@ -1,0 +1,124 @@
+import { type BinaryOpcode, numberOpcodes, opcodes, type UnaryOpcode } from '../bindings/opcodes.js'
+import { canCast, type DType, dtypeCodes, floatType, resultType } from '../core/dtype.js'
+import { DTypeError, ShapeError } from '../core/errors.js'
+import { apply, applyInPlace, defineOp, deviceOf, type Op, type Value } from '../core/op.js'
+import { broadcastShapes, type Shape, sameShape, showShape } from '../core/shape.js'
+import { Tensor } from '../core/tensor.js'
+import { binaryRules } from './elementwise-binary.js'
+import { unaryRules } from './elementwise-unary.js'
+
+const unaryCodes = numberOpcodes(opcodes.unary)
+const binaryCodes = numberOpcodes(opcodes.binary)
+
+/** What an elementwise op returns: the common dtype, at least float32, or bool. */
+export type ResultKind = 'same' | 'float' | 'bool'
+
+function resultDType(kind: ResultKind, common: DType): DType {
+  return kind === 'bool' ? 'bool' : kind === 'float' ? floatType(common) : common
+}
+
+function checkOut(name: string, out: Tensor, shape: Shape, dtype: DType): Tensor {
+  if (!sameShape(out.shape, shape)) {
+    throw new ShapeError(
+      `${name}_: expected a result of the tensor's shape ${showShape(out.shape)}, got ` +
+        showShape(shape),
+    )
+  }
+  if (!canCast(dtype, out.dtype)) {
+    throw new DTypeError(`${name}_: expected a result that fits ${out.dtype}, got ${dtype}`)
+  }
+  return out
+}
+
+function runUnary(name: UnaryOpcode, kind: ResultKind, x: Tensor, out: Tensor | null): Tensor {
+  const common = kind === 'float' ? floatType(x.dtype) : x.dtype
+  const dtype = resultDType(kind, common)
+  const y = out ? checkOut(name, out, x.shape, dtype) : Tensor.pending(x.device, dtype, x.shape)
+  x.device.calls
+    .begin('unary')
+    .input(x)
+    .output(y)
+    .number(unaryCodes[name])
+    .number(dtypeCodes[common])
+    .run()
+  return y
+}
+
+function shapeOf(x: Value): Shape {
+  return x instanceof Tensor ? x.shape : []
+}
+
+function runBinary(
+  name: BinaryOpcode,
+  kind: ResultKind,
+  a: Value,
+  b: Value,
+  out: Tensor | null,
+): Tensor {
+  const operands = [a, b]
+  const device = deviceOf(name, operands)
+  const met = resultType(name, operands)
+  const common = kind === 'float' ? floatType(met) : met
+  const dtype = resultDType(kind, common)
+  const shape = broadcastShapes(name, shapeOf(a), shapeOf(b))
+  const y = out ? checkOut(name, out, shape, dtype) : Tensor.pending(device, dtype, shape)
+  device.calls
+    .begin('binary')
+    .operand(a)
+    .operand(b)
+    .output(y)
+    .number(binaryCodes[name])
+    .number(dtypeCodes[common])
+    .run()
+  return y
+}
+
+/** One record for each opcode of the unary family. */
+export const unaryOps = Object.fromEntries(
+  opcodes.unary.map((name) => {
+    const { kind, x: rule, samples } = unaryRules[name]
+    const op = defineOp()({
+      name,
+      inputs: ['x'],
+      run: ([x], _attrs, out) => runUnary(name, kind, x, out),
+      gradient: rule === null ? null : { x: rule },
+      inPlace: kind !== 'bool',
+      samples: samples && ((s) => samples(s).map((x) => ({ inputs: [x], attrs: undefined }))),
+    })
+    return [name, op]
+  }),
+) as unknown as Record<UnaryOpcode, Op<void>>
+
+/** One record for each opcode of the binary family. */
+export const binaryOps = Object.fromEntries(
+  opcodes.binary.map((name) => {
+    const { kind, a, b, samples } = binaryRules[name]
+    const op = defineOp()({
+      name,
+      inputs: ['a', 'b'],
+      run: ([x, y], _attrs, out) => runBinary(name, kind, x, y, out),
+      gradient: a === null && b === null ? null : { a, b },
+      inPlace: kind !== 'bool' && !name.endsWith('Backward'),
+      samples: samples && ((s) => samples(s).map((inputs) => ({ inputs, attrs: undefined }))),
+    })
+    return [name, op]
+  }),
+) as unknown as Record<BinaryOpcode, Op<void>>
+
+/** Runs a unary op by name. */
+export function unary(name: UnaryOpcode, x: Tensor): Tensor {
+  return apply(unaryOps[name], [x], undefined)
+}
+
+/** Runs a binary op by name, with broadcasting and type promotion. */
+export function binary(name: BinaryOpcode, a: Value, b: Value): Tensor {
+  return apply(binaryOps[name], [a, b], undefined)
+}
+
+export function unaryInPlace(name: UnaryOpcode, x: Tensor): Tensor {
+  return applyInPlace(unaryOps[name], [x], undefined)
+}
+
+export function binaryInPlace(name: BinaryOpcode, a: Tensor, b: Value): Tensor {
+  return applyInPlace(binaryOps[name], [a, b], undefined)
+}

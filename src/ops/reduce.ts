@@ -1,0 +1,320 @@
+import { type ArgOpcode, numberOpcodes, opcodes, type ReduceOpcode } from '../bindings/opcodes.js'
+import { category, checkDType, type DType, floatType } from '../core/dtype.js'
+import { DTypeError, ShapeError } from '../core/errors.js'
+import { apply, defineOp, from, type Op, type Rule, type Sampler } from '../core/op.js'
+import { checkAxes, checkAxis, numelOf, type Shape, showShape } from '../core/shape.js'
+import { Tensor } from '../core/tensor.js'
+import { cast } from './copy.js'
+import { binary, unary } from './elementwise.js'
+import { gather } from './indexing.js'
+import { expand, reshape, squeeze } from './views.js'
+import { where } from './where.js'
+
+export interface ReduceOptions {
+  /** Keeps the reduced axes with size 1; default false. */
+  keepdim?: boolean
+}
+
+export interface SumOptions extends ReduceOptions {
+  /** What to add in and return; default: the tensor's, int64 for integers and bool. */
+  dtype?: DType
+}
+
+/** An axis, several, or (undefined, null) all. */
+export type Axes = number | readonly number[] | null
+
+interface ReduceAttrs {
+  readonly axes: readonly number[]
+  readonly keepdim: boolean
+}
+
+const codes = numberOpcodes(opcodes.reduce)
+const argCodes = numberOpcodes(opcodes.arg)
+
+const keptShape = (shape: Shape, axes: readonly number[]): Shape =>
+  shape.map((size, axis) => (axes.includes(axis) ? 1 : size))
+const droppedShape = (shape: Shape, axes: readonly number[]): Shape =>
+  shape.filter((_, axis) => !axes.includes(axis))
+
+function runReduce(name: ReduceOpcode, x: Tensor, dtype: DType, attrs: ReduceAttrs): Tensor {
+  const kept = keptShape(x.shape, attrs.axes)
+  const shape = attrs.keepdim ? kept : droppedShape(x.shape, attrs.axes)
+  const y = Tensor.pending(x.device, dtype, shape)
+  x.device.calls.begin('reduce').input(x).outputAs(y, kept).number(codes[name]).run()
+  return y
+}
+
+/** A reduced tensor with its axes back, so that it broadcasts against the input. */
+function withAxes(y: Tensor, input: Shape, attrs: ReduceAttrs): Tensor {
+  return reshape(y, keptShape(input, attrs.axes))
+}
+
+const samples = (make: (s: Sampler) => Tensor) => (s: Sampler) => [
+  { inputs: [make(s)], attrs: { axes: [0, 1, 2], keepdim: false } },
+  { inputs: [make(s)], attrs: { axes: [1], keepdim: true } },
+  { inputs: [make(s)], attrs: { axes: [0, 2], keepdim: false } },
+]
+
+function reduceOp(
+  name: ReduceOpcode,
+  dtypeOf: (x: DType) => DType,
+  x: Rule<ReduceAttrs> | null,
+  make: (s: Sampler) => Tensor,
+): Op<ReduceAttrs> {
+  return defineOp<ReduceAttrs>()({
+    name,
+    inputs: ['x'],
+    run: ([input], attrs) => runReduce(name, input, dtypeOf(input.dtype), attrs),
+    gradient: x === null ? null : { x },
+    autocast: 'float32',
+    samples: x === null ? null : samples(make),
+  })
+}
+
+const normal = (s: Sampler) => s.normal([2, 3, 2])
+const same = (d: DType) => d
+const shapeOfX = (inputs: readonly ({ shape: Shape } | null)[]) => (inputs[0] as Tensor).shape
+
+/** An extreme passes its gradient to the elements that attain it, in equal parts. */
+const extreme = from<ReduceAttrs, 'x' | 'y'>(['x', 'y'], ({ dy, x, y, attrs }) => {
+  const hit = cast(binary('eq', x, withAxes(y, x.shape, attrs)), dy.dtype)
+  const ties = runSum(hit, { axes: attrs.axes, keepdim: true })
+  return binary('mul', binary('div', withAxes(dy, x.shape, attrs), ties), hit)
+})
+
+const reduceOps = {
+  // 1
+  sum: reduceOp(
+    'sum',
+    (d) => (category(d) === 2 ? d : 'int64'),
+    from([], ({ dy, attrs, inputs }) =>
+      expand(withAxes(dy, shapeOfX(inputs), attrs), shapeOfX(inputs)),
+    ),
+    normal,
+  ),
+  // 1 / n
+  mean: reduceOp(
+    'mean',
+    floatType,
+    from([], ({ dy, attrs, inputs }) => {
+      const shape = shapeOfX(inputs)
+      const n = attrs.axes.reduce((count, axis) => count * shape[axis], 1)
+      return expand(withAxes(binary('div', dy, n), shape, attrs), shape)
+    }),
+    normal,
+  ),
+  // y / x; where one factor is 0, the product of the others
+  prod: reduceOp(
+    'prod',
+    (d) => (category(d) === 2 ? d : 'int64'),
+    from(['x', 'y'], ({ dy, x, y, attrs }) => {
+      const zero = binary('eq', x, 0)
+      const zeros = runSum(cast(zero, dy.dtype), { axes: attrs.axes, keepdim: true })
+      const nonzero = where(zero, 1, x)
+      const others = apply(reduceOps.prod, [nonzero], { axes: attrs.axes, keepdim: true })
+      const loneZero = binary('logicalAnd', zero, binary('eq', zeros, 1))
+      const noZero = binary('eq', zeros, 0)
+      const quotient = binary('div', withAxes(y, x.shape, attrs), nonzero)
+      const slope = where(noZero, quotient, where(loneZero, others, 0))
+      return binary('mul', withAxes(dy, x.shape, attrs), slope)
+    }),
+    (s) => s.awayFromZero([2, 3, 2]),
+  ) as Op<ReduceAttrs>,
+  amax: reduceOp('amax', same, extreme, (s) => s.distinct([2, 3, 2])),
+  amin: reduceOp('amin', same, extreme, (s) => s.distinct([2, 3, 2])),
+  any: reduceOp('any', () => 'bool', null, normal),
+  all: reduceOp('all', () => 'bool', null, normal),
+} satisfies Record<ReduceOpcode, Op<ReduceAttrs>>
+
+function runSum(x: Tensor, attrs: ReduceAttrs): Tensor {
+  return apply(reduceOps.sum, [x], attrs)
+}
+
+function reduce(name: ReduceOpcode, x: Tensor, axes?: Axes, options: ReduceOptions = {}): Tensor {
+  const checked = checkAxes(name, axes, x.ndim)
+  return apply(reduceOps[name], [x], { axes: checked, keepdim: options.keepdim ?? false })
+}
+
+/** Sums over axes (default all). Integers and bool add up in int64. */
+export function sum(x: Tensor, axes?: Axes, options: SumOptions = {}): Tensor {
+  return reduce('sum', options.dtype ? cast(x, checkDType('sum', options.dtype)) : x, axes, options)
+}
+
+/** Means over axes (default all). @throws DTypeError for integers: convert them first. */
+export function mean(x: Tensor, axes?: Axes, options: SumOptions = {}): Tensor {
+  const input = options.dtype ? cast(x, checkDType('mean', options.dtype)) : x
+  if (category(input.dtype) !== 2) {
+    throw new DTypeError(`mean: expected a floating dtype, got ${input.dtype}; pass { dtype }`)
+  }
+  return reduce('mean', input, axes, options)
+}
+
+/** Products over axes (default all). */
+export function prod(x: Tensor, axes?: Axes, options: SumOptions = {}): Tensor {
+  const input = options.dtype ? cast(x, checkDType('prod', options.dtype)) : x
+  return reduce('prod', input, axes, options)
+}
+
+function checkNotEmpty(name: string, x: Tensor, axes: readonly number[]): void {
+  if (axes.some((axis) => x.shape[axis] === 0)) {
+    throw new ShapeError(`${name}: expected axes that are not empty, got ${showShape(x.shape)}`)
+  }
+}
+
+/** The largest elements over axes (default all); NaN wins. Ties share the gradient. */
+export function amax(x: Tensor, axes?: Axes, options: ReduceOptions = {}): Tensor {
+  checkNotEmpty('amax', x, checkAxes('amax', axes, x.ndim))
+  return reduce('amax', x, axes, options)
+}
+
+/** The smallest elements over axes (default all); NaN wins. Ties share the gradient. */
+export function amin(x: Tensor, axes?: Axes, options: ReduceOptions = {}): Tensor {
+  checkNotEmpty('amin', x, checkAxes('amin', axes, x.ndim))
+  return reduce('amin', x, axes, options)
+}
+
+/** Whether any element is not 0, over axes (default all). */
+export function any(x: Tensor, axes?: Axes, options: ReduceOptions = {}): Tensor {
+  return reduce('any', x, axes, options)
+}
+
+/** Whether all elements are not 0, over axes (default all). */
+export function all(x: Tensor, axes?: Axes, options: ReduceOptions = {}): Tensor {
+  return reduce('all', x, axes, options)
+}
+
+interface ArgAttrs {
+  readonly axis: number
+  readonly keepdim: boolean
+}
+
+function argOp(name: ArgOpcode): Op<ArgAttrs> {
+  return defineOp<ArgAttrs>()({
+    name,
+    inputs: ['x'],
+    run: ([x], { axis, keepdim }) => {
+      const shape = keepdim ? keptShape(x.shape, [axis]) : droppedShape(x.shape, [axis])
+      const y = Tensor.pending(x.device, 'int64', shape)
+      const { calls } = x.device
+      calls
+        .begin('argReduce')
+        .input(x)
+        .outputAs(y, keptShape(x.shape, [axis]))
+      calls.number(argCodes[name]).number(axis).run()
+      return y
+    },
+    gradient: null,
+    samples: null,
+  })
+}
+
+const argOps = { argmax: argOp('argmax'), argmin: argOp('argmin') }
+
+function argReduce(name: ArgOpcode, x: Tensor, axis?: number, options: ReduceOptions = {}): Tensor {
+  const input = axis === undefined || x.ndim === 0 ? reshape(x, [x.numel]) : x
+  const at = axis === undefined ? 0 : checkAxis(name, axis, x.ndim)
+  checkNotEmpty(name, input, [at])
+  const y = apply(argOps[name], [input], { axis: at, keepdim: options.keepdim ?? false })
+  return x.ndim === 0 ? reshape(y, []) : y
+}
+
+/** The index (int64) of the first largest element along an axis, or of all in row-major order. */
+export function argmax(x: Tensor, axis?: number, options: ReduceOptions = {}): Tensor {
+  return argReduce('argmax', x, axis, options)
+}
+
+/** The index (int64) of the first smallest element along an axis, or of all. */
+export function argmin(x: Tensor, axis?: number, options: ReduceOptions = {}): Tensor {
+  return argReduce('argmin', x, axis, options)
+}
+
+/** Values and their indices along an axis. */
+export interface ValuesAndIndices {
+  readonly values: Tensor
+  readonly indices: Tensor
+}
+
+function extremeAlong(
+  name: ArgOpcode,
+  x: Tensor,
+  axis: number,
+  options: ReduceOptions,
+): ValuesAndIndices {
+  const at = checkAxis(name, axis, x.ndim)
+  const indices = argReduce(name, x, at, { keepdim: true })
+  const values = gather(x, at, indices)
+  if (options.keepdim) return { values, indices }
+  return { values: squeeze(values, at), indices: squeeze(indices, at) }
+}
+
+export function max(x: Tensor): Tensor
+export function max(x: Tensor, axis: number, options?: ReduceOptions): ValuesAndIndices
+/** The largest element, or along an axis the largest ones with their indices. */
+export function max(
+  x: Tensor,
+  axis?: number,
+  options: ReduceOptions = {},
+): Tensor | ValuesAndIndices {
+  return axis === undefined ? amax(x) : extremeAlong('argmax', x, axis, options)
+}
+
+export function min(x: Tensor): Tensor
+export function min(x: Tensor, axis: number, options?: ReduceOptions): ValuesAndIndices
+/** The smallest element, or along an axis the smallest ones with their indices. */
+export function min(
+  x: Tensor,
+  axis?: number,
+  options: ReduceOptions = {},
+): Tensor | ValuesAndIndices {
+  return axis === undefined ? amin(x) : extremeAlong('argmin', x, axis, options)
+}
+
+export interface VarianceOptions extends ReduceOptions {
+  /** Subtracted from the count in the divisor; default 1 (Bessel). */
+  correction?: number
+}
+
+/** Variances over axes (default all): sum((x - mean)²) / max(0, n - correction). */
+export function variance(x: Tensor, axes?: Axes, options: VarianceOptions = {}): Tensor {
+  const reduced = checkAxes('var', axes, x.ndim)
+  const n = numelOf(reduced.map((axis) => x.shape[axis]))
+  const centered = binary('sub', x, mean(x, reduced, { keepdim: true }))
+  const total = sum(unary('square', centered), reduced, options)
+  return binary('div', total, Math.max(0, n - (options.correction ?? 1)))
+}
+
+/** Standard deviations over axes (default all). */
+export function std(x: Tensor, axes?: Axes, options: VarianceOptions = {}): Tensor {
+  return unary('sqrt', variance(x, axes, options))
+}
+
+/** log(sum(exp(x))) over axes (default all), without overflow. */
+export function logSumExp(x: Tensor, axes?: Axes, options: ReduceOptions = {}): Tensor {
+  const reduced = checkAxes('logSumExp', axes, x.ndim)
+  const peak = amax(x, reduced, { keepdim: true }).detach()
+  const shift = where(unary('isfinite', peak), peak, 0)
+  const total = sum(unary('exp', binary('sub', x, shift)), reduced, { keepdim: true })
+  const y = binary('add', unary('log', total), shift)
+  return options.keepdim ? y : reshape(y, droppedShape(x.shape, reduced))
+}
+
+/** The Euclidean norm over axes (default all), or the p-norm. */
+export function norm(x: Tensor, p = 2, axes?: Axes, options: ReduceOptions = {}): Tensor {
+  if (p === Number.POSITIVE_INFINITY) return amax(unary('abs', x), axes, options)
+  if (p === 2) return unary('sqrt', sum(unary('square', x), axes, options))
+  if (p === 1) return sum(unary('abs', x), axes, options)
+  return binary('pow', sum(binary('pow', unary('abs', x), p), axes, options), 1 / p)
+}
+
+/** Sums a gradient over the axes along which a value of `shape` was broadcast. */
+export function sumTo(g: Tensor, shape: Shape): Tensor {
+  const lead = g.ndim - shape.length
+  const axes = g.shape
+    .map((_, axis) => axis)
+    .filter((axis) => {
+      const own = axis - lead
+      return own < 0 || (shape[own] === 1 && g.shape[axis] !== 1)
+    })
+  const total = axes.length === 0 ? g : runSum(g, { axes, keepdim: true })
+  return reshape(total, shape)
+}
