@@ -1,0 +1,168 @@
+#include "cpu/kernels/gemm.h"
+
+#include "cpu/kernels/gemm_pack.h"
+
+namespace adjoint::cpu::ADJOINT_LEVEL {
+namespace {
+
+// The largest tile keeps rows x 2 accumulators, two vectors of B and one of A in the registers.
+#if defined(ADJOINT_LEVEL_AVX512)
+constexpr int kRows = 14;
+#elif defined(ADJOINT_LEVEL_AVX2)
+constexpr int kRows = 6;
+#elif defined(ADJOINT_LEVEL_NEON)
+constexpr int kRows = 12;
+#else
+constexpr int kRows = 4;
+#endif
+constexpr int kVectors = 2;
+constexpr int kIntegerRows = 4;
+
+// c [R, V lanes] = a [R, k] b [k, V lanes] + init
+template <class T, int R, int V>
+void tile(int64_t k, const T* a, int64_t aRow, int64_t aK, const T* b, int64_t bRow, T* c,
+          int64_t cRow, const T* init, int64_t initRow) {
+  using Vec = Vector<T>;
+  Vec sum[R][V] = {};
+  // Every third row has a pointer; the others are one or two strides (an addressing mode) away.
+  const T* row[(R + 2) / 3];
+#pragma GCC unroll 8
+  for (int g = 0; g < (R + 2) / 3; g++) row[g] = a + 3 * g * aRow;
+  for (; k > 0; k--) {
+    Vec bv[V];
+#pragma GCC unroll 2
+    for (int v = 0; v < V; v++) bv[v] = load<T>(b + v * kLanes<T>);
+#pragma GCC unroll 16
+    for (int r = 0; r < R; r++) {
+      const T x = row[r / 3][r % 3 * aRow];
+#pragma GCC unroll 2
+      for (int v = 0; v < V; v++) sum[r][v] += x * bv[v];
+    }
+#pragma GCC unroll 8
+    for (int g = 0; g < (R + 2) / 3; g++) row[g] += aK;
+    b += bRow;
+  }
+#pragma GCC unroll 16
+  for (int r = 0; r < R; r++) {
+#pragma GCC unroll 2
+    for (int v = 0; v < V; v++) {
+      const int at = v * kLanes<T>;
+      storeVector(c + r * cRow + at, sum[r][v] + load<T>(init + r * initRow + at));
+    }
+  }
+}
+
+template <class T>
+using TileFunction = void (*)(int64_t, const T*, int64_t, int64_t, const T*, int64_t, T*, int64_t,
+                              const T*, int64_t);
+
+template <class T, int... R>
+struct TileRow {
+  static constexpr TileFunction<T> byRows[kVectors][sizeof...(R)] = {{tile<T, R, 1>...},
+                                                                     {tile<T, R, 2>...}};
+};
+
+template <class T>
+struct Tiles : TileRow<T, 1, 2, 3, 4
+#if !defined(ADJOINT_LEVEL_SCALAR)
+                       ,
+                       5, 6
+#if !defined(ADJOINT_LEVEL_AVX2)
+                       ,
+                       7, 8, 9, 10, 11, 12
+#if !defined(ADJOINT_LEVEL_NEON)
+                       ,
+                       13, 14
+#endif
+#endif
+#endif
+                       > {
+  static constexpr int rows = kRows;
+};
+template <>
+struct Tiles<uint64_t> : TileRow<uint64_t, 1, 2, 3, 4> {
+  static constexpr int rows = kIntegerRows;
+};
+
+template <class T>
+void multiply(const GemmBlock<T>& g) {
+  constexpr int64_t lanes = kLanes<T>, columns = kVectors * lanes;
+  for (int64_t j = 0; j < g.n; j += columns) {
+    const int64_t width = g.n - j < columns ? g.n - j : columns;
+    const int vectors = width <= lanes ? 1 : 2;
+    const bool edge = width < columns;
+    const T* b = edge ? g.bEdge : g.b + j / columns * g.bPanel;
+    const int64_t bRow = edge ? vectors * lanes : g.bRow;
+    for (int64_t i = 0; i < g.m; i += g.panelRows) {
+      const int64_t rows = g.m - i < g.panelRows ? g.m - i : g.panelRows;
+      const TileFunction<T> run = Tiles<T>::byRows[vectors - 1][rows - 1];
+      const T* a = g.a + i / g.panelRows * g.aPanel;
+      T* c = g.c + i * g.cRow + j;
+      const T* init = g.init + i * g.initRow + j * g.initColumn;
+      if (width == vectors * lanes) {
+        run(g.k, a, g.aRow, g.aK, b, bRow, c, g.cRow, init, g.initRow);
+        continue;
+      }
+      // A tile that C has no room for is computed beside it.
+      alignas(64) static const T zeros[columns] = {};
+      alignas(64) T whole[kRows * columns];
+      run(g.k, a, g.aRow, g.aK, b, bRow, whole, columns, zeros, 0);
+      for (int64_t r = 0; r < rows; r++) {
+        addElements(c + r * g.cRow, whole + r * columns, init + r * g.initRow, width);
+      }
+    }
+  }
+}
+
+// Rows are taken R at a time, with two vectors of partial sums each.
+template <class T, int R>
+void dotRows(T* y, int64_t yStride, const T* a, int64_t aRow, const T* x, const T* bias,
+             int64_t biasStride, int64_t k) {
+  using Vec = Vector<T>;
+  constexpr int64_t lanes = kLanes<T>;
+  Vec sum[R][2] = {};
+  int64_t at = 0;
+  for (; at + 2 * lanes <= k; at += 2 * lanes) {
+    const Vec x0 = load<T>(x + at), x1 = load<T>(x + at + lanes);
+#pragma GCC unroll 4
+    for (int r = 0; r < R; r++) {
+      sum[r][0] += load<T>(a + r * aRow + at) * x0;
+      sum[r][1] += load<T>(a + r * aRow + at + lanes) * x1;
+    }
+  }
+  for (; at < k; at += lanes) {
+    const int64_t count = k - at < lanes ? k - at : lanes;
+    const Vec x0 = loadPartial(x + at, count);
+#pragma GCC unroll 4
+    for (int r = 0; r < R; r++) sum[r][0] += loadPartial(a + r * aRow + at, count) * x0;
+  }
+#pragma GCC unroll 4
+  for (int r = 0; r < R; r++) {
+    y[r * yStride] = sumLanes<T>(sum[r][0] + sum[r][1]) + (bias ? bias[r * biasStride] : T(0));
+  }
+}
+
+template <class T>
+void dots(T* y, int64_t yStride, const T* a, int64_t aRow, const T* x, const T* bias,
+          int64_t biasStride, int64_t m, int64_t k) {
+  int64_t i = 0;
+  for (; i + 4 <= m; i += 4) {
+    dotRows<T, 4>(y + i * yStride, yStride, a + i * aRow, aRow, x,
+                  bias ? bias + i * biasStride : nullptr, biasStride, k);
+  }
+  for (; i < m; i++) {
+    dotRows<T, 1>(y + i * yStride, yStride, a + i * aRow, aRow, x,
+                  bias ? bias + i * biasStride : nullptr, biasStride, k);
+  }
+}
+
+template <class T>
+constexpr GemmKernels<T> kernelsOf() {
+  return {Tiles<T>::rows, kVectors * kLanes<T>, kLanes<T>, multiply<T>, pack<T>, store<T>, dots<T>};
+}
+
+}  // namespace
+
+const GemmTable gemmTable = {kernelsOf<float>(), kernelsOf<double>(), kernelsOf<uint64_t>()};
+
+}  // namespace adjoint::cpu::ADJOINT_LEVEL

@@ -1,0 +1,138 @@
+#include <algorithm>
+
+#include "contract.h"
+#include "cpu/compute_view.h"
+#include "cpu/gemm.h"
+#include "cpu/pool.h"
+
+namespace adjoint::cpu {
+namespace {
+
+// Batches of products smaller than this run side by side, each on one thread.
+constexpr double kSmallProduct = 8e6;
+constexpr double kTaskOperations = 1e6;
+
+// One operand as a batch of matrices.
+struct Matrices {
+  char* data;
+  size_t item;
+  int64_t row, column;           // strides of the matrix
+  int64_t batch[kMaxDims] = {};  // strides of the batch axes
+};
+
+Matrices matricesOf(const View& x, int batchDims) {
+  Matrices m{x.as<char>(), itemSize(x.dtype), x.stride[x.ndim - 2], x.stride[x.ndim - 1], {}};
+  std::copy_n(x.stride, batchDims, m.batch);
+  return m;
+}
+
+template <class T>
+class BatchedProduct {
+ public:
+  BatchedProduct(const View& y, const View& a, const View& b, const View* bias)
+      : dims_(y.ndim - 2),
+        y_(matricesOf(y, dims_)),
+        a_(matricesOf(a, dims_)),
+        b_(matricesOf(b, dims_)) {
+    m_ = y.size[y.ndim - 2];
+    n_ = y.size[y.ndim - 1];
+    k_ = a.size[a.ndim - 1];
+    std::copy_n(y.size, dims_, size_);
+    if (bias) {
+      bias_ = bias->as<T>();
+      biasStride_ = bias->stride[0];
+    }
+    foldBatchIntoRows();
+  }
+
+  void run() const {
+    int64_t count = 1;
+    for (int d = 0; d < dims_; d++) count *= size_[d];
+    const double operations = 2.0 * m_ * n_ * std::max<int64_t>(1, k_);
+    const auto products = [&](int64_t begin, int64_t end) {
+      for (int64_t i = begin; i < end; i++) product(i);
+    };
+    if (operations < kSmallProduct) {
+      parallelFor(count, std::max<int64_t>(1, static_cast<int64_t>(kTaskOperations / operations)),
+                  products);
+    } else {
+      products(0, count);
+    }
+  }
+
+ private:
+  // x [B, M, K] @ w [K, N] is one product of B M rows, where the rows are evenly spaced.
+  void foldBatchIntoRows() {
+    while (dims_ > 0) {
+      const int d = dims_ - 1;
+      if (size_[d] != 1) {
+        if (m_ == 1) {
+          a_.row = a_.batch[d];
+          y_.row = y_.batch[d];
+        }
+        const bool isEven = a_.batch[d] == m_ * a_.row && y_.batch[d] == m_ * y_.row;
+        if (b_.batch[d] != 0 || !isEven) return;
+        m_ *= size_[d];
+      }
+      dims_--;
+    }
+  }
+
+  void product(int64_t index) const {
+    int64_t a = 0, b = 0, y = 0;
+    for (int d = dims_ - 1; d >= 0; d--) {
+      const int64_t i = index % size_[d];
+      index /= size_[d];
+      a += i * a_.batch[d];
+      b += i * b_.batch[d];
+      y += i * y_.batch[d];
+    }
+    gemm<T>({m_, n_, k_, at(a_, a), a_.row, a_.column, at(b_, b), b_.row, b_.column, at(y_, y),
+             y_.row, y_.column, bias_, 0, biasStride_});
+  }
+  static T* at(const Matrices& x, int64_t offset) {
+    return reinterpret_cast<T*>(x.data + offset * static_cast<int64_t>(sizeof(T)));
+  }
+
+  int dims_;
+  Matrices y_, a_, b_;
+  int64_t m_, n_, k_;
+  int64_t size_[kMaxDims] = {};
+  const T* bias_ = nullptr;
+  int64_t biasStride_ = 0;
+};
+
+template <class T>
+void product(const View& y, const View& a, const View& b, const View* bias) {
+  BatchedProduct<T>(y, a, b, bias).run();
+}
+
+// y, a, b and bias are of their compute type.
+void productOfType(const View& y, const View& a, const View& b, const View* bias) {
+  switch (computeType(y.dtype)) {
+    case Compute::f32:
+      return product<float>(y, a, b, bias);
+    case Compute::f64:
+      return product<double>(y, a, b, bias);
+    case Compute::i64:
+      return product<uint64_t>(y, a, b, bias);
+  }
+}
+
+}  // namespace
+}  // namespace adjoint::cpu
+
+namespace adjoint::backend {
+
+void matmul(const View& y, const View& a, const View& b, const View* bias) {
+  using namespace cpu;
+  if (y.numel() == 0) return;
+  if (y.dtype == computeDType(y.dtype)) return productOfType(y, a, b, bias);
+  const ComputeInput computeA(a), computeB(b), computeBias(bias ? *bias : View{});
+  ComputeOutput computeY(y);
+  productOfType(computeY.view(), computeA.view(), computeB.view(),
+                bias ? &computeBias.view() : nullptr);
+  computeY.finish();
+}
+
+}  // namespace adjoint::backend

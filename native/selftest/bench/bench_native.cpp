@@ -1,0 +1,179 @@
+// Rates of the CPU kernels beside the processor's probed limit:
+//   bench_native [name-substring]; ADJOINT_SIMD chooses the level.
+#include <algorithm>
+#include <chrono>
+#include <cstdio>
+#include <cstring>
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "contract.h"
+#include "cpu/pool.h"
+#include "cpu/simd.h"
+
+namespace adjoint {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+// Seconds of one call: the best of the rounds that fit 0.3 s.
+double best(const std::function<void()>& call) {
+  call();
+  double best = 1e30, total = 0;
+  for (int64_t calls = 1; total < 0.3;) {
+    const auto start = Clock::now();
+    for (int64_t i = 0; i < calls; i++) call();
+    const double seconds = std::chrono::duration<double>(Clock::now() - start).count();
+    best = std::min(best, seconds / calls);
+    total += seconds;
+    if (seconds < 2e-3) calls *= 2;
+  }
+  return best;
+}
+
+// ---- the rate of independent fused multiply-adds
+using Vec4 = float __attribute__((vector_size(16)));
+using Vec8 = float __attribute__((vector_size(32)));
+using Vec16 = float __attribute__((vector_size(64)));
+
+// 12 chains cover latency 4 at 2 a cycle, and fit 16 registers.
+#define ADJOINT_PROBE(V, name, target)                                           \
+  target float name(int64_t n) {                                                 \
+    V x[12], y = V{} + 0.999f, z = V{} + 1e-3f;                                  \
+    for (int c = 0; c < 12; c++) x[c] = V{} + static_cast<float>(c);             \
+    for (int64_t i = 0; i < n; i++) {                                            \
+      _Pragma("GCC unroll 12") for (int c = 0; c < 12; c++) x[c] = x[c] * y + z; \
+    }                                                                            \
+    V sum{};                                                                     \
+    for (int c = 0; c < 12; c++) sum += x[c];                                    \
+    float total = 0;                                                             \
+    for (size_t i = 0; i < sizeof(V) / sizeof(float); i++) total += sum[i];      \
+    return total;                                                                \
+  }
+#pragma GCC diagnostic ignored "-Wpsabi"
+#pragma GCC diagnostic ignored "-Wunknown-pragmas"
+#if defined(__x86_64__)
+ADJOINT_PROBE(Vec8, probeAvx2, __attribute__((target("avx2,fma"))))
+ADJOINT_PROBE(Vec16, probeAvx512, __attribute__((target("avx512f"))))
+#endif
+ADJOINT_PROBE(Vec4, probeScalar, )
+
+volatile float sink;
+
+// GFLOP/s of all threads of the pool.
+double probedRate() {
+  constexpr int64_t kSteps = 1 << 18;
+  float (*probe)(int64_t) = probeScalar;
+  double lanes = 4;
+#if defined(__x86_64__)
+  if (cpu::simdLevel() == cpu::SimdLevel::avx2) probe = probeAvx2, lanes = 8;
+  if (cpu::simdLevel() == cpu::SimdLevel::avx512) probe = probeAvx512, lanes = 16;
+#endif
+  const int chunks = 4 * cpu::poolThreads();
+  const double seconds =
+      best([&] { cpu::parallelFor(chunks, 1, [&](int64_t, int64_t) { sink = probe(kSteps); }); });
+  return 2.0 * 12 * lanes * kSteps * chunks / seconds / 1e9;
+}
+
+// ---- what is measured
+class Buffer {
+ public:
+  explicit Buffer(std::vector<int64_t> shape, DType dtype = DType::float32) {
+    view_.dtype = dtype;
+    view_.ndim = static_cast<int>(shape.size());
+    int64_t n = 1;
+    for (int i = view_.ndim - 1; i >= 0; i--) {
+      view_.size[i] = shape[i];
+      view_.stride[i] = n;
+      n *= shape[i];
+    }
+    bytes_ = std::max<size_t>(1, n * itemSize(dtype));
+    view_.data = backend::allocate(bytes_);
+    std::memset(view_.data, 0, bytes_);
+    if (dtype == DType::float32) {
+      for (int64_t i = 0; i < n; i++) view_.as<float>()[i] = static_cast<float>(i % 97) / 97 - 0.5f;
+    }
+  }
+  ~Buffer() { backend::release(view_.data, bytes_); }
+  Buffer(const Buffer&) = delete;
+  Buffer& operator=(const Buffer&) = delete;
+
+  const View& view() const { return view_; }
+  View transposed() const {
+    View v = view_;
+    std::swap(v.size[0], v.size[1]);
+    std::swap(v.stride[0], v.stride[1]);
+    return v;
+  }
+
+ private:
+  View view_;
+  size_t bytes_;
+};
+
+class Report {
+ public:
+  explicit Report(const char* filter) : filter_(filter), peak_(probedRate()) {
+    std::printf("%s, %d threads: %.0f GFLOP/s of float32 multiply-adds\n",
+                cpu::simdLevelName(cpu::simdLevel()), cpu::poolThreads(), peak_);
+  }
+  void row(const std::string& name, double operations, const std::function<void()>& call) {
+    if (name.find(filter_) == std::string::npos) return;
+    const double seconds = best(call);
+    std::printf("%-40s %10.4f ms", name.c_str(), seconds * 1e3);
+    if (operations > 0) {
+      const double rate = operations / seconds / 1e9;
+      std::printf(" %8.1f GFLOP/s %5.1f %%", rate, 100 * rate / peak_);
+    }
+    std::printf("\n");
+  }
+
+ private:
+  const char* filter_;
+  double peak_;
+};
+
+void products(Report& report) {
+  struct Shape {
+    int64_t m, n, k;
+  };
+  for (auto [m, n, k] : {Shape{1, 10, 10},
+                         {8, 10, 128},
+                         {64, 10, 128},
+                         {64, 64, 64},
+                         {64, 65, 65},
+                         {64, 256, 784},
+                         {64, 128, 256},
+                         {64, 128, 21632},
+                         {128, 128, 128},
+                         {256, 256, 256},
+                         {512, 512, 512},
+                         {768, 768, 768},
+                         {1024, 1024, 1024},
+                         {2048, 384, 1536},
+                         {2048, 2048, 2048},
+                         {1, 1024, 1024},
+                         {1024, 1, 1024}}) {
+    const Buffer a({m, k}), b({k, n}), aT({k, m}), bT({n, k}), y({m, n});
+    const std::string size = std::to_string(m) + "x" + std::to_string(k) + "x" + std::to_string(n);
+    const double operations = 2.0 * m * n * k;
+    report.row("matmul NN " + size, operations,
+               [&] { backend::matmul(y.view(), a.view(), b.view(), nullptr); });
+    report.row("matmul NT " + size, operations,
+               [&] { backend::matmul(y.view(), a.view(), bT.transposed(), nullptr); });
+    report.row("matmul TN " + size, operations,
+               [&] { backend::matmul(y.view(), aT.transposed(), b.view(), nullptr); });
+  }
+}
+
+}  // namespace
+}  // namespace adjoint
+
+int main(int argc, char** argv) {
+  using namespace adjoint;
+  backend::startup();
+  Report report(argc > 1 ? argv[1] : "");
+  products(report);
+  backend::shutdown();
+}
