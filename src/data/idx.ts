@@ -51,14 +51,13 @@ export function readIdx(path: string): IdxArray {
   const wanted = headerBytes + elements * type.bytes
   if (wanted > file.length * (gzipped ? MAX_INFLATION : 1)) {
     throw new FileError(
-      path,
-      `is cut short: the header promises ${wanted} bytes, the file has ${file.length}`,
+      `${path}: is cut short: the header promises ${wanted} bytes, the file has ${file.length}`,
     )
   }
   const content = gzipped ? inflate(path, file, wanted) : file
   if (content.length !== wanted) {
     const what = content.length < wanted ? 'is cut short' : 'has bytes after its end'
-    throw new FileError(path, `${what}: expected ${wanted} bytes, got ${content.length}`)
+    throw new FileError(`${path}: ${what}: expected ${wanted} bytes, got ${content.length}`)
   }
   return { shape, data: type.view(toNativeOrder(content.subarray(headerBytes), type.bytes)) }
 }
@@ -68,25 +67,24 @@ function readFile(path: string): Uint8Array {
     return readFileSync(path)
   } catch (error) {
     const reason = error instanceof Error ? error.message : String(error)
-    throw new FileError(path, `cannot be read (${reason})`, { cause: error })
+    throw new FileError(`${path}: cannot be read (${reason})`, { cause: error })
   }
 }
 
 function readHeader(path: string, start: Uint8Array) {
   const view = new DataView(start.buffer, start.byteOffset, start.byteLength)
   if (start.length < 4) {
-    throw new FileError(path, `is cut short: expected an IDX header, got ${start.length} bytes`)
+    throw new FileError(`${path}: is cut short: expected an IDX header, got ${start.length} bytes`)
   }
   const type = TYPES.get(start[2])
   if (start[0] !== 0 || start[1] !== 0 || type === undefined) {
     const magic = view.getUint32(0).toString(16).padStart(8, '0')
-    throw new FileError(path, `is no IDX file: it begins with 0x${magic}`)
+    throw new FileError(`${path}: is no IDX file: it begins with 0x${magic}`)
   }
   const headerBytes = 4 + 4 * start[3]
   if (start.length < headerBytes) {
     throw new FileError(
-      path,
-      `is cut short: expected a header of ${headerBytes} bytes, got ${start.length}`,
+      `${path}: is cut short: expected a header of ${headerBytes} bytes, got ${start.length}`,
     )
   }
   const shape = Array.from({ length: start[3] }, (_, i) => view.getUint32(4 + 4 * i))
@@ -119,10 +117,11 @@ function gunzip(
     const code = (error as NodeJS.ErrnoException).code
     const reason = error instanceof Error ? error.message : String(error)
     if (code === 'ERR_BUFFER_TOO_LARGE') {
-      throw new FileError(path, `has bytes after its end: expected ${options.maxOutputLength}`)
+      throw new FileError(`${path}: has bytes after its end: expected ${options.maxOutputLength}`)
     }
-    if (code === 'Z_BUF_ERROR') throw new FileError(path, 'is cut short (gzip)', { cause: error })
-    throw new FileError(path, `is no valid gzip file (${reason})`, { cause: error })
+    if (code === 'Z_BUF_ERROR')
+      throw new FileError(`${path}: is cut short (gzip)`, { cause: error })
+    throw new FileError(`${path}: is no valid gzip file (${reason})`, { cause: error })
   }
 }
 

@@ -28,7 +28,7 @@ export function writeFileAtomic(path: string, write: (append: WriteBytes) => voi
     try {
       return call()
     } catch (error) {
-      throw new FileError(path, `cannot be written (${reasonOf(error)})`, { cause: error })
+      throw new FileError(`${path}: cannot be written (${reasonOf(error)})`, { cause: error })
     }
   }
 

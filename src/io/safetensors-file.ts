@@ -40,7 +40,7 @@ export class SafetensorsFile implements Disposable {
     this.fd = readable(path, () => openSync(path, 'r'))
     try {
       const status = readable(path, () => fstatSync(this.fd))
-      if (!status.isFile()) throw new FileError(path, 'is not a file')
+      if (!status.isFile()) throw new FileError(`${path}: is not a file`)
       const { header, dataStart } = this.readHeader(status.size)
       this.metadata = header.metadata
       this.tensors = header.tensors
@@ -80,7 +80,7 @@ export class SafetensorsFile implements Disposable {
       const json = this.readBytes(LENGTH_BYTES, length)
       return { header: parseHeader(json, fileBytes - dataStart), dataStart }
     } catch (error) {
-      if (error instanceof HeaderOffence) throw new FileError(this.path, error.message)
+      if (error instanceof HeaderOffence) throw new FileError(`${this.path}: ${error.message}`)
       throw error
     }
   }
@@ -91,7 +91,7 @@ export class SafetensorsFile implements Disposable {
       for (let done = 0; done < length; ) {
         const wanted = Math.min(CHUNK_BYTES, length - done)
         const got = readSync(this.fd, bytes, done, wanted, position + done)
-        if (got === 0) throw new FileError(this.path, 'became shorter while it was read')
+        if (got === 0) throw new FileError(`${this.path}: became shorter while it was read`)
         done += got
       }
       return bytes
@@ -175,6 +175,6 @@ function readable<T>(path: string, call: () => T): T {
     return call()
   } catch (error) {
     if (error instanceof FileError) throw error
-    throw new FileError(path, `cannot be read (${reasonOf(error)})`, { cause: error })
+    throw new FileError(`${path}: cannot be read (${reasonOf(error)})`, { cause: error })
   }
 }
