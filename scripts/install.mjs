@@ -1,0 +1,15 @@
+// npm's install step. Never fatal: a machine without a compiler can still install the package, and
+// the first use then says what is missing and how to build it.
+import { addonPath, buildNative } from './build-native.mjs'
+
+if (process.env.ADJOINT_SKIP_BUILD === '1') {
+  console.log('adjoint: ADJOINT_SKIP_BUILD=1, the native addon is not built')
+} else {
+  try {
+    buildNative()
+    console.log(`adjoint: built ${addonPath}`)
+  } catch (error) {
+    console.warn(`adjoint: the native addon was not built: ${error.message}`)
+    console.warn('adjoint: once CMake and a C++17 compiler are there, run: npx adjoint build')
+  }
+}
