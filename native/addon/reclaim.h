@@ -6,6 +6,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <cstdlib>
 
 #include "table.h"
 
@@ -18,8 +19,12 @@ struct ReclaimStats {
 
 class Reclaimer {
  public:
+  // ADJOINT_GC_STRESS=1 collects before every allocation, so that tests find what is not pinned.
   Reclaimer(napi_env env, Table& table, const size_t& liveBytes)
-      : env_(env), table_(table), liveBytes_(liveBytes) {}
+      : env_(env),
+        table_(table),
+        liveBytes_(liveBytes),
+        stress_(std::getenv("ADJOINT_GC_STRESS") != nullptr) {}
   ~Reclaimer();
   Reclaimer(const Reclaimer&) = delete;
   Reclaimer& operator=(const Reclaimer&) = delete;
@@ -30,7 +35,7 @@ class Reclaimer {
   // Before an allocation of `bytes`. Everything the caller still needs must be pinned.
   void beforeAllocation(size_t bytes) {
     bytesSince_ += bytes;
-    if (bytesSince_ > byteBudget_ || ++entriesSince_ > kEntryBudget) reclaim();
+    if (bytesSince_ > byteBudget_ || ++entriesSince_ > kEntryBudget || stress_) reclaim();
   }
   // After a training step: a cheap moment, since most values have just died.
   void stepEnd() {
@@ -60,6 +65,7 @@ class Reclaimer {
   napi_ref gc_ = nullptr;
   napi_ref minorOptions_ = nullptr;
   napi_ref canary_ = nullptr;  // weak, to an object that nothing holds
+  const bool stress_;
   bool collecting_ = false;
   size_t bytesSince_ = 0, entriesSince_ = 0;
   size_t byteBudget_ = kMinByteBudget;

@@ -1,0 +1,33 @@
+// Ends the process, or a worker, while work is under way and tensors are alive.
+import { isMainThread, Worker } from 'node:worker_threads'
+import { randn } from '../../src/index.js'
+
+const kind = process.argv[2]
+const held = [randn([256, 256], { requiresGrad: true })]
+
+function work(): void {
+  held.push(held[held.length - 1].matmul(held[0]).tanh())
+}
+
+if (kind === 'exit') {
+  setInterval(work, 0)
+  setTimeout(() => process.exit(0), 50)
+} else if (kind === 'throw') {
+  setInterval(work, 0)
+  process.on('uncaughtException', () => process.exit(0))
+  setTimeout(() => {
+    throw new Error('on purpose')
+  }, 50)
+} else if (isMainThread) {
+  // Only workers load the addon's threads from here on; each is stopped in the middle of a call.
+  for (let i = 0; i < 4; i++) {
+    const worker = new Worker(__filename, { execArgv: ['--import', 'tsx'], argv: [kind] })
+    await new Promise((resolve) => worker.once('message', resolve))
+    await worker.terminate()
+  }
+} else {
+  const { parentPort } = await import('node:worker_threads')
+  work()
+  parentPort?.postMessage('working')
+  for (;;) work()
+}

@@ -1,0 +1,42 @@
+// Several workers train at once; each must end with the same result and leave nothing behind.
+import { once } from 'node:events'
+import { isMainThread, parentPort, Worker } from 'node:worker_threads'
+import { manualSeed, memoryStats, noGrad, randn, type Tensor } from '../../src/index.js'
+
+function train(): number {
+  manualSeed(1)
+  const w = randn([64, 64], { requiresGrad: true })
+  for (let i = 0; i < 300; i++) {
+    randn([16, 64]).matmul(w).tanh().square().mean().backward()
+    noGrad(() => w.sub_((w.grad as Tensor).mul(0.1)))
+    w.grad = null
+  }
+  return w.square().sum().item()
+}
+
+if (isMainThread) {
+  const expected = train()
+  for (let round = 0; round < 3; round++) {
+    const workers = Array.from(
+      { length: 3 },
+      () => new Worker(__filename, { execArgv: ['--import', 'tsx'] }),
+    )
+    const results = await Promise.all(
+      workers.map(async (worker) => {
+        const [value] = await once(worker, 'message')
+        await once(worker, 'exit')
+        return value as number
+      }),
+    )
+    if (results.some((value) => value !== expected)) {
+      throw new Error(`expected ${expected} from every worker, got ${results}`)
+    }
+  }
+  const { liveBytes, processLiveBytes } = memoryStats()
+  if (processLiveBytes !== liveBytes) {
+    throw new Error(`workers left ${processLiveBytes - liveBytes} bytes`)
+  }
+  console.log('agreed')
+} else {
+  parentPort?.postMessage(train())
+}
