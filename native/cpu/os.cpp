@@ -8,6 +8,7 @@
 #include <limits>
 #include <mutex>
 #include <new>
+#include <set>
 #include <sstream>
 #include <thread>
 
@@ -169,6 +170,41 @@ Processors processors() {
   return p;
 }
 
+namespace {
+
+// The first "key : value" line of /proc/cpuinfo with one of two keys.
+std::string processorFact(const std::string& key, const std::string& otherKey) {
+  std::ifstream file("/proc/cpuinfo");
+  for (std::string line; std::getline(file, line);) {
+    const size_t colon = line.find(':');
+    if (colon == std::string::npos) continue;
+    const std::string found = line.substr(0, line.find_last_not_of(" \t:", colon) + 1);
+    if (found == key || found == otherKey) {
+      return line.substr(std::min(line.find_first_not_of(' ', colon + 1), line.size()));
+    }
+  }
+  return "";
+}
+
+}  // namespace
+
+std::string processorName() {
+  return processorFact("model name", "Model");
+}
+
+std::string processorFeatures() {
+  static const std::set<std::string> wanted = {
+      "avx2",     "fma",         "f16c",     "avx512f",     "avx512bw", "avx512dq",
+      "avx512vl", "avx512_bf16", "avx_vnni", "avx512_vnni", "amx_tile", "amx_bf16",
+      "amx_int8", "asimd",       "asimddp",  "bf16",        "i8mm",     "sve"};
+  std::istringstream flags(processorFact("flags", "Features"));
+  std::string chosen;
+  for (std::string flag; flags >> flag;) {
+    if (wanted.count(flag) > 0) chosen += (chosen.empty() ? "" : " ") + flag;
+  }
+  return chosen;
+}
+
 void enterWorkerThread(int index) {
   sigset_t all;
   sigfillset(&all);
@@ -258,6 +294,12 @@ Processors processors() {
   return p;
 }
 
+std::string processorName() {
+  return "";
+}
+std::string processorFeatures() {
+  return "";
+}
 void enterWorkerThread(int) {}
 void onForkChild(void (*)()) {}
 size_t memoryLimit() {
@@ -265,6 +307,7 @@ size_t memoryLimit() {
 }
 
 void* mapPages(size_t bytes) {
+  if (bytes > SIZE_MAX / 2) return nullptr;
   return ::operator new (bytes, std::align_val_t{kHugePage}, std::nothrow);
 }
 void unmapPages(void* pages, size_t) {

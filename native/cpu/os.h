@@ -26,6 +26,9 @@ struct Processors {
   int usable;    // min(hardware, affinity, quota rounded up), at least 1
 };
 Processors processors();
+std::string processorName();  // "" where unknown
+// Those of the processor's features that matter to kernels, as the system names them.
+std::string processorFeatures();
 // Names the calling thread and keeps signals away from it: they belong to Node's threads.
 void enterWorkerThread(int index);
 // Runs `handler` in the child of every later fork, where no other thread lives on.

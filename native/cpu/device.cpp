@@ -1,0 +1,73 @@
+// contract.h's device: what the CPU backend says about itself, and its threads.
+#include "contract.h"
+#include "cpu/os.h"
+#include "cpu/pool.h"
+#include "cpu/simd.h"
+
+namespace adjoint::backend {
+namespace {
+
+std::string supportedSimdLevels() {
+  std::string levels;
+  for (int i = 0; i < cpu::kSimdLevels; i++) {
+    const auto level = static_cast<cpu::SimdLevel>(i);
+    if (!cpu::isSimdLevelSupported(level)) continue;
+    levels += (levels.empty() ? "" : " ") + std::string(cpu::simdLevelName(level));
+  }
+  return levels;
+}
+
+// doctor must be able to report a bad ADJOINT_SIMD rather than fail on it.
+std::string chosenSimdLevel() {
+  try {
+    return cpu::simdLevelName(cpu::simdLevel());
+  } catch (const Error& error) {
+    return std::string("none: ") + error.what();
+  }
+}
+
+std::string mebibytes(size_t bytes) {
+  return bytes == 0 ? "unknown" : std::to_string(bytes >> 20) + " MiB";
+}
+
+std::string orUnknown(const std::string& text) {
+  return text.empty() ? "unknown" : text;
+}
+
+}  // namespace
+
+const char* name() {
+  return "cpu";
+}
+
+std::vector<std::pair<std::string, std::string>> deviceInfo() {
+  return {
+      {"processor", orUnknown(cpu::os::processorName())},
+      {"features", orUnknown(cpu::os::processorFeatures())},
+      {"simd", chosenSimdLevel()},
+      {"simd supported", supportedSimdLevels()},
+      {"threads", std::to_string(cpu::poolThreads()) + " (" + cpu::poolThreadsWhy() + ")"},
+      {"memory", mebibytes(cpu::os::memoryLimit())},
+      {"system calls", cpu::os::name()},
+  };
+}
+
+int threadCount() {
+  return cpu::poolThreads();
+}
+void setThreadCount(int n) {
+  cpu::setPoolThreads(n);
+}
+
+// Threads start with the first parallel call and pages are mapped with the first tensor.
+void startup() {}
+
+void shutdown() {
+  cpu::stopPool();
+  trimCache();
+}
+
+// Work is done when a call returns.
+void synchronize() {}
+
+}  // namespace adjoint::backend
