@@ -1,0 +1,236 @@
+// Elementwise kernels: fast ways for contiguous operands of one type, blocks for everything else.
+#include "cpu/kernels/elementwise.h"
+
+#include "contract.h"
+#include "cpu/blocks.h"
+#include "shared/convert.h"
+#include "shared/functors.h"
+
+namespace adjoint::cpu {
+namespace {
+
+// Row-major and of one shape.
+bool sameContiguous(const View& a, const View& b) {
+  if (a.ndim != b.ndim) return false;
+  int64_t expected = 1;
+  for (int i = a.ndim - 1; i >= 0; i--) {
+    if (a.size[i] != b.size[i]) return false;
+    if (a.size[i] == 1) continue;
+    if (a.stride[i] != expected || b.stride[i] != expected) return false;
+    expected *= a.size[i];
+  }
+  return true;
+}
+
+bool isCheap(UnaryOp op) {
+  switch (op) {
+    case UnaryOp::neg:
+    case UnaryOp::abs:
+    case UnaryOp::sign:
+    case UnaryOp::square:
+    case UnaryOp::sqrt:
+    case UnaryOp::reciprocal:
+    case UnaryOp::floor:
+    case UnaryOp::ceil:
+    case UnaryOp::round:
+    case UnaryOp::trunc:
+    case UnaryOp::relu:
+    case UnaryOp::isnan:
+    case UnaryOp::isinf:
+    case UnaryOp::isfinite:
+    case UnaryOp::logicalNot:
+    case UnaryOp::bitwiseNot:
+      return true;
+    default:
+      return false;
+  }
+}
+
+bool isCheap(BinaryOp op) {
+  switch (op) {
+    case BinaryOp::floorDivide:
+    case BinaryOp::remainder:
+    case BinaryOp::fmod:
+    case BinaryOp::pow:
+    case BinaryOp::atan2:
+    case BinaryOp::hypot:
+    case BinaryOp::geluBackward:
+    case BinaryOp::geluTanhBackward:
+    case BinaryOp::siluBackward:
+      return false;
+    default:
+      return true;
+  }
+}
+
+bool isComparison(BinaryOp op) {
+  return op >= BinaryOp::eq && op <= BinaryOp::ge;
+}
+
+// The loop of an operation, or an error that names it.
+template <class Loop, class Op>
+Loop checkedLoop(Loop loop, Op op, DType common) {
+  if (!loop) {
+    fail(ErrorKind::dtype, "%s: expected %s dtype, got %s", opName(op),
+         isFloating(common) ? "an integer or bool" : "a floating-point", dtypeName(common));
+  }
+  return loop;
+}
+
+// A number as a 0-d view of the type of computation.
+struct Immediate {
+  alignas(8) char bytes[8];
+  View view(const Scalar& s, Compute compute) {
+    View v;
+    v.data = bytes;
+    v.dtype = storedAs(compute);
+    storeScalar(bytes, v.dtype, s);
+    return v;
+  }
+};
+
+// Comparisons see a number as the tensor's dtype holds it, as PyTorch's do.
+Scalar roundedTo(DType dtype, const Scalar& s) {
+  if (dtype == DType::bfloat16) return Scalar::of(double(convert<float>(scalarAs<BFloat16>(s))));
+  if (dtype == DType::float16) return Scalar::of(double(convert<float>(scalarAs<Float16>(s))));
+  return s;
+}
+
+bool dividesIntegers(BinaryOp op, Compute compute) {
+  return compute == Compute::i64 &&
+         (op == BinaryOp::floorDivide || op == BinaryOp::remainder || op == BinaryOp::fmod);
+}
+
+void checkDivisor(BinaryOp op, const View& b, Compute compute) {
+  const Plan<1> plan = makePlan<1>({&b});
+  Reader reader(plan, 0, b.dtype, compute);
+  forEachBlock(plan, 0, plan.numel, false, [&](const Cursor& at, int64_t n) {
+    const auto* values = static_cast<const int64_t*>(reader.read(at, n));
+    if (std::find(values, values + n, 0) != values + n) {
+      fail(ErrorKind::argument, "%s: division by zero in %s", opName(op), dtypeName(b.dtype));
+    }
+  });
+}
+
+// PyTorch's shortcuts for powers that have a cheaper form.
+UnaryOp shortcutOfPow(BinaryOp op, const Operand& b, Compute compute) {
+  if (op != BinaryOp::pow || !b.isScalar) return UnaryOp::count;
+  if (b.scalar.f == 2) return UnaryOp::square;
+  if (compute == Compute::i64) return UnaryOp::count;
+  if (b.scalar.f == 0.5) return UnaryOp::sqrt;
+  if (b.scalar.f == -0.5) return UnaryOp::rsqrt;
+  if (b.scalar.f == -1) return UnaryOp::reciprocal;
+  return UnaryOp::count;
+}
+
+void unaryContiguous(ElementwiseTable::UnaryLoop loop, const View& y, const View& x,
+                     int64_t grain) {
+  const int64_t n = y.numel(), size = static_cast<int64_t>(itemSize(y.dtype));
+  if (n <= grain) return loop(y.data, x.data, n);
+  parallelFor(n, grain, [&](int64_t begin, int64_t end) {
+    loop(y.as<char>() + begin * size, x.as<char>() + begin * size, end - begin);
+  });
+}
+
+void binaryContiguous(ElementwiseTable::BinaryLoop loop, const View& y, const View& a,
+                      const View& b, int64_t grain) {
+  const int64_t n = y.numel(), size = static_cast<int64_t>(itemSize(y.dtype));
+  if (n <= grain) return loop(y.data, a.data, b.data, n);
+  parallelFor(n, grain, [&](int64_t begin, int64_t end) {
+    loop(y.as<char>() + begin * size, a.as<char>() + begin * size, b.as<char>() + begin * size,
+         end - begin);
+  });
+}
+
+}  // namespace
+}  // namespace adjoint::cpu
+
+namespace adjoint::backend {
+
+using namespace cpu;
+
+void unary(UnaryOp requested, const View& y, const View& x, DType common) {
+  const Compute compute = computeType(common);
+  const UnaryOp op = resolve(requested, common);
+  const auto loop = checkedLoop(
+      elementwiseTable().unary[static_cast<int>(compute)][static_cast<int>(op)], op, common);
+  const int64_t grain = isCheap(op) ? kGrain : kGrainExpensive;
+  const DType stored = storedAs(compute);
+  if (y.dtype == stored && x.dtype == stored && sameContiguous(y, x)) {
+    return unaryContiguous(loop, y, x, grain);
+  }
+  const Plan<2> plan = makePlan<2>({&y, &x});
+  parallelFor(plan.numel, grain, [&](int64_t begin, int64_t end) {
+    Writer writer(plan, 0, y.dtype, compute);
+    Reader reader(plan, 1, x.dtype, compute);
+    const bool direct = writer.isDirect() && reader.isDirect();
+    forEachBlock(plan, begin, end, direct, [&](const Cursor& at, int64_t n) {
+      void* target = writer.target(at, n);
+      loop(target, reader.read(at, n), n);
+      writer.commit(at, n, target);
+    });
+  });
+}
+
+void binary(BinaryOp op, const View& y, const Operand& a, const Operand& b, DType common) {
+  const Compute compute = computeType(common);
+  const auto loop = checkedLoop(
+      elementwiseTable().binary[static_cast<int>(compute)][static_cast<int>(op)], op, common);
+  const int64_t grain = isCheap(op) ? kGrain : kGrainExpensive;
+  const DType stored = storedAs(compute);
+  const bool integerDivision = dividesIntegers(op, compute);
+  if (!integerDivision && !a.isScalar && !b.isScalar && y.dtype == stored &&
+      a.view.dtype == stored && b.view.dtype == stored && sameContiguous(y, a.view) &&
+      sameContiguous(y, b.view)) {
+    return binaryContiguous(loop, y, a.view, b.view, grain);
+  }
+  const UnaryOp shortcut = shortcutOfPow(op, b, compute);
+  if (shortcut != UnaryOp::count && !a.isScalar && a.view.ndim == y.ndim &&
+      a.view.numel() == y.numel()) {
+    return unary(shortcut, y, a.view, common);
+  }
+
+  Immediate immediateA, immediateB;
+  const auto viewOf = [&](const Operand& operand, Immediate& immediate) {
+    if (!operand.isScalar) return operand.view;
+    return immediate.view(isComparison(op) ? roundedTo(common, operand.scalar) : operand.scalar,
+                          compute);
+  };
+  const View va = viewOf(a, immediateA), vb = viewOf(b, immediateB);
+  if (integerDivision) checkDivisor(op, vb, compute);
+  const Plan<3> plan = makePlan<3>({&y, &va, &vb});
+  parallelFor(plan.numel, grain, [&](int64_t begin, int64_t end) {
+    Writer writer(plan, 0, y.dtype, compute);
+    Reader readA(plan, 1, va.dtype, compute), readB(plan, 2, vb.dtype, compute);
+    const bool direct = writer.isDirect() && readA.isDirect() && readB.isDirect();
+    forEachBlock(plan, begin, end, direct, [&](const Cursor& at, int64_t n) {
+      void* target = writer.target(at, n);
+      loop(target, readA.read(at, n), readB.read(at, n), n);
+      writer.commit(at, n, target);
+    });
+  });
+}
+
+void where(const View& y, const View& condition, const Operand& a, const Operand& b) {
+  const Compute compute = computeType(y.dtype);
+  const auto loop = elementwiseTable().where[static_cast<int>(compute)];
+  Immediate immediateA, immediateB;
+  const View va = a.isScalar ? immediateA.view(a.scalar, compute) : a.view;
+  const View vb = b.isScalar ? immediateB.view(b.scalar, compute) : b.view;
+  const Plan<4> plan = makePlan<4>({&y, &condition, &va, &vb});
+  parallelFor(plan.numel, kGrain, [&](int64_t begin, int64_t end) {
+    Writer writer(plan, 0, y.dtype, compute);
+    Reader readCondition(plan, 1, condition.dtype);
+    Reader readA(plan, 2, va.dtype, compute), readB(plan, 3, vb.dtype, compute);
+    const bool direct =
+        writer.isDirect() && readCondition.isDirect() && readA.isDirect() && readB.isDirect();
+    forEachBlock(plan, begin, end, direct, [&](const Cursor& at, int64_t n) {
+      void* target = writer.target(at, n);
+      loop(target, static_cast<const uint8_t*>(readCondition.read(at, n)), readA.read(at, n),
+           readB.read(at, n), n);
+      writer.commit(at, n, target);
+    });
+  });
+}
+
+}  // namespace adjoint::backend

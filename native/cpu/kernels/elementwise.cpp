@@ -1,0 +1,96 @@
+#include "cpu/kernels/elementwise.h"
+
+#include "cpu/kernels/vec.h"
+#include "cpu/kernels/vec_math.h"
+
+namespace adjoint::cpu::ADJOINT_LEVEL {
+namespace {
+
+template <class T>
+constexpr Compute computeOf() {
+  return std::is_same<T, float>::value    ? Compute::f32
+         : std::is_same<T, double>::value ? Compute::f64
+                                          : Compute::i64;
+}
+
+// float32 by vectors; float64 and int64 by a plain loop, which the compiler vectorises where the
+// operation allows it.
+template <UnaryOp op, class T>
+void unaryLoop(void* yv, const void* xv, int64_t n) {
+  const Unary<op> f;
+  T* y = static_cast<T*>(yv);
+  const T* x = static_cast<const T*>(xv);
+  if constexpr (std::is_same<T, float>::value) {
+    forEachVector(
+        n, [&](int64_t i) { store(y + i, f(load(x + i))); },
+        [&](int64_t i, int64_t rest) { storePartial(y + i, f(loadPartial(x + i, rest)), rest); });
+  } else {
+    ADJOINT_INDEPENDENT
+    for (int64_t i = 0; i < n; i++) y[i] = f(x[i]);
+  }
+}
+
+template <BinaryOp op, class T>
+void binaryLoop(void* yv, const void* av, const void* bv, int64_t n) {
+  const Binary<op> f;
+  T* y = static_cast<T*>(yv);
+  const T* a = static_cast<const T*>(av);
+  const T* b = static_cast<const T*>(bv);
+  if constexpr (std::is_same<T, float>::value) {
+    forEachVector(
+        n, [&](int64_t i) { store(y + i, f(load(a + i), load(b + i))); },
+        [&](int64_t i, int64_t rest) {
+          storePartial(y + i, f(loadPartial(a + i, rest), loadPartial(b + i, rest)), rest);
+        });
+  } else {
+    ADJOINT_INDEPENDENT
+    for (int64_t i = 0; i < n; i++) y[i] = f(a[i], b[i]);
+  }
+}
+
+template <class T>
+void whereLoop(void* yv, const uint8_t* condition, const void* av, const void* bv, int64_t n) {
+  T* y = static_cast<T*>(yv);
+  const T* a = static_cast<const T*>(av);
+  const T* b = static_cast<const T*>(bv);
+  ADJOINT_INDEPENDENT
+  for (int64_t i = 0; i < n; i++) y[i] = condition[i] ? a[i] : b[i];
+}
+
+template <UnaryOp op, class T>
+constexpr ElementwiseTable::UnaryLoop unaryEntry() {
+  if constexpr (isDefined(op, computeOf<T>())) {
+    return unaryLoop<op, T>;
+  } else {
+    return nullptr;
+  }
+}
+template <BinaryOp op, class T>
+constexpr ElementwiseTable::BinaryLoop binaryEntry() {
+  if constexpr (isDefined(op, computeOf<T>())) {
+    return binaryLoop<op, T>;
+  } else {
+    return nullptr;
+  }
+}
+
+}  // namespace
+
+#define ADJOINT_UNARY_F32(name) unaryEntry<UnaryOp::name, float>(),
+#define ADJOINT_UNARY_F64(name) unaryEntry<UnaryOp::name, double>(),
+#define ADJOINT_UNARY_I64(name) unaryEntry<UnaryOp::name, int64_t>(),
+#define ADJOINT_BINARY_F32(name) binaryEntry<BinaryOp::name, float>(),
+#define ADJOINT_BINARY_F64(name) binaryEntry<BinaryOp::name, double>(),
+#define ADJOINT_BINARY_I64(name) binaryEntry<BinaryOp::name, int64_t>(),
+
+const ElementwiseTable elementwiseTable = {
+    {{ADJOINT_UNARY_OPS(ADJOINT_UNARY_F32)},
+     {ADJOINT_UNARY_OPS(ADJOINT_UNARY_F64)},
+     {ADJOINT_UNARY_OPS(ADJOINT_UNARY_I64)}},
+    {{ADJOINT_BINARY_OPS(ADJOINT_BINARY_F32)},
+     {ADJOINT_BINARY_OPS(ADJOINT_BINARY_F64)},
+     {ADJOINT_BINARY_OPS(ADJOINT_BINARY_I64)}},
+    {whereLoop<float>, whereLoop<double>, whereLoop<int64_t>},
+};
+
+}  // namespace adjoint::cpu::ADJOINT_LEVEL
