@@ -5,6 +5,7 @@
 #pragma once
 #include <cstdint>
 
+#include "shared/error.h"
 #include "shared/host_device.h"
 #include "shared/view.h"
 
@@ -46,6 +47,15 @@ struct Plan {
 };
 
 namespace detail {
+
+// Right-aligned, every size equal or 1. A shape that slipped through the checks above must not
+// become a read out of bounds.
+inline bool broadcastsTo(const View& shape, const View& view) {
+  for (int axis = view.ndim - 1, target = shape.ndim - 1; axis >= 0; axis--, target--) {
+    if (view.size[axis] != 1 && (target < 0 || view.size[axis] != shape.size[target])) return false;
+  }
+  return true;
+}
 
 inline int64_t magnitude(int64_t x) {
   return x < 0 ? -x : x;
@@ -104,7 +114,12 @@ template <int N>
 Plan<N> makePlan(const View* const (&views)[N], AxisOrder order = AxisOrder::byStride) {
   Plan<N> p;
   const View& shape = *views[0];
-  for (int k = 0; k < N; k++) p.data[k] = views[k]->data;
+  for (int k = 0; k < N; k++) {
+    p.data[k] = views[k]->data;
+    if (!detail::broadcastsTo(shape, *views[k])) {
+      fail(ErrorKind::shape, "kernel: expected operands that broadcast to the first one's shape");
+    }
+  }
   for (int axis = 0; axis < shape.ndim; axis++) {
     const int64_t size = shape.size[axis];
     p.numel *= size;
