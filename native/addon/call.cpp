@@ -36,9 +36,11 @@ double Call::slot() {
 }
 
 // Checks that every element that the view can reach lies inside its storage.
-View Call::readView(Handle handle, StorageRef* pinned) {
-  Table::Tensor tensor = environment_.table.tensor(handle);
-  View v;
+Call::Pinned& Call::readView() {
+  Table::Tensor tensor = environment_.table.tensor(static_cast<Handle>(integer()));
+  Pinned& pinned = pinned_.push();
+  pinned.storage = StorageRef(tensor.storage);
+  View& v = pinned.view;
   v.dtype = tensor.dtype;
   int64_t offset = integer();
   int64_t ndim = integer();
@@ -69,22 +71,12 @@ View Call::readView(Handle handle, StorageRef* pinned) {
          static_cast<long long>(high));
   }
   v.data = empty ? tensor.storage->data : static_cast<char*>(tensor.storage->data) + offset * item;
-  *pinned = StorageRef(tensor.storage);
-  return v;
+  return pinned;
 }
 
-View Call::input() {
+const View& Call::input() {
   if (outputs_.size() > 0) badWord("inputs before outputs");
-  StorageRef pin;
-  View v = readView(static_cast<Handle>(integer()), &pin);
-  pinned_.push({std::move(pin), v});
-  return v;
-}
-
-const View* Call::keep(const View& view) {
-  if (optional_.size() == kMaxOptional) badWord("fewer optional tensors");
-  optional_.push(View(view));
-  return optional_.end() - 1;
+  return readView().view;
 }
 
 const View* Call::optionalInput() {
@@ -92,7 +84,7 @@ const View* Call::optionalInput() {
     position_++;
     return nullptr;
   }
-  return keep(input());
+  return &input();
 }
 
 Operand Call::operand() {
@@ -114,9 +106,13 @@ Operand Call::operand() {
   return o;
 }
 
-View Call::allocate() {
+const View& Call::allocate() {
   position_++;  // the 0 that says: a new tensor
-  View v;
+  if (outputs_.size() == kMaxOutputs || outputs_.size() >= ownerCount_) {
+    badWord("as many owners as outputs");
+  }
+  Pinned& made = outputs_.push();
+  View& v = made.view;
   v.dtype = dtype();
   int64_t ndim = integer();
   if (ndim < 0 || ndim > kMaxDims) badWord("at most 8 axes");
@@ -137,29 +133,26 @@ View Call::allocate() {
              bytes > (int64_t{1} << 47);
   if (tooLarge) {
     fail(ErrorKind::outOfMemory,
-         "%s: expected a tensor that fits the address space, got %lld bytes", name_,
-         static_cast<long long>(bytes));
+         "%s: expected a tensor that fits the address space, got more than 2^47 bytes", name_);
   }
   if (v.numel() == 0) bytes = 0;
-  if (outputs_.size() == kMaxOutputs || outputs_.size() >= ownerCount_) {
-    badWord("as many owners as outputs");
-  }
   Storage* storage = environment_.allocate(static_cast<size_t>(bytes));
-  outputs_.push({StorageRef(storage), v.dtype});
+  made.storage = StorageRef(storage);
   release(storage);  // the reference is now the call's
   v.data = storage->data;
   return v;
 }
 
-void Call::checkWritable(const View& view, Storage* storage) {
-  if (selfOverlaps(view)) {
+void Call::checkWritable(const Pinned& target) {
+  if (selfOverlaps(target.view)) {
     fail(ErrorKind::argument,
          "%s: expected a tensor whose elements have memory of their own to write to, got an "
          "expanded one; clone it first",
          name_);
   }
-  for (Pinned& p : pinned_) {
-    if (p.storage.get() == storage && overlapsPartly(p.view, view)) {
+  for (size_t i = 0; i < pinned_.size(); i++) {
+    const Pinned& p = pinned_[i];
+    if (p.storage.get() == target.storage.get() && overlapsPartly(p.view, target.view)) {
       fail(ErrorKind::argument,
            "%s: expected an input that does not overlap with the tensor written to, got views of "
            "one memory; clone one first",
@@ -168,26 +161,22 @@ void Call::checkWritable(const View& view, Storage* storage) {
   }
 }
 
-View Call::output() {
+const View& Call::output() {
   if (position_ < length_ && environment_.words[position_] == 0) return allocate();
   return inPlace();
 }
 
-View Call::inPlace() {
-  StorageRef pin;
-  View v = readView(static_cast<Handle>(integer()), &pin);
-  checkWritable(v, pin.get());
-  pin->version++;
-  pinned_.push({std::move(pin), v});
-  return v;
+const View& Call::inPlace() {
+  Pinned& pinned = readView();
+  checkWritable(pinned);
+  pinned.storage->version++;
+  return pinned.view;
 }
 
-View Call::overlapping() {
-  StorageRef pin;
-  View v = readView(static_cast<Handle>(integer()), &pin);
-  pin->version++;
-  pinned_.push({std::move(pin), v});
-  return v;
+const View& Call::overlapping() {
+  Pinned& pinned = readView();
+  pinned.storage->version++;
+  return pinned.view;
 }
 
 const View* Call::optionalInPlace() {
@@ -195,15 +184,14 @@ const View* Call::optionalInPlace() {
     position_++;
     return nullptr;
   }
-  return keep(inPlace());
+  return &inPlace();
 }
 
 void Call::finish() {
   for (size_t i = 0; i < outputs_.size(); i++) {
-    Output& o = outputs_[i];
-    Storage* storage = o.storage.get();
-    Handle handle = environment_.table.addTensor(owners_[i], storage, o.dtype);
-    retain(storage);
+    const Pinned& made = outputs_[i];
+    Handle handle = environment_.table.addTensor(owners_[i], made.storage.get(), made.view.dtype);
+    retain(made.storage.get());
     environment_.words[i] = handle;
   }
 }

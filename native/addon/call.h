@@ -11,7 +11,7 @@
 #include <cmath>
 
 #include "environment.h"
-#include "inline_vector.h"
+#include "stable_vector.h"
 
 namespace adjoint {
 
@@ -25,18 +25,19 @@ class Call {
   Environment& environment() { return environment_; }
   void setName(const char* name) { name_ = name; }
 
-  View input();
-  // nullptr where the row says none; valid as long as the call.
+  // The views stay where they are as long as the call.
+  const View& input();
+  // nullptr where the row says none.
   const View* optionalInput();
   Operand operand();
 
   // A new tensor or an existing one, as the row says.
-  View output();
+  const View& output();
   // An existing tensor that is read and written.
-  View inPlace();
+  const View& inPlace();
   const View* optionalInPlace();
   // As inPlace, for the kernels that allow elements of the view to share memory.
-  View overlapping();
+  const View& overlapping();
 
   double number() { return word(); }
   int64_t integer() {
@@ -61,17 +62,19 @@ class Call {
 
  private:
   static constexpr int kMaxOutputs = 8;
-  static constexpr int kMaxOptional = 8;
 
   double word() {
     if (position_ >= length_) badWord("another word");
     return environment_.words[position_++];
   }
   [[noreturn]] void badWord(const char* expected);
-  View readView(Handle handle, StorageRef* pinned);
-  void checkWritable(const View& view, Storage* storage);
-  View allocate();
-  const View* keep(const View& view);
+  struct Pinned {
+    StorageRef storage;
+    View view;
+  };
+  Pinned& readView();
+  void checkWritable(const Pinned& target);
+  const View& allocate();
 
   Environment& environment_;
   const size_t length_;
@@ -80,17 +83,8 @@ class Call {
   const char* name_ = "call";
   size_t position_ = 1;  // word 0 is the kernel's number
 
-  struct Pinned {
-    StorageRef storage;
-    View view;
-  };
-  InlineVector<Pinned, 8> pinned_;
-  InlineVector<View, kMaxOptional> optional_;  // never more: keep() hands out addresses
-  struct Output {
-    StorageRef storage;
-    DType dtype;
-  };
-  InlineVector<Output, kMaxOutputs> outputs_;
+  StableVector<Pinned, 6> pinned_;   // tensors that exist
+  StableVector<Pinned, 2> outputs_;  // tensors that this call makes
 };
 
 // One kernel of the native surface: decodes its row and calls the backend.

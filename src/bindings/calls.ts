@@ -33,7 +33,11 @@ export class Calls {
   private words: Float64Array
   private position = 0
   private kernel = ''
-  private readonly owners: ViewLike[] = []
+  /** Tensors to be made by this call; those past `ownerCount` are of earlier calls. */
+  private readonly owners: (ViewLike | null)[] = []
+  private ownerCount = 0
+  /** Kernel name to number, in an object of V8's fast kind (native code makes slow ones). */
+  private readonly numbers: Readonly<Record<string, number>>
 
   constructor(
     readonly native: Native,
@@ -42,13 +46,14 @@ export class Calls {
   ) {
     this.words = new Float64Array(INITIAL_WORDS)
     native.setWords(this.words)
+    this.numbers = { ...native.kernels }
   }
 
   begin(kernel: string): this {
-    const number = this.native.kernels[kernel]
+    const number = this.numbers[kernel]
     if (number === undefined) throw this.missing(kernel)
     this.kernel = kernel
-    this.owners.length = 0
+    this.ownerCount = 0
     this.words[0] = number
     this.position = 1
     return this
@@ -104,7 +109,7 @@ export class Calls {
     words[p++] = ndim
     for (let i = 0; i < ndim; i++) words[p++] = shape[i]
     this.position = p
-    this.owners.push(t)
+    this.owners[this.ownerCount++] = t
     return this
   }
 
@@ -120,19 +125,17 @@ export class Calls {
 
   run(): void {
     const { owners, native } = this
-    const length = this.position
-    switch (owners.length) {
-      case 0:
-        native.run(length)
-        return
-      case 1:
-        native.run(length, owners[0])
-        adopt(owners[0], this.words[0])
-        return
-      default:
-        native.run(length, ...owners)
-        for (let i = 0; i < owners.length; i++) adopt(owners[i], this.words[i])
+    if (this.ownerCount === 1) {
+      const owner = owners[0] as ViewLike
+      owners[0] = null
+      native.run(this.position, owner)
+      adopt(owner, this.words[0])
+      return
     }
+    const made = owners.slice(0, this.ownerCount) as ViewLike[]
+    owners.fill(null)
+    native.run(this.position, ...made)
+    for (let i = 0; i < made.length; i++) adopt(made[i], this.words[i])
   }
 
   /** A tape node's hold on the storages of `values`. */

@@ -439,9 +439,10 @@ export function detached(t: Tensor): Tensor {
 /** The device of the tensors among the operands. */
 export function deviceOf(op: string, operands: readonly (Value | null)[]): Device {
   let device: Device | null = null
-  for (const x of operands) {
-    if (x instanceof Tensor)
-      device = device === null ? x.device : commonDevice(op, device, x.device)
+  for (let i = 0; i < operands.length; i++) {
+    const x = operands[i]
+    if (!(x instanceof Tensor)) continue
+    device = device === null ? x.device : commonDevice(op, device, x.device)
   }
   if (device === null) throw new AutogradError(`${op}: expected a tensor among the operands`)
   return device

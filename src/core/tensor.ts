@@ -50,6 +50,7 @@ export class Tensor {
   base: Tensor | null = null
   /** Of a base: how often its history was rewritten; of a view: the base's when it was read. */
   history = 0
+  /** @internal */ readonly dtypeCode: number
 
   constructor(
     /** @internal */ readonly device: Device,
@@ -58,6 +59,7 @@ export class Tensor {
     readonly strides: Shape,
     readonly offset = 0,
   ) {
+    this.dtypeCode = dtypeCodes[dtype]
     track(this)
   }
 
@@ -66,16 +68,18 @@ export class Tensor {
     return new Tensor(device, dtype, shape, contiguousStrides(shape))
   }
 
+  /** As `pending`; shares the arrays of a row-major tensor of that very shape. Internal. */
+  static pendingLike(x: Tensor, dtype: DType, shape: Shape): Tensor {
+    const strides = shape === x.shape && x.isContiguous ? x.strides : contiguousStrides(shape)
+    return new Tensor(x.device, dtype, shape, strides)
+  }
+
   /** Row-major memory with undefined contents. Internal. */
   static reserve(device: Device, dtype: DType, shape: Shape): Tensor {
     const t = Tensor.pending(device, dtype, shape)
     return adopt(t, device.native.reserve(t.numel * itemSize(dtype), t.dtypeCode, t))
   }
 
-  /** @internal */
-  get dtypeCode(): number {
-    return dtypeCodes[this.dtype]
-  }
 
   get ndim(): number {
     return this.shape.length

@@ -33,7 +33,7 @@ function checkOut(name: string, out: Tensor, shape: Shape, dtype: DType): Tensor
 function runUnary(name: UnaryOpcode, kind: ResultKind, x: Tensor, out: Tensor | null): Tensor {
   const common = kind === 'float' ? floatType(x.dtype) : x.dtype
   const dtype = resultDType(kind, common)
-  const y = out ? checkOut(name, out, x.shape, dtype) : Tensor.pending(x.device, dtype, x.shape)
+  const y = out ? checkOut(name, out, x.shape, dtype) : Tensor.pendingLike(x, dtype, x.shape)
   x.device.calls
     .begin('unary')
     .input(x)
@@ -48,20 +48,28 @@ function shapeOf(x: Value): Shape {
   return x instanceof Tensor ? x.shape : []
 }
 
+/** As resultType, which is not asked where both are tensors of one dtype. */
+function meet(name: string, a: Value, b: Value): DType {
+  return a instanceof Tensor && b instanceof Tensor && a.dtype === b.dtype
+    ? a.dtype
+    : resultType(name, [a, b])
+}
+
 function runBinary(
   name: BinaryOpcode,
   kind: ResultKind,
-  a: Value,
-  b: Value,
+  inputs: readonly Value[],
   out: Tensor | null,
 ): Tensor {
-  const operands = [a, b]
-  const device = deviceOf(name, operands)
-  const met = resultType(name, operands)
+  const [a, b] = inputs
+  const device = deviceOf(name, inputs)
+  const met = meet(name, a, b)
   const common = kind === 'float' ? floatType(met) : met
   const dtype = resultDType(kind, common)
   const shape = broadcastShapes(name, shapeOf(a), shapeOf(b))
-  const y = out ? checkOut(name, out, shape, dtype) : Tensor.pending(device, dtype, shape)
+  const y = out
+    ? checkOut(name, out, shape, dtype)
+    : Tensor.pendingLike((a instanceof Tensor ? a : b) as Tensor, dtype, shape)
   device.calls
     .begin('binary')
     .operand(a)
@@ -96,7 +104,7 @@ export const binaryOps = Object.fromEntries(
     const op = defineOp()({
       name,
       inputs: ['a', 'b'],
-      run: ([x, y], _attrs, out) => runBinary(name, kind, x, y, out),
+      run: (inputs, _attrs, out) => runBinary(name, kind, inputs, out),
       gradient: a === null && b === null ? null : { a, b },
       inPlace: kind !== 'bool' && !name.endsWith('Backward'),
       samples: samples && ((s) => samples(s).map((inputs) => ({ inputs, attrs: undefined }))),

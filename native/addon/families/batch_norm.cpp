@@ -21,10 +21,14 @@ const Family family({
      }},
     {"batchNormBackward",
      [](Call& c) {
-       View dy = c.input(), x = c.input();
+       const View& dy = c.input();
+       const View& x = c.input();
        const View* weight = c.optionalInput();
-       View mean = c.input(), rstd = c.input();
-       View dx = c.output(), dweight = c.output(), dbias = c.output();
+       const View& mean = c.input();
+       const View& rstd = c.input();
+       const View& dx = c.output();
+       const View& dweight = c.output();
+       const View& dbias = c.output();
        backend::batchNormBackward(dx, dweight, dbias, dy, x, weight, mean, rstd);
      }},
 });

@@ -18,21 +18,24 @@ backend::Conv2dShape shape(Call& c) {
 const Family family({
     {"conv2d",
      [](Call& c) {
-       View x = c.input(), w = c.input();
+       const View& x = c.input();
+       const View& w = c.input();
        const View* bias = c.optionalInput();
-       View y = c.output();
+       const View& y = c.output();
        backend::conv2d(y, x, w, bias, shape(c));
      }},
     {"conv2dBackwardInput",
      [](Call& c) {
-       View dy = c.input(), w = c.input();
-       View dx = c.output();
+       const View& dy = c.input();
+       const View& w = c.input();
+       const View& dx = c.output();
        backend::conv2dBackwardInput(dx, dy, w, shape(c));
      }},
     {"conv2dBackwardWeight",
      [](Call& c) {
-       View dy = c.input(), x = c.input();
-       View dw = c.output();
+       const View& dy = c.input();
+       const View& x = c.input();
+       const View& dw = c.output();
        backend::conv2dBackwardWeight(dw, dy, x, shape(c));
      }},
 });

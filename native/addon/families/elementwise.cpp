@@ -13,26 +13,26 @@ const Family family({
      }},
     {"copy",
      [](Call& c) {
-       View x = c.input();
+       const View& x = c.input();
        backend::copy(c.output(), x);
      }},
     {"unary",
      [](Call& c) {
-       View x = c.input();
-       View y = c.output();
+       const View& x = c.input();
+       const View& y = c.output();
        auto op = c.opcode<UnaryOp>();
        backend::unary(op, y, x, c.dtype());
      }},
     {"binary",
      [](Call& c) {
        Operand a = c.operand(), b = c.operand();
-       View y = c.output();
+       const View& y = c.output();
        auto op = c.opcode<BinaryOp>();
        backend::binary(op, y, a, b, c.dtype());
      }},
     {"where",
      [](Call& c) {
-       View condition = c.input();
+       const View& condition = c.input();
        Operand a = c.operand(), b = c.operand();
        backend::where(c.output(), condition, a, b);
      }},

@@ -6,14 +6,19 @@ namespace {
 const Family family({
     {"crossEntropy",
      [](Call& c) {
-       View logits = c.input(), target = c.input();
-       View loss = c.output(), lse = c.output();
+       const View& logits = c.input();
+       const View& target = c.input();
+       const View& loss = c.output();
+       const View& lse = c.output();
        backend::crossEntropy(loss, lse, logits, target, c.integer());
      }},
     {"crossEntropyBackward",
      [](Call& c) {
-       View dy = c.input(), logits = c.input(), lse = c.input(), target = c.input();
-       View dlogits = c.output();
+       const View& dy = c.input();
+       const View& logits = c.input();
+       const View& lse = c.input();
+       const View& target = c.input();
+       const View& dlogits = c.output();
        backend::crossEntropyBackward(dlogits, dy, logits, lse, target, c.integer());
      }},
 });

@@ -6,7 +6,8 @@ namespace {
 const Family family({
     {"matmul",
      [](Call& c) {
-       View a = c.input(), b = c.input();
+       const View& a = c.input();
+       const View& b = c.input();
        const View* bias = c.optionalInput();
        backend::matmul(c.output(), a, b, bias);
      }},

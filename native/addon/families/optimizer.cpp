@@ -27,7 +27,7 @@ const Family family({
        std::vector<backend::SgdEntry> entries(entryCount(c));
        bool hasMomentum = c.flag();
        for (auto& e : entries) {
-         View grad = c.input();
+         const View& grad = c.input();
          e.grad = flat(grad, grad);
        }
        for (auto& e : entries) {
@@ -49,7 +49,7 @@ const Family family({
        std::vector<backend::AdamEntry> entries(entryCount(c));
        bool amsgrad = c.flag();
        for (auto& e : entries) {
-         View grad = c.input();
+         const View& grad = c.input();
          e.grad = flat(grad, grad);
        }
        for (auto& e : entries) {

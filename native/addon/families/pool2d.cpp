@@ -6,8 +6,9 @@ namespace {
 const Family family({
     {"maxPool2d",
      [](Call& c) {
-       View x = c.input();
-       View y = c.output(), index = c.output();
+       const View& x = c.input();
+       const View& y = c.output();
+       const View& index = c.output();
        backend::Pool2dShape s;
        s.kernelH = c.integer();
        s.kernelW = c.integer();
@@ -21,12 +22,14 @@ const Family family({
      }},
     {"maxPool2dBackward",
      [](Call& c) {
-       View dy = c.input(), index = c.input();
+       const View& dy = c.input();
+       const View& index = c.input();
        backend::maxPool2dBackward(c.output(), dy, index);
      }},
     {"maxPool2dGather",
      [](Call& c) {
-       View x = c.input(), index = c.input();
+       const View& x = c.input();
+       const View& index = c.input();
        backend::maxPool2dGather(c.output(), x, index);
      }},
 });

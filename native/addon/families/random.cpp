@@ -7,7 +7,7 @@ namespace {
 const Family family({
     {"random",
      [](Call& c) {
-       View y = c.output();
+       const View& y = c.output();
        auto op = c.opcode<RandomOp>();
        double a = c.number(), b = c.number();
        int generator = static_cast<int>(c.integer());
@@ -15,14 +15,15 @@ const Family family({
      }},
     {"randperm",
      [](Call& c) {
-       View y = c.output();
+       const View& y = c.output();
        int generator = static_cast<int>(c.integer());
        backend::randperm(y, c.environment().drawRandom(generator, y.numel()));
      }},
     {"dropout",
      [](Call& c) {
-       View x = c.input();
-       View y = c.output(), state = c.output();
+       const View& x = c.input();
+       const View& y = c.output();
+       const View& state = c.output();
        double p = c.number();
        int generator = static_cast<int>(c.integer());
        backend::writeRandomState(state, c.environment().drawRandom(generator, x.numel()));
@@ -30,8 +31,9 @@ const Family family({
      }},
     {"dropoutBackward",
      [](Call& c) {
-       View dy = c.input(), state = c.input();
-       View dx = c.output();
+       const View& dy = c.input();
+       const View& state = c.input();
+       const View& dx = c.output();
        backend::dropout(dx, dy, c.number(), state);
      }},
 });

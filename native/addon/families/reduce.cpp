@@ -7,14 +7,14 @@ namespace {
 const Family family({
     {"reduce",
      [](Call& c) {
-       View x = c.input();
-       View y = c.output();
+       const View& x = c.input();
+       const View& y = c.output();
        backend::reduce(c.opcode<ReduceOp>(), y, x);
      }},
     {"argReduce",
      [](Call& c) {
-       View x = c.input();
-       View y = c.output();
+       const View& x = c.input();
+       const View& y = c.output();
        auto op = c.opcode<ArgOp>();
        backend::argReduce(op, y, x, c.axis(x.ndim));
      }},

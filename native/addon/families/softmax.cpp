@@ -6,15 +6,16 @@ namespace {
 const Family family({
     {"softmax",
      [](Call& c) {
-       View x = c.input();
-       View y = c.output();
+       const View& x = c.input();
+       const View& y = c.output();
        int axis = c.axis(x.ndim);
        backend::softmax(y, x, axis, c.flag());
      }},
     {"softmaxBackward",
      [](Call& c) {
-       View dy = c.input(), y = c.input();
-       View dx = c.output();
+       const View& dy = c.input();
+       const View& y = c.input();
+       const View& dx = c.output();
        int axis = c.axis(y.ndim);
        backend::softmaxBackward(dx, dy, y, axis, c.flag());
      }},
