@@ -1,0 +1,71 @@
+// The one file from which a run goes on to the same bits; docs/checkpoints.md describes it.
+
+import { openDevices } from '../core/device.js'
+import { FileError } from '../core/errors.js'
+import { type GeneratorState, getRandomState, setRandomState } from '../core/generator.js'
+import type { DataLoaderState } from '../data/loader.js'
+import { loadState, type State, saveState } from '../io/state.js'
+import type { EpochRecord } from './history.js'
+import type { TallyState } from './tally.js'
+
+/** What has a state that a checkpoint keeps: modules, optimizers, schedules. */
+export interface Stateful {
+  // biome-ignore lint/suspicious/noExplicitAny: each takes back only what it gave
+  loadStateDict(state: any): unknown
+  stateDict(): unknown
+}
+
+/** What a run consists of; `schedule` where it has one. */
+export interface Checkpointed {
+  model: Stateful
+  optimizer: Stateful
+  schedule?: Stateful
+}
+
+/** How far a run has come. */
+export interface RunPosition {
+  loader: DataLoaderState
+  /** Sums over the epoch under way. */
+  tally: TallyState
+  /** One record for each epoch that is over. */
+  history: EpochRecord[]
+}
+
+const KIND = { kind: 'adjoint checkpoint', version: 1 }
+
+/** Writes the file, whole or not at all. @throws FileError when it cannot be written */
+export function saveCheckpoint(path: string, parts: Checkpointed, position: RunPosition): void {
+  saveState(path, KIND, {
+    model: parts.model.stateDict(),
+    optimizer: parts.optimizer.stateDict(),
+    schedule: parts.schedule?.stateDict() ?? null,
+    random: Object.fromEntries(openDevices().map((d) => [d.type, getRandomState(d)])),
+    ...position,
+  } as unknown as State)
+}
+
+/**
+ * Brings all parts to the state in the file, and returns the position.
+ * @throws FileError when the file is missing, broken, no checkpoint, or of another model,
+ * optimizer or schedule
+ */
+export function loadCheckpoint(path: string, parts: Checkpointed): RunPosition {
+  const state = loadState(path, KIND) as unknown as Record<string, unknown> & RunPosition
+  if ((state.schedule === null) !== (parts.schedule === undefined)) {
+    const got = state.schedule === null ? 'without one' : 'with one'
+    throw new FileError(`${path}: expected a schedule as this run has it, got a run ${got}`)
+  }
+  try {
+    parts.model.loadStateDict(state.model)
+    parts.optimizer.loadStateDict(state.optimizer)
+    parts.schedule?.loadStateDict(state.schedule)
+  } catch (error) {
+    const reason = error instanceof Error ? error.message : String(error)
+    throw new FileError(`${path}: does not fit this run (${reason})`, { cause: error })
+  }
+  for (const [device, random] of Object.entries(state.random as Record<string, GeneratorState>)) {
+    setRandomState(random, device)
+  }
+  const { loader, tally, history } = state
+  return { loader, tally, history }
+}
