@@ -173,13 +173,22 @@ async function main(options: Options): Promise<number> {
   return passed ? 0 : 1
 }
 
+let options: Options
 try {
-  const options = readOptions()
-  if (options.help) console.log(HELP)
-  else process.exitCode = await main(options)
+  options = readOptions()
 } catch (error) {
-  // What went wrong with the input is said in one line; anything else is a bug, with its stack.
-  if (!(error instanceof AdjointError || error instanceof TypeError)) throw error
-  console.error(error.message)
-  process.exitCode = error instanceof AdjointError ? 1 : 2
+  console.error(`${(error as Error).message}\n--help lists the options.`)
+  process.exit(2)
+}
+if (options.help) {
+  console.log(HELP)
+} else {
+  try {
+    process.exitCode = await main(options)
+  } catch (error) {
+    // What is wrong with a file or an argument is said in one line; the rest are bugs.
+    if (!(error instanceof AdjointError)) throw error
+    console.error(error.message)
+    process.exitCode = 1
+  }
 }
