@@ -10,9 +10,9 @@ import type { TallyState } from './tally.js'
 
 /** What has a state that a checkpoint keeps: modules, optimizers, schedules. */
 export interface Stateful {
-  // biome-ignore lint/suspicious/noExplicitAny: each takes back only what it gave
-  loadStateDict(state: any): unknown
   stateDict(): unknown
+  /** Takes back only what it gave. */
+  loadStateDict(state: never): unknown
 }
 
 /** What a run consists of; `schedule` where it has one. */
@@ -56,9 +56,9 @@ export function loadCheckpoint(path: string, parts: Checkpointed): RunPosition {
     throw new FileError(`${path}: expected a schedule as this run has it, got a run ${got}`)
   }
   try {
-    parts.model.loadStateDict(state.model)
-    parts.optimizer.loadStateDict(state.optimizer)
-    parts.schedule?.loadStateDict(state.schedule)
+    parts.model.loadStateDict(state.model as never)
+    parts.optimizer.loadStateDict(state.optimizer as never)
+    parts.schedule?.loadStateDict(state.schedule as never)
   } catch (error) {
     const reason = error instanceof Error ? error.message : String(error)
     throw new FileError(`${path}: does not fit this run (${reason})`, { cause: error })
