@@ -4,7 +4,10 @@ import { full, noGrad, tensor } from '../../src/index.js'
 
 function sumOfDying(i: number): number {
   // Nothing refers to the two tensors once their handles are in the call.
-  return full([4], i).add(full([4], 1)).sum().item()
+  return full([4], i)
+    .add(full([4], 1))
+    .sum()
+    .item()
 }
 
 for (let i = 0; i < 3000; i++) {
@@ -16,7 +19,11 @@ const w = tensor([1, 2, 3, 4]).requiresGrad_()
 function gradientOfDying(i: number): number {
   w.grad = null
   // The tape alone keeps the saved operand.
-  w.mul(full([4], i)).exp().log().sum().backward()
+  w.mul(full([4], i))
+    .exp()
+    .log()
+    .sum()
+    .backward()
   return (w.grad as unknown as { sum(): { item(): number } }).sum().item()
 }
 for (let i = 0; i < 500; i++) {

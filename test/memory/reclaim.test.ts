@@ -84,7 +84,12 @@ describe('reclamation', () => {
     const left = leftBy(() => {
       const w = randn([512], { requiresGrad: true })
       for (let i = 0; i < 100; i++) {
-        expect(() => w.exp().mul(w).matmul(zeros([3]))).toThrow(/inner sizes/)
+        expect(() =>
+          w
+            .exp()
+            .mul(w)
+            .matmul(zeros([3])),
+        ).toThrow(/inner sizes/)
       }
     })
     expect(left).toEqual(nothing)

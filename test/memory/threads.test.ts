@@ -11,9 +11,13 @@ describe('workers', () => {
 })
 
 describe('exit with work under way', () => {
-  it.each(['exit', 'throw', 'terminate'])('is clean: %s', (kind) => {
-    const done = runScript('test/memory/exit.script.ts', [kind])
-    expect(done.stderr).toBe('')
-    expect({ status: done.status, signal: done.signal }).toEqual({ status: 0, signal: null })
-  }, 60_000)
+  it.each(['exit', 'throw', 'terminate'])(
+    'is clean: %s',
+    (kind) => {
+      const done = runScript('test/memory/exit.script.ts', [kind])
+      expect(done.stderr).toBe('')
+      expect({ status: done.status, signal: done.signal }).toEqual({ status: 0, signal: null })
+    },
+    60_000,
+  )
 })
