@@ -52,8 +52,8 @@ export function saveCheckpoint(path: string, parts: Checkpointed, position: RunP
 export function loadCheckpoint(path: string, parts: Checkpointed): RunPosition {
   const state = loadState(path, KIND) as unknown as Record<string, unknown> & RunPosition
   if ((state.schedule === null) !== (parts.schedule === undefined)) {
-    const got = state.schedule === null ? 'without one' : 'with one'
-    throw new FileError(`${path}: expected a schedule as this run has it, got a run ${got}`)
+    const [wanted, got] = parts.schedule ? ['with', 'without'] : ['without', 'with']
+    throw new FileError(`${path}: expected a run ${wanted} a schedule, got one ${got}`)
   }
   try {
     parts.model.loadStateDict(state.model as never)
