@@ -1,5 +1,4 @@
 export { loadCheckpoint, type RunPosition, type Stateful, saveCheckpoint } from './checkpoint.js'
-export { classifierStep } from './classifier.js'
 export type { EarlyStop, EpochRecord } from './history.js'
 export { type EpochStart, Progress, type ProgressOptions, type Scores } from './progress.js'
 export type { StepResult } from './tally.js'
