@@ -1,5 +1,5 @@
 // Ends the process, or a worker, while work is under way and tensors are alive.
-import { isMainThread, Worker } from 'node:worker_threads'
+import { isMainThread, parentPort, Worker } from 'node:worker_threads'
 import { randn } from '../../src/index.js'
 
 const kind = process.argv[2]
@@ -19,15 +19,18 @@ if (kind === 'exit') {
     throw new Error('on purpose')
   }, 50)
 } else if (isMainThread) {
-  // Only workers load the addon's threads from here on; each is stopped in the middle of a call.
+  terminateWorkers()
+} else {
+  work()
+  parentPort?.postMessage('working')
+  for (;;) work()
+}
+
+/** Stops each worker in the middle of a call. */
+async function terminateWorkers(): Promise<void> {
   for (let i = 0; i < 4; i++) {
     const worker = new Worker(__filename, { execArgv: ['--import', 'tsx'], argv: [kind] })
     await new Promise((resolve) => worker.once('message', resolve))
     await worker.terminate()
   }
-} else {
-  const { parentPort } = await import('node:worker_threads')
-  work()
-  parentPort?.postMessage('working')
-  for (;;) work()
 }

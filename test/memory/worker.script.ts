@@ -14,7 +14,7 @@ function train(): number {
   return w.square().sum().item()
 }
 
-if (isMainThread) {
+async function main(): Promise<void> {
   const expected = train()
   for (let round = 0; round < 3; round++) {
     const workers = Array.from(
@@ -37,6 +37,7 @@ if (isMainThread) {
     throw new Error(`workers left ${processLiveBytes - liveBytes} bytes`)
   }
   console.log('agreed')
-} else {
-  parentPort?.postMessage(train())
 }
+
+if (isMainThread) main()
+else parentPort?.postMessage(train())
