@@ -54,6 +54,76 @@ napi_value run(napi_env env, napi_callback_info info) {
   });
 }
 
+// Arguments of the functions that are called for nearly every op: raw Node-API.
+struct Arguments {
+  Environment& environment;
+  napi_env env;
+  napi_value values[3];
+
+  int32_t integer(size_t i) const {
+    int32_t value = 0;
+    if (napi_get_value_int32(env, values[i], &value) != napi_ok) {
+      fail(ErrorKind::internal, "native: expected a number as argument %zu", i);
+    }
+    return value;
+  }
+};
+
+// Wraps a function of handles that returns a handle and may throw adjoint::Error.
+using HandleBody = int32_t (*)(const Arguments&);
+template <HandleBody body>
+napi_value handles(napi_env env, napi_callback_info info) {
+  napi_value values[3];
+  size_t count = 3;
+  void* data = nullptr;
+  napi_get_cb_info(env, info, &count, values, nullptr, &data);
+  Environment& environment = *static_cast<Environment*>(data);
+  return guarded(environment, [&]() -> napi_value {
+    napi_value result;
+    int32_t handle = body({environment, env, {values[0], values[1], values[2]}});
+    napi_create_int32(env, handle, &result);
+    return result;
+  });
+}
+
+// hold(count, owner): a tape node that holds the storages of the tensors whose handles stand in
+// the word array. Returns the node's handle.
+Handle hold(const Arguments& a) {
+  constexpr int kMaxSaved = 1024;
+  int count = a.integer(0);
+  if (count < 0 || count > kMaxSaved) {
+    fail(ErrorKind::internal, "hold: expected at most %d values", kMaxSaved);
+  }
+  Saved saved[kMaxSaved];
+  for (int i = 0; i < count; i++) {
+    Table::Tensor t = a.environment.table.tensor(static_cast<Handle>(a.environment.words[i]));
+    saved[i] = {t.storage, t.dtype, t.storage->version};
+  }
+  for (int i = 0; i < count; i++) retain(saved[i].storage);
+  return a.environment.table.addNode(a.values[1], saved, count);
+}
+
+// unpack(node, index, owner): a handle for a saved value, or 0 if it was overwritten since.
+Handle unpack(const Arguments& a) {
+  const Saved saved = a.environment.table.saved(a.integer(0), a.integer(1));
+  if (saved.storage->version != saved.version) return 0;
+  retain(saved.storage);
+  return a.environment.table.addTensor(a.values[2], saved.storage, saved.dtype);
+}
+
+// alias(handle, owner): another handle to the same storage.
+Handle alias(const Arguments& a) {
+  Table::Tensor t = a.environment.table.tensor(a.integer(0));
+  retain(t.storage);
+  return a.environment.table.addTensor(a.values[1], t.storage, t.dtype);
+}
+
+// dispose(handle): harmless on a stale one.
+Handle dispose(const Arguments& a) {
+  a.environment.table.dispose(a.integer(0));
+  return 0;
+}
+
 // Wraps a function of (environment, info) that may throw adjoint::Error.
 using Body = Napi::Value (*)(Environment&, const Napi::CallbackInfo&);
 template <Body body>
@@ -61,44 +131,6 @@ Napi::Value checked(const Napi::CallbackInfo& info) {
   Environment& environment = environmentOf(info);
   napi_value result = guarded(environment, [&]() -> napi_value { return body(environment, info); });
   return Napi::Value(info.Env(), result);
-}
-
-// hold(count, owner): a tape node that holds the storages of the tensors whose handles stand in
-// the word array. Returns the node's handle.
-Napi::Value hold(Environment& e, const Napi::CallbackInfo& info) {
-  constexpr int kMaxSaved = 1024;
-  double n = numberAt(info, 0);
-  if (!(n >= 0 && n <= kMaxSaved)) fail(ErrorKind::internal, "hold: expected at most 1024 values");
-  int count = static_cast<int>(n);
-  Saved saved[kMaxSaved];
-  for (int i = 0; i < count; i++) {
-    Table::Tensor t = e.table.tensor(static_cast<Handle>(e.words[i]));
-    saved[i] = {t.storage, t.dtype, t.storage->version};
-  }
-  for (int i = 0; i < count; i++) retain(saved[i].storage);
-  return Napi::Number::New(info.Env(), e.table.addNode(info[1], saved, count));
-}
-
-// unpack(node, index, owner): a handle for a saved value, or 0 if it was overwritten since.
-Napi::Value unpack(Environment& e, const Napi::CallbackInfo& info) {
-  const Saved& s = e.table.saved(handleAt(info, 0), static_cast<int>(numberAt(info, 1)));
-  if (s.storage->version != s.version) return Napi::Number::New(info.Env(), 0);
-  Storage* storage = s.storage;
-  DType dtype = s.dtype;
-  retain(storage);
-  return Napi::Number::New(info.Env(), e.table.addTensor(info[2], storage, dtype));
-}
-
-// alias(handle, owner): another handle to the same storage.
-Napi::Value alias(Environment& e, const Napi::CallbackInfo& info) {
-  Table::Tensor t = e.table.tensor(handleAt(info, 0));
-  retain(t.storage);
-  return Napi::Number::New(info.Env(), e.table.addTensor(info[1], t.storage, t.dtype));
-}
-
-Napi::Value dispose(Environment& e, const Napi::CallbackInfo& info) {
-  e.table.dispose(handleAt(info, 0));
-  return info.Env().Undefined();
 }
 
 struct HostArray {
@@ -278,7 +310,7 @@ Napi::Value memoryStats(Environment& e, const Napi::CallbackInfo& info) {
   const std::pair<const char*, double> fields[] = {
       {"liveTensors", static_cast<double>(e.table.liveTensors())},
       {"liveNodes", static_cast<double>(e.table.liveNodes())},
-      {"liveBytes", static_cast<double>(e.liveBytes)},
+      {"liveBytes", static_cast<double>(e.storages.liveBytes())},
       {"processLiveBytes", static_cast<double>(a.liveBytes)},
       {"reservedBytes", static_cast<double>(a.reservedBytes)},
       {"cachedBytes", static_cast<double>(a.cachedBytes)},
@@ -376,15 +408,18 @@ napi_value initialize(napi_env env, napi_value exports) {
   napi_add_env_cleanup_hook(env, removeEnvironment, environment);
 
   Napi::Object module(env, exports);
-  napi_value runFunction;
-  napi_create_function(env, "run", NAPI_AUTO_LENGTH, run, environment, &runFunction);
-  module.Set("run", runFunction);
+  auto expose = [&](const char* name, napi_callback callback) {
+    napi_value function;
+    napi_create_function(env, name, NAPI_AUTO_LENGTH, callback, environment, &function);
+    module.Set(name, function);
+  };
+  expose("run", run);
+  expose("hold", handles<hold>);
+  expose("unpack", handles<unpack>);
+  expose("alias", handles<alias>);
+  expose("dispose", handles<dispose>);
 #define ADJOINT_EXPORT(name) \
   module.Set(#name, Napi::Function::New<checked<name>>(env, #name, environment));
-  ADJOINT_EXPORT(hold)
-  ADJOINT_EXPORT(unpack)
-  ADJOINT_EXPORT(alias)
-  ADJOINT_EXPORT(dispose)
   ADJOINT_EXPORT(fromHost)
   ADJOINT_EXPORT(toHost)
   ADJOINT_EXPORT(overwrite)

@@ -27,8 +27,7 @@ Storage* Environment::allocate(size_t bytes) {
          bytes, backend::name(), s.liveBytes, table.liveTensors(), table.liveNodes(),
          s.reservedBytes, s.cachedBytes);
   }
-  liveBytes += size;
-  return new Storage{data, size, &liveBytes, 1, 0};
+  return storages.make(data, size);
 }
 
 backend::RandomState Environment::drawRandom(int generator, int64_t n) {

@@ -12,7 +12,8 @@ namespace adjoint {
 
 class Environment {
  public:
-  explicit Environment(napi_env env) : env(env), table(env), reclaimer(env, table, liveBytes) {
+  explicit Environment(napi_env env)
+      : env(env), table(env), reclaimer(env, table, storages.liveBytes()) {
     generators.push_back({0, 0});
   }
   ~Environment();
@@ -30,7 +31,7 @@ class Environment {
   void throwError(ErrorKind kind, const char* message);
 
   napi_env env;
-  size_t liveBytes = 0;  // of this environment's storages
+  StoragePool storages;
   Table table;
   Reclaimer reclaimer;
   std::vector<backend::RandomState> generators;  // 0 is the default one

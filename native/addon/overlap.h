@@ -1,8 +1,7 @@
 // Whether elements of views share memory.
 #pragma once
-#include <algorithm>
 #include <cstdlib>
-#include <cstring>
+#include <utility>
 
 #include "../shared/view.h"
 
@@ -69,7 +68,11 @@ inline bool overlapsPartly(const View& a, const View& b) {
     if (a.size[i] != b.size[i] || (a.size[i] > 1 && a.stride[i] != b.stride[i])) return true;
     if (a.size[i] > 1) axes[n++] = {std::llabs(a.stride[i]), a.size[i]};
   }
-  std::sort(axes, axes + n, [](const Axis& x, const Axis& y) { return x.stride > y.stride; });
+  for (int i = 1; i < n; i++) {  // by stride, the largest first
+    for (int j = i; j > 0 && axes[j - 1].stride < axes[j].stride; j--) {
+      std::swap(axes[j - 1], axes[j]);
+    }
+  }
   int64_t span = 1;
   for (int i = n - 1; i >= 0; i--) {
     if (axes[i].stride < span) return true;  // not nested

@@ -2,17 +2,56 @@
 #pragma once
 #include <cstddef>
 #include <cstdint>
+#include <vector>
 
 #include "../contract.h"
 
 namespace adjoint {
 
+class StoragePool;
+
 struct Storage {
   void* data;
   size_t bytes;
-  size_t* account;  // the environment's live bytes, each storage counted once
+  StoragePool* pool;
   uint32_t references;
   uint32_t version;  // bumped by every write to an existing tensor; saved values compare it
+};
+
+// The storages of one environment: their bytes, each storage counted once, and descriptors for
+// reuse.
+class StoragePool {
+ public:
+  StoragePool() = default;
+  StoragePool(const StoragePool&) = delete;
+  StoragePool& operator=(const StoragePool&) = delete;
+  ~StoragePool() {
+    for (Storage* s : free_) delete s;
+  }
+
+  // Takes over a block; the result has one reference.
+  Storage* make(void* data, size_t bytes) {
+    Storage* s;
+    if (free_.empty()) {
+      s = new Storage;
+    } else {
+      s = free_.back();
+      free_.pop_back();
+    }
+    *s = {data, bytes, this, 1, 0};
+    liveBytes_ += bytes;
+    return s;
+  }
+  void free(Storage* s) {
+    liveBytes_ -= s->bytes;
+    backend::release(s->data, s->bytes);
+    free_.push_back(s);
+  }
+  const size_t& liveBytes() const { return liveBytes_; }
+
+ private:
+  std::vector<Storage*> free_;
+  size_t liveBytes_ = 0;
 };
 
 inline void retain(Storage* s) {
@@ -20,10 +59,7 @@ inline void retain(Storage* s) {
 }
 
 inline void release(Storage* s) {
-  if (--s->references > 0) return;
-  *s->account -= s->bytes;
-  backend::release(s->data, s->bytes);
-  delete s;
+  if (--s->references == 0) s->pool->free(s);
 }
 
 // Holds one reference; what is pinned cannot be swept.

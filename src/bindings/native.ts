@@ -13,7 +13,7 @@ export interface Native {
   /** A handle to saved value `index` of a node; 0 if its memory was written to since. */
   unpack(node: number, index: number, owner: object): number
   alias(handle: number, owner: object): number
-  dispose(handle: number): void
+  dispose(handle: number): number
 
   fromHost(array: NodeJS.TypedArray, dtype: number, owner: object): number
   toHost(array: NodeJS.TypedArray, handle: number, offset: number): void
