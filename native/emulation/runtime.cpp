@@ -1,0 +1,281 @@
+// Memory, streams and events of the emulated device.
+#include <cuda_runtime.h>
+
+#include <algorithm>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <deque>
+#include <functional>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <vector>
+
+#include "emulation/emulation.h"
+
+struct EmulatedEvent {
+  EmulatedStream* stream = nullptr;  // where it was recorded last
+  uint64_t recorded = 0;             // how often it was recorded
+  uint64_t reached = 0;              // the last record that the stream has come to
+};
+
+struct EmulatedStream {
+  std::deque<std::function<cudaError_t()>> queue;
+};
+
+namespace adjoint::emulation {
+namespace {
+
+constexpr size_t kDeviceAlignment = 256;
+
+struct Device {
+  std::recursive_mutex mutex;
+  std::map<uintptr_t, size_t> blocks;  // address -> size
+  size_t allocated = 0;
+  size_t total = size_t(2) << 30;
+  std::vector<EmulatedStream*> streams;
+  cudaError_t error = cudaSuccess;  // of a kernel: sticky
+  std::string message;
+};
+
+// Leaked, so that an addon that is still loaded at exit may go on using it.
+Device& device() {
+  static Device* d = new Device;
+  return *d;
+}
+using Lock = std::lock_guard<std::recursive_mutex>;
+
+cudaError_t failWith(cudaError_t error, const std::string& message) {
+  device().message = message;
+  return error;
+}
+cudaError_t failForGood(cudaError_t error, const std::string& message) {
+  device().error = error;
+  std::fprintf(stderr, "emulated CUDA: %s\n", message.c_str());
+  return failWith(error, message);
+}
+
+// Whether [p, p + bytes) lies in one block of device memory.
+bool isDeviceMemory(const void* p, size_t bytes) {
+  const auto address = reinterpret_cast<uintptr_t>(p);
+  auto it = device().blocks.upper_bound(address);
+  if (it == device().blocks.begin()) return false;
+  --it;
+  return address - it->first <= it->second && bytes <= it->second - (address - it->first);
+}
+
+cudaError_t enqueue(cudaStream_t stream, std::function<cudaError_t()> work) {
+  auto& all = device().streams;
+  if (std::find(all.begin(), all.end(), stream) == all.end()) {
+    return failWith(cudaErrorInvalidResourceHandle, "no such stream (name one, not 0)");
+  }
+  if (device().error != cudaSuccess) return device().error;
+  stream->queue.push_back(std::move(work));
+  return cudaSuccess;
+}
+
+// Runs the work of a stream until `done` holds or nothing is left.
+template <class Done>
+cudaError_t drain(cudaStream_t stream, Done done) {
+  while (!stream->queue.empty() && !done()) {
+    if (device().error != cudaSuccess) return device().error;
+    auto work = std::move(stream->queue.front());
+    stream->queue.pop_front();
+    if (cudaError_t error = work(); error != cudaSuccess) return error;
+  }
+  return device().error;
+}
+
+cudaError_t waitFor(cudaEvent_t event, uint64_t record) {
+  if (event->reached >= record) return device().error;
+  return drain(event->stream, [=] { return event->reached >= record; });
+}
+
+}  // namespace
+
+cudaError_t enqueueKernel(const cudaLaunchConfig_t& config, const char* kernel,
+                          QueuedKernel* queued) {
+  Lock lock(device().mutex);
+  std::shared_ptr<QueuedKernel> owner(queued);
+  const dim3 g = config.gridDim, b = config.blockDim;
+  const uint64_t threads = uint64_t(b.x) * b.y * b.z;
+  const bool valid = g.x >= 1 && g.y >= 1 && g.z >= 1 && g.x <= 0x7fffffffu && g.y <= 65535 &&
+                     g.z <= 65535 && threads >= 1 && threads <= 1024 && b.z <= 64 &&
+                     config.dynamicSmemBytes <= (48 << 10);
+  if (!valid) {
+    return failWith(cudaErrorInvalidConfiguration, std::string("invalid launch of ") + kernel);
+  }
+  return enqueue(config.stream, [=] {
+    auto body = [](void* k) { static_cast<QueuedKernel*>(k)->run(); };
+    const char* error = runGrid(kernel, g, b, config.dynamicSmemBytes, body, owner.get());
+    return error ? failForGood(cudaErrorLaunchFailure, error) : cudaSuccess;
+  });
+}
+
+size_t pendingWork() {
+  Lock lock(device().mutex);
+  size_t n = 0;
+  for (EmulatedStream* s : device().streams) n += s->queue.size();
+  return n;
+}
+void clearError() {
+  Lock lock(device().mutex);
+  device().error = cudaSuccess;
+  for (EmulatedStream* s : device().streams) s->queue.clear();
+}
+void setDeviceMemory(size_t bytes) {
+  Lock lock(device().mutex);
+  device().total = bytes;
+}
+size_t allocatedBytes() {
+  Lock lock(device().mutex);
+  return device().allocated;
+}
+size_t allocatedBlocks() {
+  Lock lock(device().mutex);
+  return device().blocks.size();
+}
+
+}  // namespace adjoint::emulation
+
+using namespace adjoint::emulation;
+
+const char* cudaGetErrorString(cudaError_t error) {
+  switch (error) {
+    case cudaSuccess:
+      return "no error";
+    case cudaErrorMemoryAllocation:
+      return "out of memory";
+    default:
+      return device().message.c_str();
+  }
+}
+
+cudaError_t cudaGetDeviceProperties(cudaDeviceProp* p, int) {
+  std::snprintf(p->name, sizeof p->name, "emulated");
+  p->totalGlobalMem = device().total;
+  p->multiProcessorCount = 2;
+  p->major = 7;
+  p->minor = 5;
+  return cudaSuccess;
+}
+cudaError_t cudaDriverGetVersion(int* version) {
+  *version = 12000;
+  return cudaSuccess;
+}
+cudaError_t cudaRuntimeGetVersion(int* version) {
+  *version = 12000;
+  return cudaSuccess;
+}
+cudaError_t cudaMemGetInfo(size_t* free, size_t* total) {
+  Lock lock(device().mutex);
+  *total = device().total;
+  *free = *total - device().allocated;
+  return cudaSuccess;
+}
+
+cudaError_t cudaMalloc(void** pointer, size_t bytes) {
+  Lock lock(device().mutex);
+  *pointer = nullptr;
+  if (device().error != cudaSuccess) return device().error;
+  if (bytes == 0) return cudaSuccess;
+  if (bytes > device().total - device().allocated) return cudaErrorMemoryAllocation;
+  if (posix_memalign(pointer, kDeviceAlignment, bytes) != 0) {
+    *pointer = nullptr;
+    return cudaErrorMemoryAllocation;
+  }
+  std::memset(*pointer, 0xff, bytes);  // NaN in every floating type
+  device().blocks[reinterpret_cast<uintptr_t>(*pointer)] = bytes;
+  device().allocated += bytes;
+  return cudaSuccess;
+}
+
+cudaError_t cudaFree(void* pointer) {
+  Lock lock(device().mutex);
+  if (!pointer) return cudaSuccess;
+  auto it = device().blocks.find(reinterpret_cast<uintptr_t>(pointer));
+  if (it == device().blocks.end()) {
+    return failWith(cudaErrorInvalidValue, "cudaFree: no block starts here");
+  }
+  if (pendingWork() > 0 && device().error == cudaSuccess) {
+    return failWith(cudaErrorInvalidValue, "cudaFree: work that may use the block is queued");
+  }
+  device().allocated -= it->second;
+  device().blocks.erase(it);
+  std::free(pointer);
+  return cudaSuccess;
+}
+
+cudaError_t cudaHostAlloc(void** pointer, size_t bytes, unsigned) {
+  *pointer = std::malloc(bytes);
+  return *pointer ? cudaSuccess : cudaErrorMemoryAllocation;
+}
+cudaError_t cudaFreeHost(void* pointer) {
+  Lock lock(device().mutex);
+  if (pendingWork() > 0) return failWith(cudaErrorInvalidValue, "cudaFreeHost: work is queued");
+  std::free(pointer);
+  return cudaSuccess;
+}
+
+cudaError_t cudaMemcpyAsync(void* target, const void* source, size_t bytes, cudaMemcpyKind kind,
+                            cudaStream_t stream) {
+  Lock lock(device().mutex);
+  const bool down = kind == cudaMemcpyDeviceToHost;
+  const void* onDevice = down ? source : target;
+  const void* onHost = down ? target : source;
+  if (bytes > 0 && (!isDeviceMemory(onDevice, bytes) || isDeviceMemory(onHost, 1))) {
+    return failWith(cudaErrorInvalidValue, "cudaMemcpyAsync: pointers do not match the kind");
+  }
+  return enqueue(stream, [=] {
+    std::memcpy(target, source, bytes);
+    return cudaSuccess;
+  });
+}
+
+cudaError_t cudaStreamCreateWithFlags(cudaStream_t* stream, unsigned) {
+  Lock lock(device().mutex);
+  *stream = new EmulatedStream;
+  device().streams.push_back(*stream);
+  return cudaSuccess;
+}
+cudaError_t cudaStreamDestroy(cudaStream_t stream) {
+  Lock lock(device().mutex);
+  const cudaError_t error = cudaStreamSynchronize(stream);
+  auto& all = device().streams;
+  all.erase(std::remove(all.begin(), all.end(), stream), all.end());
+  delete stream;
+  return error;
+}
+cudaError_t cudaStreamSynchronize(cudaStream_t stream) {
+  Lock lock(device().mutex);
+  return drain(stream, [] { return false; });
+}
+cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event, unsigned) {
+  Lock lock(device().mutex);
+  return enqueue(stream, [event, record = event->recorded] { return waitFor(event, record); });
+}
+
+cudaError_t cudaEventCreateWithFlags(cudaEvent_t* event, unsigned) {
+  *event = new EmulatedEvent;
+  return cudaSuccess;
+}
+cudaError_t cudaEventDestroy(cudaEvent_t event) {
+  Lock lock(device().mutex);
+  const cudaError_t error = waitFor(event, event->recorded);
+  delete event;
+  return error;
+}
+cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream) {
+  Lock lock(device().mutex);
+  event->stream = stream;
+  return enqueue(stream, [event, record = ++event->recorded] {
+    event->reached = record;
+    return cudaSuccess;
+  });
+}
+cudaError_t cudaEventSynchronize(cudaEvent_t event) {
+  Lock lock(device().mutex);
+  return waitFor(event, event->recorded);
+}

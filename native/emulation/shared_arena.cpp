@@ -1,0 +1,62 @@
+#include "emulation/shared_arena.h"
+
+#include <cstring>
+
+#include "emulation/sanitizer.h"
+
+namespace adjoint::emulation {
+namespace {
+
+constexpr size_t kLimit = 48 << 10;  // what a kernel gets without asking for more
+constexpr size_t kArenaBytes = 128 << 10;
+constexpr size_t kRedZoneBytes = 64;
+constexpr unsigned char kRedZoneByte = 0xa5;
+constexpr int kNanByte = 0xff;  // a NaN in every floating type, -1 in every integer
+
+size_t roundUp(size_t n, size_t multiple) {
+  return (n + multiple - 1) / multiple * multiple;
+}
+
+}  // namespace
+
+SharedArena::SharedArena() : memory_(kArenaBytes, kNanByte) {}
+
+// Under AddressSanitizer a touched red zone is reported at its line; otherwise a write to it is
+// found at the end of the block.
+void SharedArena::addRedZone(const char* neighbour) {
+  redZones_.push_back({used_, neighbour});
+  std::memset(&memory_[used_], kRedZoneByte, kRedZoneBytes);
+  poisonMemory(&memory_[used_], kRedZoneBytes);
+  used_ += kRedZoneBytes;
+}
+
+void SharedArena::startBlock(size_t dynamicBytes) {
+  std::memset(memory_.data(), kNanByte, used_);
+  used_ = payload_ = 0;
+  redZones_.clear();
+  dynamic_ = nullptr;
+  if (dynamicBytes > 0) dynamic_ = take("of dynamic size", dynamicBytes, 16);
+}
+
+void* SharedArena::take(const char* name, size_t bytes, size_t alignment) {
+  payload_ = roundUp(payload_, alignment) + bytes;
+  if (payload_ > kLimit) return nullptr;
+  if (redZones_.empty()) addRedZone(name);
+  used_ = roundUp(used_, alignment < 16 ? 16 : alignment);
+  void* address = &memory_[used_];
+  used_ += bytes;
+  addRedZone(name);
+  return address;
+}
+
+const char* SharedArena::endBlock() {
+  unpoisonMemory(memory_.data(), used_);
+  for (const RedZone& zone : redZones_) {
+    for (size_t i = 0; i < kRedZoneBytes; i++) {
+      if (memory_[zone.offset + i] != kRedZoneByte) return zone.neighbour;
+    }
+  }
+  return nullptr;
+}
+
+}  // namespace adjoint::emulation
