@@ -34,7 +34,6 @@ struct Scheduler {
   unsigned finished = 0;
   KernelBody body = nullptr;
   void* arguments = nullptr;
-  const char* kernel = "";
   std::string error;  // set: the block is abandoned
 } scheduler;
 
@@ -88,8 +87,19 @@ void wait(Thread& t, State state) {
   Fiber::suspend();
 }
 
-[[noreturn]] void abandonBlock(const std::string& error) {
-  scheduler.error = error;
+void describe(const char* what, const Thread& t) {
+  scheduler.error = std::string(what) + ": " + where(t);
+}
+void describe(const char* what, const Thread& t, const Thread& other) {
+  describe(what, t);
+  scheduler.error += ", " + where(other);
+}
+
+// Ends the block from inside a thread. The fiber is never resumed, so nothing that owns memory may
+// be alive on its stack.
+template <class... Threads>
+[[noreturn]] void abandonBlock(const char* what, const Threads&... threads) {
+  describe(what, threads...);
   while (true) Fiber::suspend();
 }
 
@@ -118,19 +128,18 @@ bool passBarrier() {
   Thread* first = nullptr;
   for (Thread& t : scheduler.threads) {
     if (t.state == State::inWarp) {
-      scheduler.error = "deadlock: a warp operation waits for lanes that never come: " + where(t);
+      describe("deadlock: a warp operation waits for lanes that never come", t);
       return false;
     }
     if (t.state == State::atBarrier && !first) first = &t;
   }
   for (Thread& t : scheduler.threads) {
     if (t.state == State::finished) {
-      scheduler.error =
-          "divergent barrier: a thread has returned while others wait: " + where(*first);
+      describe("divergent barrier: a thread has returned while others wait", *first);
       return false;
     }
     if (!(t.site == first->site)) {
-      scheduler.error = "divergent barrier: " + where(*first) + ", " + where(t);
+      describe("divergent barrier", *first, t);
       return false;
     }
   }
@@ -213,13 +222,13 @@ void barrier(Site site) {
 uint64_t warp(WarpOp op, unsigned mask, uint64_t value, unsigned source, Site site) {
   Thread& t = *running.thread;
   t.site = site;
-  if (!(mask >> lane() & 1)) abandonBlock("warp operation: the mask lacks the caller: " + where(t));
+  if (!(mask >> lane() & 1)) abandonBlock("warp operation: the mask lacks the caller", t);
   const unsigned first = t.linear - lane();
   const auto size = static_cast<unsigned>(scheduler.threads.size());
   const unsigned present = size - first >= 32 ? ~0u : (1u << (size - first)) - 1;
-  if (mask & ~present) abandonBlock("warp operation: the mask names missing lanes: " + where(t));
+  if (mask & ~present) abandonBlock("warp operation: the mask names missing lanes", t);
   if (op == WarpOp::shuffle && !(mask >> source & 1)) {
-    abandonBlock("shuffle: reads a lane outside the mask: " + where(t));
+    abandonBlock("shuffle: reads a lane outside the mask", t);
   }
   t.op = op;
   t.mask = mask;
@@ -234,7 +243,7 @@ uint64_t warp(WarpOp op, unsigned mask, uint64_t value, unsigned source, Site si
       return t.result;
     }
     if (lanes[i].op != op || !(lanes[i].site == site)) {
-      abandonBlock("divergent warp operation: " + where(t) + ", " + where(lanes[i]));
+      abandonBlock("divergent warp operation", t, lanes[i]);
     }
   }
   uint64_t ballot = 0;
@@ -259,7 +268,7 @@ void* sharedMemory(SharedArray& array, size_t bytes, size_t alignment) {
   if (array.blockSerial != running.blockSerial) {
     array.address = arena.take(array.name, bytes, alignment);
     array.blockSerial = running.blockSerial;
-    if (!array.address) abandonBlock(std::string("too much shared memory: ") + array.name);
+    if (!array.address) abandonBlock("more than 48 KiB of shared memory", *running.thread);
   }
   return array.address;
 }
@@ -268,10 +277,8 @@ void* dynamicSharedMemory() {
   return arena.dynamic();
 }
 
-const char* runGrid(const char* kernel, dim3 grid, dim3 block, size_t sharedBytes, KernelBody body,
-                    void* arguments) {
+const char* runGrid(dim3 grid, dim3 block, size_t sharedBytes, KernelBody body, void* arguments) {
   static std::string message;
-  scheduler.kernel = kernel;
   scheduler.body = body;
   scheduler.arguments = arguments;
   scheduler.error.clear();
@@ -298,7 +305,7 @@ const char* runGrid(const char* kernel, dim3 grid, dim3 block, size_t sharedByte
   running.thread = nullptr;
   if (scheduler.error.empty()) return nullptr;
   recoverFibers();
-  message = std::string(kernel) + ": " + scheduler.error;
+  message = scheduler.error;
   return message.c_str();
 }
 

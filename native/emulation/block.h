@@ -81,8 +81,7 @@ ThreadOrder threadOrder();
 // Runs all blocks of a grid. Gives back nullptr, or what went wrong: a divergent barrier, a warp
 // operation with missing lanes, a write beyond a shared array, too much shared memory.
 using KernelBody = void (*)(void* arguments);
-const char* runGrid(const char* kernel, dim3 grid, dim3 block, size_t sharedBytes, KernelBody body,
-                    void* arguments);
+const char* runGrid(dim3 grid, dim3 block, size_t sharedBytes, KernelBody body, void* arguments);
 
 // ---------------------------------------------------------------- warp operations, typed
 

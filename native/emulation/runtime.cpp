@@ -53,7 +53,6 @@ cudaError_t failWith(cudaError_t error, const std::string& message) {
 }
 cudaError_t failForGood(cudaError_t error, const std::string& message) {
   device().error = error;
-  std::fprintf(stderr, "emulated CUDA: %s\n", message.c_str());
   return failWith(error, message);
 }
 
@@ -95,8 +94,7 @@ cudaError_t waitFor(cudaEvent_t event, uint64_t record) {
 
 }  // namespace
 
-cudaError_t enqueueKernel(const cudaLaunchConfig_t& config, const char* kernel,
-                          QueuedKernel* queued) {
+cudaError_t enqueueKernel(const cudaLaunchConfig_t& config, QueuedKernel* queued) {
   Lock lock(device().mutex);
   std::shared_ptr<QueuedKernel> owner(queued);
   const dim3 g = config.gridDim, b = config.blockDim;
@@ -105,11 +103,11 @@ cudaError_t enqueueKernel(const cudaLaunchConfig_t& config, const char* kernel,
                      g.z <= 65535 && threads >= 1 && threads <= 1024 && b.z <= 64 &&
                      config.dynamicSmemBytes <= (48 << 10);
   if (!valid) {
-    return failWith(cudaErrorInvalidConfiguration, std::string("invalid launch of ") + kernel);
+    return failWith(cudaErrorInvalidConfiguration, "invalid sizes of grid, block or memory");
   }
   return enqueue(config.stream, [=] {
     auto body = [](void* k) { static_cast<QueuedKernel*>(k)->run(); };
-    const char* error = runGrid(kernel, g, b, config.dynamicSmemBytes, body, owner.get());
+    const char* error = runGrid(g, b, config.dynamicSmemBytes, body, owner.get());
     return error ? failForGood(cudaErrorLaunchFailure, error) : cudaSuccess;
   });
 }

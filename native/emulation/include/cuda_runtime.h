@@ -76,8 +76,7 @@ struct QueuedKernel {
   virtual ~QueuedKernel() = default;
   virtual void run() = 0;
 };
-cudaError_t enqueueKernel(const cudaLaunchConfig_t& config, const char* kernel,
-                          QueuedKernel* queued);
+cudaError_t enqueueKernel(const cudaLaunchConfig_t& config, QueuedKernel* queued);
 
 template <class... Parameters>
 struct BoundKernel final : QueuedKernel {
@@ -95,7 +94,7 @@ cudaError_t cudaLaunchKernelEx(const cudaLaunchConfig_t* config, void (*kernel)(
                                Arguments&&... arguments) {
   using Bound = adjoint::emulation::BoundKernel<Parameters...>;
   return adjoint::emulation::enqueueKernel(
-      *config, __PRETTY_FUNCTION__, new Bound(kernel, std::forward<Arguments>(arguments)...));
+      *config, new Bound(kernel, std::forward<Arguments>(arguments)...));
 }
 
 // ---------------------------------------------------------------- device side

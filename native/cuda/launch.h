@@ -1,0 +1,55 @@
+// Checked CUDA calls and kernel launches, the same under nvcc and under native/emulation.
+#pragma once
+#include <cuda_runtime.h>
+
+#include <cstdint>
+
+#include "shared/error.h"
+#include "shared/host_device.h"
+
+// An array in a block's shared memory; the emulation brings its own, with red zones.
+#ifndef ADJOINT_SHARED
+#define ADJOINT_SHARED(T, name, count) __shared__ T name[count]
+#endif
+
+// Device code: kernels call these helpers, the host never does.
+#define ADJOINT_DEVICE __device__ __forceinline__
+
+namespace adjoint::cuda {
+
+inline void check(cudaError_t status, const char* call) {
+  if (status != cudaSuccess) {
+    fail(ErrorKind::device, "cuda: %s: %s", call, cudaGetErrorString(status));
+  }
+}
+#define ADJOINT_CUDA(call) ::adjoint::cuda::check((call), #call)
+
+// The one stream that all work goes through (device.cpp).
+cudaStream_t stream();
+int multiprocessors();
+
+constexpr int kWarp = 32;
+constexpr unsigned kAllLanes = 0xffffffffu;
+
+constexpr int64_t ceilDiv(int64_t a, int64_t b) {
+  return (a + b - 1) / b;
+}
+
+// Blocks for a grid-stride loop over n items: enough to fill the device, no more.
+inline unsigned gridFor(int64_t n, int64_t itemsPerBlock) {
+  const int64_t blocks = ceilDiv(n, itemsPerBlock), most = int64_t(multiprocessors()) * 16;
+  return static_cast<unsigned>(blocks < most ? blocks : most);
+}
+
+template <class... Parameters, class... Arguments>
+void launch(dim3 grid, dim3 block, size_t sharedBytes, cudaStream_t stream,
+            void (*kernel)(Parameters...), const Arguments&... arguments) {
+  cudaLaunchConfig_t config{};
+  config.gridDim = grid;
+  config.blockDim = block;
+  config.dynamicSmemBytes = sharedBytes;
+  config.stream = stream;
+  ADJOINT_CUDA(cudaLaunchKernelEx(&config, kernel, Parameters(arguments)...));
+}
+
+}  // namespace adjoint::cuda

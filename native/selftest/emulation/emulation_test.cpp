@@ -1,0 +1,265 @@
+// The emulation itself: what it must run, and the mistakes that it must find.
+#include "emulation/emulation.h"
+
+#include <cuda_runtime.h>
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <string>
+#include <vector>
+
+#include "cuda/launch.h"
+
+namespace adjoint {
+namespace {
+
+using cuda::launch;
+using emulation::ThreadOrder;
+
+class Emulation : public ::testing::TestWithParam<ThreadOrder> {
+ protected:
+  void SetUp() override {
+    emulation::setThreadOrder(GetParam());
+    ADJOINT_CUDA(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking));
+  }
+  void TearDown() override {
+    emulation::clearError();
+    cudaStreamDestroy(stream);
+    emulation::setThreadOrder(ThreadOrder::forward);
+  }
+  template <class T>
+  T* deviceArray(size_t n) {
+    void* p = nullptr;
+    ADJOINT_CUDA(cudaMalloc(&p, n * sizeof(T)));
+    return static_cast<T*>(p);
+  }
+  // Runs what is queued; the message of the failure, or "".
+  std::string run() {
+    const cudaError_t status = cudaStreamSynchronize(stream);
+    return status == cudaSuccess ? "" : cudaGetErrorString(status);
+  }
+  cudaStream_t stream = nullptr;
+};
+INSTANTIATE_TEST_SUITE_P(Orders, Emulation,
+                         ::testing::Values(ThreadOrder::forward, ThreadOrder::reverse,
+                                           ThreadOrder::shuffled));
+
+// y[i] = the sum of x over the block of i, through shared memory and two barriers per step.
+__global__ void blockSumKernel(int* y, const int* x, int steps) {
+  ADJOINT_SHARED(int, partial, 256);
+  const unsigned i = blockIdx.x * blockDim.x + threadIdx.x;
+  int sum = 0;
+  for (int step = 0; step < steps; step++) {
+    partial[threadIdx.x] = x[i] + step;
+    __syncthreads();
+    sum = 0;
+    for (unsigned j = 0; j < blockDim.x; j++) sum += partial[j];
+    __syncthreads();
+  }
+  y[i] = sum;
+}
+
+TEST_P(Emulation, barriersOrderSharedMemory) {
+  const unsigned block = 96, grid = 5;
+  int* x = deviceArray<int>(block * grid);
+  int* y = deviceArray<int>(block * grid);
+  for (unsigned i = 0; i < block * grid; i++) x[i] = static_cast<int>(i * i % 31);
+  launch(grid, block, 0, stream, blockSumKernel, y, x, 3);
+  EXPECT_EQ(run(), "");
+  for (unsigned b = 0; b < grid; b++) {
+    int sum = 0;
+    for (unsigned j = 0; j < block; j++) sum += x[b * block + j] + 2;
+    for (unsigned j = 0; j < block; j++) EXPECT_EQ(y[b * block + j], sum);
+  }
+  ADJOINT_CUDA(cudaFree(x));
+  ADJOINT_CUDA(cudaFree(y));
+}
+
+__global__ void warpKernel(int* down, double* xored, unsigned* ballots, int* broadcast) {
+  const unsigned i = threadIdx.x, lane = i % 32;
+  down[i] = __shfl_down_sync(~0u, static_cast<int>(i), 3u);
+  xored[i] = __shfl_xor_sync(~0u, i * 0.5, 5);
+  ballots[i] = __ballot_sync(~0u, i % 3 == 0);
+  broadcast[i] = __shfl_sync(~0u, static_cast<int>(i), 7, 16);
+  // Two halves of a warp may meet by themselves.
+  if (lane < 16) {
+    down[i] += __shfl_xor_sync(0x0000ffffu, 100, 1, 16);
+  } else {
+    down[i] += __shfl_xor_sync(0xffff0000u, 200, 1, 16);
+  }
+  __syncwarp();
+}
+
+TEST_P(Emulation, warpOperations) {
+  const int n = 96;
+  int* down = deviceArray<int>(n);
+  double* xored = deviceArray<double>(n);
+  unsigned* ballots = deviceArray<unsigned>(n);
+  int* broadcast = deviceArray<int>(n);
+  launch(1, n, 0, stream, warpKernel, down, xored, ballots, broadcast);
+  EXPECT_EQ(run(), "");
+  for (int i = 0; i < n; i++) {
+    const int lane = i % 32, first = i - lane;
+    unsigned ballot = 0;
+    for (int j = 0; j < 32; j++) ballot |= unsigned((first + j) % 3 == 0) << j;
+    EXPECT_EQ(down[i], (lane + 3 < 32 ? i + 3 : i) + (lane < 16 ? 100 : 200));
+    EXPECT_EQ(xored[i], (i ^ 5) * 0.5);
+    EXPECT_EQ(ballots[i], ballot);
+    EXPECT_EQ(broadcast[i], i - i % 16 + 7);
+  }
+  for (void* p : {(void*)down, (void*)xored, (void*)ballots, (void*)broadcast}) {
+    ADJOINT_CUDA(cudaFree(p));
+  }
+}
+
+__global__ void divergentBarrierKernel() {
+  if (threadIdx.x < 7) {
+    __syncthreads();
+  } else {
+    __syncthreads();
+  }
+}
+__global__ void earlyReturnKernel() {
+  if (threadIdx.x == 5) return;
+  __syncthreads();
+}
+__global__ void missingLaneKernel() {
+  if (threadIdx.x != 9) __syncwarp();
+}
+__global__ void wholeWarpKernel() {
+  __syncwarp();
+}
+__global__ void foreignMaskKernel() {
+  if (threadIdx.x == 3) __syncwarp(1u);
+}
+__global__ void strangeSourceKernel(int* y) {
+  if (threadIdx.x < 8) y[threadIdx.x] = __shfl_sync(0xffu, 1, 20);
+}
+__global__ void tooMuchSharedKernel() {
+  ADJOINT_SHARED(double, big, 7000);
+  big[threadIdx.x] = 0;
+}
+
+TEST_P(Emulation, findsDivergence) {
+  int* y = deviceArray<int>(32);
+  auto failure = [&](auto kernel, auto... arguments) {
+    launch(2, 32, 0, stream, kernel, arguments...);
+    std::string message = run();
+    EXPECT_EQ(run(), message) << "a failed kernel leaves an error that stays";
+    emulation::clearError();
+    return message;
+  };
+  EXPECT_NE(failure(divergentBarrierKernel).find("divergent barrier"), std::string::npos);
+  EXPECT_NE(failure(earlyReturnKernel).find("has returned"), std::string::npos);
+  EXPECT_NE(failure(missingLaneKernel).find("deadlock"), std::string::npos);
+  EXPECT_NE(failure(foreignMaskKernel).find("lacks the caller"), std::string::npos);
+  EXPECT_NE(failure(strangeSourceKernel, y).find("outside the mask"), std::string::npos);
+  EXPECT_NE(failure(tooMuchSharedKernel).find("48 KiB of shared memory"), std::string::npos);
+  launch(1, 48, 0, stream, wholeWarpKernel);
+  EXPECT_NE(run().find("missing lanes"), std::string::npos);
+  emulation::clearError();
+  // The device works again.
+  launch(1, 32, 0, stream, blockSumKernel, y, y, 0);
+  EXPECT_EQ(run(), "");
+  ADJOINT_CUDA(cudaFree(y));
+}
+
+__global__ void uninitialisedKernel(float* y) {
+  ADJOINT_SHARED(float, values, 32);
+  y[threadIdx.x] = values[threadIdx.x];
+  __syncthreads();
+  values[threadIdx.x] = 1;
+}
+__global__ void overrunKernel(int past) {
+  ADJOINT_SHARED(float, values, 32);
+  values[threadIdx.x + (threadIdx.x == 31 ? past : 0)] = 1;
+}
+
+TEST_P(Emulation, sharedMemoryStartsAsNaNInEveryBlock) {
+  float* y = deviceArray<float>(32);
+  launch(3, 32, 0, stream, uninitialisedKernel, y);
+  EXPECT_EQ(run(), "");
+  for (int i = 0; i < 32; i++) EXPECT_TRUE(std::isnan(y[i]));
+  ADJOINT_CUDA(cudaFree(y));
+}
+
+TEST_P(Emulation, redZonesCatchOverruns) {
+#if defined(__SANITIZE_ADDRESS__)
+  launch(1, 32, 0, stream, overrunKernel, 1);
+  EXPECT_DEATH(run(), "use-after-poison");
+#else
+  launch(1, 32, 0, stream, overrunKernel, 1);
+  EXPECT_NE(run().find("beyond the shared array values"), std::string::npos);
+#endif
+  emulation::clearError();
+  launch(1, 32, 0, stream, overrunKernel, 0);
+  EXPECT_EQ(run(), "");
+}
+
+__global__ void addKernel(int* y, int value) {
+  if (threadIdx.x == 0) *y += value;
+}
+
+TEST_P(Emulation, workRunsOnlyWhenAwaited) {
+  int* y = deviceArray<int>(1);
+  int source = 5, target = 0;
+  const size_t n = sizeof source;
+  ADJOINT_CUDA(cudaMemcpyAsync(y, &source, n, cudaMemcpyHostToDevice, stream));
+  launch(1, 32, 0, stream, addKernel, y, 10);
+  ADJOINT_CUDA(cudaMemcpyAsync(&target, y, n, cudaMemcpyDeviceToHost, stream));
+  EXPECT_EQ(emulation::pendingWork(), 3u);
+  EXPECT_EQ(target, 0);
+  EXPECT_NE(cudaFree(y), cudaSuccess) << "freed under queued work";
+  source = 6;  // as from pinned memory: read when the copy runs
+  EXPECT_EQ(run(), "");
+  EXPECT_EQ(target, 16);
+  EXPECT_NE(cudaMemcpyAsync(&target, y, n, cudaMemcpyHostToDevice, stream), cudaSuccess);
+  EXPECT_NE(cudaMemcpyAsync(&target, y, n + 1, cudaMemcpyDeviceToHost, stream), cudaSuccess);
+  EXPECT_NE(cudaMemcpyAsync(&target, y, n, cudaMemcpyDeviceToHost, nullptr), cudaSuccess);
+  ADJOINT_CUDA(cudaFree(y));
+  EXPECT_NE(cudaFree(y), cudaSuccess);
+}
+
+TEST_P(Emulation, eventsOrderStreams) {
+  cudaStream_t other;
+  cudaEvent_t event;
+  ADJOINT_CUDA(cudaStreamCreateWithFlags(&other, cudaStreamNonBlocking));
+  ADJOINT_CUDA(cudaEventCreateWithFlags(&event, cudaEventDisableTiming));
+  int* y = deviceArray<int>(1);
+  int zero = 0, seen = -1;
+  ADJOINT_CUDA(cudaMemcpyAsync(y, &zero, sizeof zero, cudaMemcpyHostToDevice, other));
+  launch(1, 1, 0, other, addKernel, y, 3);
+  ADJOINT_CUDA(cudaEventRecord(event, other));
+  launch(1, 1, 0, other, addKernel, y, 100);
+  ADJOINT_CUDA(cudaStreamWaitEvent(stream, event, 0));
+  ADJOINT_CUDA(cudaMemcpyAsync(&seen, y, sizeof seen, cudaMemcpyDeviceToHost, stream));
+  EXPECT_EQ(run(), "");
+  EXPECT_EQ(seen, 3) << "the other stream runs up to the event and no further";
+  ADJOINT_CUDA(cudaEventSynchronize(event));
+  EXPECT_EQ(emulation::pendingWork(), 1u);
+  ADJOINT_CUDA(cudaStreamSynchronize(other));
+  EXPECT_EQ(*y, 103);
+  ADJOINT_CUDA(cudaEventDestroy(event));
+  ADJOINT_CUDA(cudaStreamDestroy(other));
+  ADJOINT_CUDA(cudaFree(y));
+}
+
+TEST_P(Emulation, refusesBadLaunchesAndTooMuchMemory) {
+  int* y = nullptr;
+  EXPECT_THROW(launch(1, 1025, 0, stream, addKernel, y, 1), Error);
+  EXPECT_THROW(launch(0, 32, 0, stream, addKernel, y, 1), Error);
+  EXPECT_THROW(launch(dim3(1, 65536), 32, 0, stream, addKernel, y, 1), Error);
+  EXPECT_THROW(launch(1, 32, 1 << 20, stream, addKernel, y, 1), Error);
+  size_t free = 0, total = 0;
+  ADJOINT_CUDA(cudaMemGetInfo(&free, &total));
+  emulation::setDeviceMemory(emulation::allocatedBytes() + 1000);
+  void* p = nullptr;
+  EXPECT_EQ(cudaMalloc(&p, 1001), cudaErrorMemoryAllocation);
+  EXPECT_EQ(p, nullptr);
+  EXPECT_EQ(cudaMalloc(&p, 1000), cudaSuccess);
+  emulation::setDeviceMemory(total);
+  ADJOINT_CUDA(cudaFree(p));
+}
+
+}  // namespace
+}  // namespace adjoint
