@@ -220,10 +220,9 @@ cudaError_t cudaFreeHost(void* pointer) {
 cudaError_t cudaMemcpyAsync(void* target, const void* source, size_t bytes, cudaMemcpyKind kind,
                             cudaStream_t stream) {
   Lock lock(device().mutex);
-  const bool down = kind == cudaMemcpyDeviceToHost;
-  const void* onDevice = down ? source : target;
-  const void* onHost = down ? target : source;
-  if (bytes > 0 && (!isDeviceMemory(onDevice, bytes) || isDeviceMemory(onHost, 1))) {
+  const bool matches = isDeviceMemory(target, bytes) == (kind != cudaMemcpyDeviceToHost) &&
+                       isDeviceMemory(source, bytes) == (kind != cudaMemcpyHostToDevice);
+  if (bytes > 0 && !matches) {
     return failWith(cudaErrorInvalidValue, "cudaMemcpyAsync: pointers do not match the kind");
   }
   return enqueue(stream, [=] {
@@ -249,6 +248,13 @@ cudaError_t cudaStreamDestroy(cudaStream_t stream) {
 cudaError_t cudaStreamSynchronize(cudaStream_t stream) {
   Lock lock(device().mutex);
   return drain(stream, [] { return false; });
+}
+cudaError_t cudaLaunchHostFunc(cudaStream_t stream, void (*function)(void*), void* argument) {
+  Lock lock(device().mutex);
+  return enqueue(stream, [=] {
+    function(argument);
+    return cudaSuccess;
+  });
 }
 cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event, unsigned) {
   Lock lock(device().mutex);

@@ -1,0 +1,77 @@
+// The device and its one stream.
+#include <memory>
+#include <string>
+
+#include "contract.h"
+#include "cuda/launch.h"
+
+namespace adjoint {
+namespace cuda {
+namespace {
+
+struct Device {
+  Device() {
+    ADJOINT_CUDA(cudaGetDeviceProperties(&properties, 0));
+    ADJOINT_CUDA(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking));
+  }
+  cudaDeviceProp properties;
+  cudaStream_t stream;
+};
+
+// Made at first use and never destroyed: at exit the driver may be gone before static objects are.
+const Device& device() {
+  static const Device* d = new Device;
+  return *d;
+}
+
+}  // namespace
+
+cudaStream_t stream() {
+  return device().stream;
+}
+int multiprocessors() {
+  return device().properties.multiProcessorCount;
+}
+
+}  // namespace cuda
+
+namespace backend {
+
+const char* name() {
+  return "cuda";
+}
+
+std::vector<std::pair<std::string, std::string>> deviceInfo() {
+  const cudaDeviceProp& p = cuda::device().properties;
+  int driver = 0, runtime = 0;
+  ADJOINT_CUDA(cudaDriverGetVersion(&driver));
+  ADJOINT_CUDA(cudaRuntimeGetVersion(&runtime));
+  auto version = [](int v) {
+    return std::to_string(v / 1000) + "." + std::to_string(v % 1000 / 10);
+  };
+  return {{"device", p.name},
+          {"computeCapability", std::to_string(p.major) + "." + std::to_string(p.minor)},
+          {"multiprocessors", std::to_string(p.multiProcessorCount)},
+          {"memoryBytes", std::to_string(p.totalGlobalMem)},
+          {"driver", version(driver)},
+          {"runtime", version(runtime)}};
+}
+
+// The device's own threads are not counted or set; the host queues work with one.
+int threadCount() {
+  return 1;
+}
+void setThreadCount(int) {}
+
+void startup() {
+  cuda::stream();
+}
+void shutdown() {
+  synchronize();
+}
+void synchronize() {
+  ADJOINT_CUDA(cudaStreamSynchronize(cuda::stream()));
+}
+
+}  // namespace backend
+}  // namespace adjoint

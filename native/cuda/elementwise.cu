@@ -1,0 +1,90 @@
+// fill, copy, where, arange.
+#include "contract.h"
+#include "cuda/elementwise.h"
+#include "shared/functors.h"
+
+namespace adjoint {
+namespace cuda {
+namespace {
+
+struct Identity {
+  template <class C>
+  ADJOINT_DEVICE C operator()(C x) const {
+    return x;
+  }
+};
+struct Choose {
+  template <class C>
+  ADJOINT_DEVICE C operator()(C condition, C a, C b) const {
+    return condition != C(0) ? a : b;
+  }
+};
+
+// y[i] = start + i step
+template <class C>
+__global__ void arangeKernel(void* y, DType dtype, int64_t stride, int64_t n, C start, C step) {
+  const int64_t threads = int64_t(gridDim.x) * blockDim.x;
+  for (int64_t i = int64_t(blockIdx.x) * blockDim.x + threadIdx.x; i < n; i += threads) {
+    storeAs(y, dtype, i * stride, plus(start, times(static_cast<C>(i), step)));
+  }
+}
+
+template <class C>
+void launchArange(const View& y, C start, C step) {
+  const int64_t n = y.numel();
+  if (n == 0) return;
+  launch(gridFor(n, kElementwiseThreads), kElementwiseThreads, 0, stream(), arangeKernel<C>, y.data,
+         y.dtype, y.stride[0], n, start, step);
+}
+
+}  // namespace
+}  // namespace cuda
+
+namespace backend {
+
+void fill(const View& y, const Scalar& value) {
+  visitDType(y.dtype, [&](auto stored) {
+    // Rounded to y's dtype first, as a tensor of that dtype would be.
+    const auto rounded = scalarAs<typename decltype(stored)::type>(value);
+    visitCompute(computeType(y.dtype), [&](auto tag) {
+      using C = typename decltype(tag)::type;
+      Operand number;
+      number.isScalar = true;
+      using Wide = std::conditional_t<std::is_integral<C>::value, int64_t, double>;
+      number.scalar = Scalar::of(convert<Wide>(rounded));
+      cuda::launchElementwise<C>(y, {number}, cuda::Identity());
+    });
+  });
+}
+
+void copy(const View& y, const View& x) {
+  const bool sameShape = x.numel() == y.numel();
+  if (sameShape && x.dtype == y.dtype && x.isContiguous() && y.isContiguous()) {
+    const size_t bytes = static_cast<size_t>(y.numel()) * itemSize(y.dtype);
+    if (bytes == 0) return;
+    ADJOINT_CUDA(cudaMemcpyAsync(y.data, x.data, bytes, cudaMemcpyDeviceToDevice, cuda::stream()));
+    return;
+  }
+  visitCompute(computeType(x.dtype), [&](auto tag) {
+    using C = typename decltype(tag)::type;
+    cuda::launchElementwise<C>(y, {cuda::tensorOperand(x)}, cuda::Identity());
+  });
+}
+
+void where(const View& y, const View& condition, const Operand& a, const Operand& b) {
+  visitCompute(computeType(y.dtype), [&](auto tag) {
+    using C = typename decltype(tag)::type;
+    cuda::launchElementwise<C>(y, {cuda::tensorOperand(condition), a, b}, cuda::Choose());
+  });
+}
+
+void arange(const View& y, const Scalar& start, const Scalar& step) {
+  if (start.dtype == DType::int64 && step.dtype == DType::int64) {
+    cuda::launchArange<int64_t>(y, start.i, step.i);
+  } else {
+    cuda::launchArange<double>(y, start.f, step.f);
+  }
+}
+
+}  // namespace backend
+}  // namespace adjoint

@@ -1,0 +1,31 @@
+// The seam to matrix products: gemm_cublaslt.cpp calls NVIDIA's library,
+// native/emulation/gemm_host.cpp computes on the host.
+#pragma once
+#include <cstdint>
+
+#include "cuda/launch.h"
+#include "shared/dtype.h"
+
+namespace adjoint::cuda {
+
+// A matrix whose rows lie one after another, or, transposed, its columns.
+struct GemmMatrix {
+  void* data;
+  bool transposed;
+  int64_t leading;      // elements from one row (column) to the next
+  int64_t batchStride;  // elements from one matrix to the next; 0: the same one (inputs alone)
+};
+
+// y [batch, m, n] = a [batch, m, k] @ b [batch, k, n] + bias [n]; floating dtypes, products
+// accumulated in float32, or float64 where dtype is. y is not transposed; sizes are at least 1.
+struct Gemm {
+  DType dtype;
+  int64_t batch, m, n, k;
+  GemmMatrix a, b, y;
+  const void* bias;  // dense, or nullptr
+};
+
+// Queues the product.
+void gemm(const Gemm& g, cudaStream_t stream);
+
+}  // namespace adjoint::cuda

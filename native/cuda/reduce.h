@@ -1,0 +1,153 @@
+// Reductions of all kinds: what is accumulated, and how accumulators combine, is the Reducer's.
+//   Accumulator identity(), load(x, index), combine(a, b), finish(accumulator, count)
+// Each lane of a row adds up a bounded number of elements in four chains, then the lanes combine
+// as a tree. Long rows are cut into chunks, whose results are rows of a second pass, and so on: so
+// sums are pairwise but for short runs, and their order depends on the shape alone.
+#pragma once
+#include <cstdint>
+
+#include "contract.h"
+#include "cuda/elements.h"
+#include "cuda/group.h"
+#include "cuda/walk.h"
+#include "cuda/workspace.h"
+
+namespace adjoint::cuda {
+
+// Rows of a view: `rows` walks over the rows of operands 0 (x) and 1 (y), `row` along one.
+struct ViewRows {
+  Walk<2> rows, row;
+  const void* x;
+  DType dtype;
+};
+
+struct ReduceShape {
+  int64_t rowCount, length;
+  int64_t chunk;   // elements of a row that one block row takes
+  int64_t chunks;  // of a row
+  int64_t count;   // elements that were reduced in all, for the mean
+  GroupShape group;
+};
+
+// The result goes to `partial` [rowCount, chunks] where there are several chunks, else to y.
+struct ReduceTarget {
+  void* partial;
+  void* y;
+  DType dtype;
+  Walk<2> rows;
+};
+
+template <class R, bool fromView>
+ADJOINT_DEVICE typename R::Accumulator loadElement(const R& reducer, const ViewRows& view,
+                                                   const void* partials, const ReduceShape& s,
+                                                   int64_t row, int64_t base, int64_t i) {
+  if constexpr (fromView) {
+    int64_t offset[2];
+    view.row.offsets(static_cast<uint32_t>(i), offset);
+    return reducer.load(loadAs<typename R::Element>(view.x, view.dtype, base + offset[0]), i);
+  } else {
+    return static_cast<const typename R::Accumulator*>(partials)[row * s.length + i];
+  }
+}
+
+template <class R, bool fromView>
+__global__ void __launch_bounds__(kGroupThreads)
+    reduceKernel(const R reducer, const ReduceShape s, const ViewRows view, const void* partials,
+                 const ReduceTarget target) {
+  using A = typename R::Accumulator;
+  ADJOINT_SHARED(A, shared, kGroupThreads);
+  const GroupPlace place = groupPlace(s.group.lanes, s.group.alongMemory);
+  const int rowsPerBlock = kGroupThreads / s.group.lanes;
+  const int64_t tasks = s.rowCount * s.chunks;
+  for (int64_t first = int64_t(blockIdx.x) * rowsPerBlock; first < tasks;
+       first += int64_t(gridDim.x) * rowsPerBlock) {
+    const int64_t task = first + place.row;
+    // Neighbouring tasks are neighbouring rows.
+    const int64_t chunk = task / s.rowCount, row = task - chunk * s.rowCount;
+    A chain[4] = {R::identity(), R::identity(), R::identity(), R::identity()};
+    if (task < tasks) {
+      int64_t offset[2] = {0, 0};
+      if constexpr (fromView) view.rows.offsets(static_cast<uint32_t>(row), offset);
+      const int64_t begin = chunk * s.chunk;
+      const int64_t end = begin + s.chunk < s.length ? begin + s.chunk : s.length;
+      const int64_t step = s.group.lanes;
+      int64_t i = begin + place.lane;
+      for (; i + 3 * step < end; i += 4 * step) {
+        for (int k = 0; k < 4; k++) {
+          chain[k] = reducer.combine(
+              chain[k],
+              loadElement<R, fromView>(reducer, view, partials, s, row, offset[0], i + k * step));
+        }
+      }
+      for (; i < end; i += step) {
+        chain[0] = reducer.combine(
+            chain[0], loadElement<R, fromView>(reducer, view, partials, s, row, offset[0], i));
+      }
+    }
+    A total =
+        reducer.combine(reducer.combine(chain[0], chain[1]), reducer.combine(chain[2], chain[3]));
+    total = combineGroup(reducer, total, shared, s.group.lanes, s.group.alongMemory);
+    if (task < tasks && place.lane == 0) {
+      if (target.partial) {
+        static_cast<A*>(target.partial)[row * s.chunks + chunk] = total;
+      } else {
+        int64_t offset[2];
+        target.rows.offsets(static_cast<uint32_t>(row), offset);
+        storeAs(target.y, target.dtype, offset[1], reducer.finish(total, s.count));
+      }
+    }
+  }
+}
+
+// So many elements a lane adds up one after another: many where rows alone fill a device.
+inline int64_t chunkFor(int64_t rowCount, const GroupShape& group) {
+  return group.lanes * (rowCount >= 256 ? int64_t(256) : int64_t(16));
+}
+
+// One pass over rows that lie in a view or, from the second pass on, in a workspace.
+template <class R, bool fromView>
+void reducePass(const R& reducer, ReduceShape s, const ViewRows& view, const void* partials,
+                bool alongMemory, ReduceTarget target) {
+  s.group = groupShape(s.length, alongMemory);
+  s.chunk = chunkFor(s.rowCount, s.group);
+  s.chunks = s.length > s.chunk ? ceilDiv(s.length, s.chunk) : 1;
+  const unsigned grid = gridFor(s.rowCount * s.chunks, s.group.rowsPerBlock());
+  if (s.chunks == 1) {
+    launch(grid, kGroupThreads, 0, stream(), reduceKernel<R, fromView>, reducer, s, view, partials,
+           target);
+    return;
+  }
+  Workspace next(static_cast<size_t>(s.rowCount * s.chunks) * sizeof(typename R::Accumulator));
+  ReduceTarget inner = target;
+  inner.partial = next.data();
+  launch(grid, kGroupThreads, 0, stream(), reduceKernel<R, fromView>, reducer, s, view, partials,
+         inner);
+  s.length = s.chunks;
+  reducePass<R, false>(reducer, s, view, next.data(), true, target);
+}
+
+// The reduced axes are those of size 1 in y.
+template <class R>
+void launchReduce(const R& reducer, const View& y, const View& x) {
+  const Plan<2> plan = makePlan({&x, &y});
+  ReduceShape s{};
+  ViewRows view{};
+  view.x = x.data;
+  view.dtype = x.dtype;
+  s.rowCount = s.length = 1;
+  for (int axis = 0; axis < plan.ndim; axis++) {
+    const bool reduced = plan.stride[1][axis] == 0;
+    (reduced ? view.row : view.rows).addAxis(plan, axis);
+    (reduced ? s.length : s.rowCount) *= plan.size[axis];
+  }
+  if (s.rowCount == 0) return;
+  if (s.rowCount > kMaxIndex || s.length > kMaxIndex) {
+    fail(ErrorKind::shape, "reduce: expected fewer than 2^31 rows and elements a row");
+  }
+  s.count = s.length;
+  const bool alongMemory = plan.ndim == 0 || plan.stride[1][plan.ndim - 1] == 0;
+  reducePass<R, true>(reducer, s, view, nullptr, alongMemory,
+                      {nullptr, y.data, y.dtype, view.rows});
+}
+
+}  // namespace adjoint::cuda

@@ -1,0 +1,58 @@
+// The twin of native/cuda/gemm_cublaslt.cpp: matrix products on the host, in float64.
+#include <algorithm>
+#include <vector>
+
+#include "cuda/gemm.h"
+#include "shared/convert.h"
+
+namespace adjoint::cuda {
+namespace {
+
+// Row `row` of a matrix [rows, columns] as float64.
+template <class S>
+void readRow(std::vector<double>& out, const GemmMatrix& m, int64_t batch, int64_t row) {
+  const S* data = static_cast<const S*>(m.data) + batch * m.batchStride;
+  const int64_t start = m.transposed ? row : row * m.leading;
+  const int64_t step = m.transposed ? m.leading : 1;
+  for (size_t j = 0; j < out.size(); j++) {
+    out[j] = convert<double>(data[start + static_cast<int64_t>(j) * step]);
+  }
+}
+
+template <class S>
+void product(const Gemm& g) {
+  const auto n = static_cast<size_t>(g.n), k = static_cast<size_t>(g.k);
+  std::vector<double> a(k), b(k * n), row(n), sums(n);
+  for (int64_t batch = 0; batch < g.batch; batch++) {
+    for (size_t p = 0; p < k && (batch == 0 || g.b.batchStride != 0); p++) {
+      readRow<S>(row, g.b, batch, static_cast<int64_t>(p));
+      std::copy(row.begin(), row.end(), b.begin() + static_cast<int64_t>(p * n));
+    }
+    for (int64_t i = 0; i < g.m; i++) {
+      readRow<S>(a, g.a, batch, i);
+      for (size_t j = 0; j < n; j++) {
+        sums[j] = g.bias ? convert<double>(static_cast<const S*>(g.bias)[j]) : 0;
+      }
+      for (size_t p = 0; p < k; p++) {
+        const double x = a[p];
+        const double* bRow = &b[p * n];
+        for (size_t j = 0; j < n; j++) sums[j] += x * bRow[j];
+      }
+      S* y = static_cast<S*>(g.y.data) + batch * g.y.batchStride + i * g.y.leading;
+      for (size_t j = 0; j < n; j++) y[j] = convert<S>(sums[j]);
+    }
+  }
+}
+
+}  // namespace
+
+void gemm(const Gemm& g, cudaStream_t stream) {
+  auto run = [](void* argument) {
+    auto* queued = static_cast<Gemm*>(argument);
+    visitDType(queued->dtype, [&](auto tag) { product<typename decltype(tag)::type>(*queued); });
+    delete queued;
+  };
+  ADJOINT_CUDA(cudaLaunchHostFunc(stream, run, new Gemm(g)));
+}
+
+}  // namespace adjoint::cuda
