@@ -79,10 +79,10 @@ void where(const View& y, const View& condition, const Operand& a, const Operand
 }
 
 void arange(const View& y, const Scalar& start, const Scalar& step) {
-  if (start.dtype == DType::int64 && step.dtype == DType::int64) {
-    cuda::launchArange<int64_t>(y, start.i, step.i);
+  if (isFloating(y.dtype)) {
+    cuda::launchArange(y, scalarAs<double>(start), scalarAs<double>(step));
   } else {
-    cuda::launchArange<double>(y, start.f, step.f);
+    cuda::launchArange(y, scalarAs<int64_t>(start), scalarAs<int64_t>(step));
   }
 }
 

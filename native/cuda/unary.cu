@@ -38,7 +38,8 @@ void backend::unary(UnaryOp op, const View& y, const View& x, DType common) {
   const auto launcher =
       cuda::kLaunchers[static_cast<int>(op)][static_cast<int>(computeType(common))];
   if (!launcher) {
-    fail(ErrorKind::dtype, "%s: not defined for %s", opName(op), dtypeName(common));
+    fail(ErrorKind::dtype, "%s: expected %s dtype, got %s", opName(op),
+         isFloating(common) ? "an integer or bool" : "a floating-point", dtypeName(common));
   }
   launcher(y, x);
 }

@@ -35,7 +35,8 @@ struct Walk {
   int64_t stride[N][kMaxDims] = {};
 
   void addAxis(const Plan<N>& plan, int axis) {
-    size[ndim] = Divider(static_cast<uint32_t>(plan.size[axis]));
+    // An empty axis is never walked along.
+    if (plan.size[axis] > 0) size[ndim] = Divider(static_cast<uint32_t>(plan.size[axis]));
     for (int k = 0; k < N; k++) stride[k][ndim] = plan.stride[k][axis];
     ndim++;
   }
