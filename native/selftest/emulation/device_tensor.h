@@ -13,6 +13,7 @@
 #include "cuda/launch.h"
 #include "emulation/emulation.h"
 #include "shared/convert.h"
+#include "shared/iterate.h"
 
 namespace adjoint::test {
 

@@ -1,0 +1,99 @@
+// Device memory, copies and the queue as the contract promises them.
+#include "device_tensor.h"
+
+namespace adjoint::test {
+namespace {
+
+TEST(DeviceMemory, workIsQueuedUntilSomebodyWaits) {
+  backend::synchronize();
+  std::vector<float> source(1000, 2), target(1000, 0);
+  const size_t bytes = source.size() * sizeof(float);
+  void* block = backend::allocate(bytes);
+  backend::copyFromHost(block, source.data(), bytes);
+  std::fill(source.begin(), source.end(), -1.f);  // has been read
+  View x;
+  x.data = block;
+  x.ndim = 1;
+  x.size[0] = 1000;
+  x.stride[0] = 1;
+  backend::unary(UnaryOp::square, x, x, DType::float32);
+  EXPECT_GE(emulation::pendingWork(), 2u);
+  backend::copyToHost(target.data(), block, bytes);
+  EXPECT_EQ(emulation::pendingWork(), 0u);
+  EXPECT_EQ(target, std::vector<float>(1000, 4));
+  backend::release(block, bytes);
+}
+
+TEST(DeviceMemory, copiesLargerThanTheStagingBuffers) {
+  std::vector<int64_t> source(1 << 20), target(source.size());
+  for (size_t i = 0; i < source.size(); i++) source[i] = static_cast<int64_t>(i * i);
+  const size_t bytes = source.size() * sizeof(int64_t);
+  void* block = backend::allocate(bytes);
+  backend::copyFromHost(block, source.data(), bytes);
+  backend::copyToHost(target.data(), block, bytes);
+  EXPECT_EQ(source, target);
+  backend::release(block, bytes);
+}
+
+// A block that is freed while queued work uses it may be handed out again at once: what uses it
+// then comes later in the same queue.
+TEST(DeviceMemory, freedBlocksAreReusedInStreamOrder) {
+  const size_t bytes = 4096 * sizeof(float);
+  View x;
+  x.ndim = 1;
+  x.size[0] = 4096;
+  x.stride[0] = 1;
+  View first = x, second = x, kept = x;
+  kept.data = backend::allocate(bytes);
+  first.data = backend::allocate(bytes);
+  backend::fill(first, Scalar::of(3.0));
+  backend::copy(kept, first);
+  backend::release(first.data, bytes);
+  second.data = backend::allocate(bytes);
+  EXPECT_EQ(second.data, first.data);
+  backend::fill(second, Scalar::of(7.0));
+  std::vector<float> values(4096);
+  backend::copyToHost(values.data(), kept.data, bytes);
+  EXPECT_EQ(values, std::vector<float>(4096, 3));
+  backend::release(second.data, bytes);
+  backend::release(kept.data, bytes);
+}
+
+TEST(DeviceMemory, capsTrimsAndCounts) {
+  backend::synchronize();
+  backend::trimCache();
+  const backend::AllocatorStats before = backend::allocatorStats();
+  const size_t bytes = size_t(8) << 20;
+  void* block = backend::allocate(bytes);
+  ASSERT_NE(block, nullptr);
+  EXPECT_EQ(reinterpret_cast<uintptr_t>(block) % 64, 0u);
+  EXPECT_EQ(backend::allocatorStats().liveBytes, before.liveBytes + bytes);
+  View x;
+  x.data = block;
+  x.ndim = 1;
+  x.size[0] = 1000;
+  x.stride[0] = 1;
+  backend::fill(x, Scalar::of(1.0));
+  backend::release(block, bytes);
+  EXPECT_EQ(backend::allocatorStats().liveBytes, before.liveBytes);
+  backend::trimCache();  // waits for the fill before the segment goes
+  EXPECT_EQ(backend::allocatorStats().reservedBytes, before.reservedBytes);
+  backend::setMemoryCap(before.reservedBytes + (size_t(4) << 20));
+  EXPECT_EQ(backend::allocate(bytes), nullptr);
+  backend::setMemoryCap(0);
+  EXPECT_EQ(backend::allocate(size_t(1) << 40), nullptr) << "more than the device has";
+}
+
+TEST(DeviceMemory, namesItself) {
+  EXPECT_STREQ(backend::name(), "cuda");
+  backend::startup();
+  bool found = false;
+  for (const auto& [key, value] : backend::deviceInfo()) found = found || key == "device";
+  EXPECT_TRUE(found);
+  backend::setThreadCount(3);
+  EXPECT_EQ(backend::threadCount(), 1);
+  backend::shutdown();
+}
+
+}  // namespace
+}  // namespace adjoint::test
