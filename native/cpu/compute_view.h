@@ -1,7 +1,8 @@
-// Tensors as values of their compute type (float32 for half types, int64 for integers), for kernels
-// that compute in place where the types are the same.
+// Tensors as values of their compute type (float32 for half types, int64 for integers), and dense
+// where a kernel asks for it. They are used in place where they are so already.
 #pragma once
 #include "cpu/workspace.h"
+#include "shared/convert.h"
 
 namespace adjoint::cpu {
 
@@ -34,16 +35,19 @@ inline size_t denseBytes(const View& y) {
 }
 }  // namespace detail
 
+enum class Layout { any, dense };
+
 class ComputeInput {
  public:
-  explicit ComputeInput(const View& x)
-      : isSame_(x.dtype == computeDType(x.dtype)),
-        view_(isSame_ ? x : detail::denseLike(x, computeDType(x.dtype), false)),
+  explicit ComputeInput(const View& x, Layout layout = Layout::any)
+      : isSame_(x.dtype == computeDType(x.dtype) && (layout == Layout::any || x.isContiguous())),
+        view_(isSame_ ? x : detail::denseLike(x, computeDType(x.dtype), layout == Layout::dense)),
         space_(isSame_ ? 0 : detail::denseBytes(view_)) {
     if (isSame_) return;
     view_.data = space_.as<void>();
     View target = view_, source = x;
     for (int i = 0; i < x.ndim; i++) {
+      // A repeated axis is converted once.
       if (view_.stride[i] == 0 && x.size[i] > 1) target.size[i] = source.size[i] = 1;
     }
     backend::copy(target, source);
@@ -59,9 +63,9 @@ class ComputeInput {
 // Write view(), then finish().
 class ComputeOutput {
  public:
-  explicit ComputeOutput(const View& y)
+  explicit ComputeOutput(const View& y, Layout layout = Layout::any)
       : y_(y),
-        isSame_(y.dtype == computeDType(y.dtype)),
+        isSame_(y.dtype == computeDType(y.dtype) && (layout == Layout::any || y.isContiguous())),
         view_(isSame_ ? y : detail::denseLike(y, computeDType(y.dtype), true)),
         space_(isSame_ ? 0 : detail::denseBytes(view_)) {
     if (!isSame_) view_.data = space_.as<void>();
@@ -77,5 +81,12 @@ class ComputeOutput {
   View view_;
   Workspace space_;
 };
+
+// Calls f(TypeTag<T>) with the type that a floating-point kernel computes in.
+template <class F>
+void visitFloat(DType dtype, F f) {
+  if (dtype == DType::float64) return f(TypeTag<double>());
+  f(TypeTag<float>());
+}
 
 }  // namespace adjoint::cpu

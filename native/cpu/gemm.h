@@ -1,6 +1,7 @@
 // Matrix products over raw pointers: what matmul and the convolutions are made of.
 #pragma once
 #include "cpu/kernels/gemm.h"
+#include "cpu/pool.h"
 
 namespace adjoint::cpu {
 
@@ -42,6 +43,19 @@ struct DepthBlocks {
 
 inline int64_t ceilDivide(int64_t a, int64_t b) {
   return (a + b - 1) / b;
+}
+
+// Calls product(i) for i < count products of so many operations: small ones side by side, each on
+// one thread; large ones one after the other, each on all threads.
+template <class F>
+void forEachProduct(int64_t count, double operations, const F& product) {
+  constexpr double kSmallProduct = 8e6, kTaskOperations = 1e6;
+  const auto products = [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; i++) product(i);
+  };
+  if (operations >= kSmallProduct) return products(0, count);
+  const double grain = kTaskOperations / (operations + 1);
+  parallelFor(count, grain > 1 ? static_cast<int64_t>(grain) : 1, products);
 }
 
 }  // namespace adjoint::cpu

@@ -3,25 +3,19 @@
 #include "contract.h"
 #include "cpu/compute_view.h"
 #include "cpu/gemm.h"
-#include "cpu/pool.h"
 
 namespace adjoint::cpu {
 namespace {
 
-// Batches of products smaller than this run side by side, each on one thread.
-constexpr double kSmallProduct = 8e6;
-constexpr double kTaskOperations = 1e6;
-
 // One operand as a batch of matrices.
 struct Matrices {
-  char* data;
-  size_t item;
+  void* data;
   int64_t row, column;           // strides of the matrix
   int64_t batch[kMaxDims] = {};  // strides of the batch axes
 };
 
 Matrices matricesOf(const View& x, int batchDims) {
-  Matrices m{x.as<char>(), itemSize(x.dtype), x.stride[x.ndim - 2], x.stride[x.ndim - 1], {}};
+  Matrices m{x.data, x.stride[x.ndim - 2], x.stride[x.ndim - 1], {}};
   std::copy_n(x.stride, batchDims, m.batch);
   return m;
 }
@@ -48,16 +42,7 @@ class BatchedProduct {
   void run() const {
     int64_t count = 1;
     for (int d = 0; d < dims_; d++) count *= size_[d];
-    const double operations = 2.0 * m_ * n_ * std::max<int64_t>(1, k_);
-    const auto products = [&](int64_t begin, int64_t end) {
-      for (int64_t i = begin; i < end; i++) product(i);
-    };
-    if (operations < kSmallProduct) {
-      parallelFor(count, std::max<int64_t>(1, static_cast<int64_t>(kTaskOperations / operations)),
-                  products);
-    } else {
-      products(0, count);
-    }
+    forEachProduct(count, 2.0 * m_ * n_ * k_, [&](int64_t i) { product(i); });
   }
 
  private:
@@ -90,9 +75,7 @@ class BatchedProduct {
     gemm<T>({m_, n_, k_, at(a_, a), a_.row, a_.column, at(b_, b), b_.row, b_.column, at(y_, y),
              y_.row, y_.column, bias_, 0, biasStride_});
   }
-  static T* at(const Matrices& x, int64_t offset) {
-    return reinterpret_cast<T*>(x.data + offset * static_cast<int64_t>(sizeof(T)));
-  }
+  static T* at(const Matrices& x, int64_t offset) { return static_cast<T*>(x.data) + offset; }
 
   int dims_;
   Matrices y_, a_, b_;

@@ -121,7 +121,7 @@ class Report {
   void row(const std::string& name, double operations, const std::function<void()>& call) {
     if (name.find(filter_) == std::string::npos) return;
     const double seconds = best(call);
-    std::printf("%-40s %10.4f ms", name.c_str(), seconds * 1e3);
+    std::printf("%-46s %10.4f ms", name.c_str(), seconds * 1e3);
     if (operations > 0) {
       const double rate = operations / seconds / 1e9;
       std::printf(" %8.1f GFLOP/s %5.1f %%", rate, 100 * rate / peak_);
@@ -167,6 +167,39 @@ void products(Report& report) {
   }
 }
 
+void convolutions(Report& report) {
+  struct Shape {
+    int64_t n, c, h, k, r, stride, pad;
+  };
+  for (auto [n, c, h, k, r, stride, pad] : {Shape{64, 1, 28, 32, 3, 1, 0},
+                                            {64, 1, 28, 32, 3, 1, 1},
+                                            {64, 32, 14, 64, 3, 1, 1},
+                                            {64, 3, 32, 16, 3, 1, 1},
+                                            {64, 16, 32, 16, 3, 1, 1},
+                                            {64, 16, 32, 32, 3, 2, 1},
+                                            {64, 32, 16, 32, 3, 1, 1},
+                                            {64, 64, 8, 64, 3, 1, 1},
+                                            {64, 16, 32, 32, 1, 2, 0},
+                                            {32, 64, 32, 64, 3, 1, 1},
+                                            {32, 256, 8, 256, 3, 1, 1},
+                                            {32, 64, 56, 64, 3, 1, 1},
+                                            {32, 64, 56, 256, 1, 1, 0}}) {
+    const int64_t p = (h + 2 * pad - r) / stride + 1;
+    const backend::Conv2dShape shape{stride, stride, pad, pad, 1, 1, 1};
+    const Buffer x({n, c, h, h}), w({k, c, r, r}), bias({k}), y({n, k, p, p});
+    const std::string size = "n" + std::to_string(n) + " c" + std::to_string(c) + " h" +
+                             std::to_string(h) + " k" + std::to_string(k) + " r" +
+                             std::to_string(r) + " s" + std::to_string(stride);
+    const double operations = 2.0 * n * k * p * p * c * r * r;
+    report.row("conv2d " + size, operations,
+               [&] { backend::conv2d(y.view(), x.view(), w.view(), &bias.view(), shape); });
+    report.row("conv2dBackwardInput " + size, operations,
+               [&] { backend::conv2dBackwardInput(x.view(), y.view(), w.view(), shape); });
+    report.row("conv2dBackwardWeight " + size, operations,
+               [&] { backend::conv2dBackwardWeight(w.view(), y.view(), x.view(), shape); });
+  }
+}
+
 }  // namespace
 }  // namespace adjoint
 
@@ -175,5 +208,6 @@ int main(int argc, char** argv) {
   backend::startup();
   Report report(argc > 1 ? argv[1] : "");
   products(report);
+  convolutions(report);
   backend::shutdown();
 }

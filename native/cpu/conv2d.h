@@ -1,0 +1,89 @@
+// The sizes of a convolution, and its image slabs: shared by the forward and backward passes.
+#pragma once
+#include <algorithm>
+
+#include "contract.h"
+#include "cpu/gemm.h"
+#include "cpu/kernels/conv2d.h"
+
+namespace adjoint::cpu {
+
+// x [n, groups c, h, w], weight [groups k, c, r, s], y [n, groups k, p, q]
+struct ConvSizes {
+  ConvSizes(const View& x, const View& weight, const View& y, const backend::Conv2dShape& shape)
+      : shape(shape),
+        n(x.size[0]),
+        groups(shape.groups),
+        c(weight.size[1]),
+        h(x.size[2]),
+        w(x.size[3]),
+        k(weight.size[0] / std::max<int64_t>(1, shape.groups)),
+        r(weight.size[2]),
+        s(weight.size[3]),
+        p(y.size[2]),
+        q(y.size[3]),
+        depth(c * r * s) {}
+
+  // Rows of x that so many rows of y see, and columns of x that a whole row sees.
+  int64_t slabRows(int64_t rows) const {
+    return (rows - 1) * shape.strideH + (r - 1) * shape.dilationH + 1;
+  }
+  int64_t slabColumns() const { return (q - 1) * shape.strideW + (s - 1) * shape.dilationW + 1; }
+  ConvWindow window(int64_t rows) const {
+    return {r,
+            s,
+            shape.strideH,
+            shape.strideW,
+            shape.dilationH,
+            shape.dilationW,
+            q,
+            slabColumns(),
+            slabColumns() * slabRows(rows)};
+  }
+
+  // Rows of y in a block whose columns fit the L2 cache, evenly cut.
+  int64_t blockRows() const {
+    constexpr int64_t kBlockPixels = 384;
+    const int64_t cuts = ceilDivide(p, std::max<int64_t>(1, kBlockPixels / q));
+    return ceilDivide(p, cuts);
+  }
+
+  const backend::Conv2dShape& shape;
+  int64_t n, groups, c, h, w, k, r, s, p, q;
+  int64_t depth;  // of the product: c r s
+};
+
+template <class T>
+const Conv2dKernels<T>& conv2dKernels();
+template <>
+inline const Conv2dKernels<float>& conv2dKernels<float>() {
+  return conv2dTable().f32;
+}
+template <>
+inline const Conv2dKernels<double>& conv2dKernels<double>() {
+  return conv2dTable().f64;
+}
+
+// Channels of image n from `channel` on.
+template <class T, class V = T>
+ImageView<V> imageOf(const View& x, int64_t n, int64_t channel, int64_t channels) {
+  return {x.as<T>() + n * x.stride[0] + channel * x.stride[1],
+          channels,
+          x.size[2],
+          x.size[3],
+          x.stride[1],
+          x.stride[2],
+          x.stride[3]};
+}
+
+// Whether the pixels of a channel are evenly spaced, so that they form one axis.
+inline bool hasFlatPixels(const View& x) {
+  return x.size[2] == 1 || x.stride[2] == x.size[3] * x.stride[3];
+}
+
+// The forward pass; also the backward pass of the input where the stride is 1. Views of T.
+template <class T>
+void convolve(const View& y, const View& x, const View& weight, const View* bias,
+              const backend::Conv2dShape& shape);
+
+}  // namespace adjoint::cpu

@@ -1,0 +1,266 @@
+// The gradients of a convolution, as products with its columns and with its weights.
+#include "cpu/compute_view.h"
+#include "cpu/conv2d.h"
+#include "cpu/pool.h"
+
+namespace adjoint::cpu {
+namespace {
+
+// ---- the weights: dw [k, depth] = sum over images of dy [k, pixels] columns^T [pixels, depth]
+template <class T>
+class WeightGradient {
+ public:
+  WeightGradient(T* dw, const View& dy, const View& x, const ConvSizes& z)
+      : dw_(dw),
+        dy_(dy),
+        x_(x),
+        z_(z),
+        gemm_(gemmKernels<T>()),
+        kernels_(conv2dKernels<T>()),
+        panelRows_(ceilDivide(z.k, ceilDivide(z.k, gemm_.rows))),
+        blockRows_(z.blockRows()),
+        window_(z.window(blockRows_)) {
+    const int64_t cuts = ceilDivide(z.depth, kTaskDepth);
+    taskDepth_ = ceilDivide(ceilDivide(z.depth, cuts), gemm_.columns) * gemm_.columns;
+    depthCuts_ = ceilDivide(z.depth, taskDepth_);
+    // Images are shared out where the weights alone do not make enough tasks.
+    const double partialBytes = static_cast<double>(weightCount()) * sizeof(T);
+    const int64_t affordable = static_cast<int64_t>(kPartialBytes / (partialBytes + 1)) + 1;
+    const int64_t wanted =
+        std::min(affordable, ceilDivide(kTasks, std::max<int64_t>(1, z.groups * depthCuts_)));
+    taskImages_ = ceilDivide(z.n, std::min(wanted, z.n));
+    imageCuts_ = ceilDivide(z.n, taskImages_);
+  }
+
+  void run() {
+    Workspace partials(imageCuts_ > 1 ? imageCuts_ * weightCount() * sizeof(T) : 0);
+    T* sums = imageCuts_ > 1 ? partials.template as<T>() : dw_;
+    parallelFor(imageCuts_ * z_.groups * depthCuts_, 1, [&](int64_t begin, int64_t end) {
+      for (int64_t i = begin; i < end; i++) {
+        const int64_t images = i / (z_.groups * depthCuts_);
+        task(sums + images * weightCount(), images * taskImages_, i / depthCuts_ % z_.groups,
+             i % depthCuts_ * taskDepth_);
+      }
+    });
+    if (imageCuts_ > 1) combine(sums);
+  }
+
+ private:
+  static constexpr int64_t kTasks = 16, kTaskDepth = 576;
+  static constexpr double kPartialBytes = 64e6;
+
+  int64_t weightCount() const { return z_.groups * z_.k * z_.depth; }
+
+  // Adds up the partial sums in the order of the images.
+  void combine(const T* partials) const {
+    const int64_t count = weightCount();
+    parallelFor(count, 1 << 14, [&](int64_t begin, int64_t end) {
+      std::copy(partials + begin, partials + end, dw_ + begin);
+      for (int64_t t = 1; t < imageCuts_; t++) {
+        const T* from = partials + t * count;
+        for (int64_t i = begin; i < end; i++) dw_[i] += from[i];
+      }
+    });
+  }
+
+  // dw[g, :, k..] over some images
+  void task(T* sums, int64_t image, int64_t g, int64_t k) const {
+    const int64_t kEnd = std::min(z_.depth, k + taskDepth_);
+    const int64_t taps = z_.r * z_.s, channel = k / taps;
+    const int64_t channels = ceilDivide(kEnd, taps) - channel;
+    const int64_t width = ceilDivide(kEnd - k, gemm_.lanes) * gemm_.lanes;
+    const int64_t pixels = blockRows_ * z_.q;
+    // Many panels of columns read dy again and again: then it is packed.
+    const bool packs = kEnd - k > 2 * gemm_.columns;
+    const int64_t slabSize = channels * window_.slabChannel + kConvSlack;
+    const int64_t columnsSize = width * pixels + kConvSlack;
+    const int64_t rowsSize = packs ? ceilDivide(z_.k, panelRows_) * panelRows_ * pixels : 0;
+    Workspace space((slabSize + columnsSize + rowsSize) * sizeof(T));
+    T* slab = space.template as<T>();
+    T* columns = slab + slabSize;
+    T* rows = columns + columnsSize;
+    alignas(64) static const T zeros[64] = {};
+
+    GemmBlock<T> product;
+    product.m = z_.k;
+    product.n = kEnd - k;
+    product.panelRows = panelRows_;
+    product.b = columns;
+    product.bRow = gemm_.columns;
+    product.c = sums + g * z_.k * z_.depth + k;
+    product.cRow = z_.depth;
+    product.init = zeros;
+    product.initRow = product.initColumn = 0;
+    for (int64_t n = image; n < std::min(z_.n, image + taskImages_); n++) {
+      const ImageView<const T> x = imageOf<T, const T>(x_, n, g * z_.c + channel, channels);
+      const T* dy = imageOf<T>(dy_, n, g * z_.k, z_.k).data;
+      for (int64_t p = 0; p < z_.p; p += blockRows_) {
+        const int64_t pEnd = std::min(z_.p, p + blockRows_);
+        kernels_.fillSlab(slab, x, window_, p * z_.shape.strideH - z_.shape.padH, -z_.shape.padW,
+                          z_.slabRows(pEnd - p));
+        product.k = (pEnd - p) * z_.q;
+        kernels_.packTransposedColumns(columns, slab, window_, k - channel * taps,
+                                       kEnd - channel * taps, 0, product.k);
+        setRows(product, dy + p * dy_.stride[2], packs ? rows : nullptr);
+        product.bPanel = gemm_.columns * product.k;
+        product.bEdge = columns + product.n / gemm_.columns * product.bPanel;
+        gemm_.multiply(product);
+        product.init = product.c;
+        product.initRow = product.cRow;
+        product.initColumn = 1;
+      }
+    }
+  }
+
+  // a: the rows of dy, packed or in place
+  void setRows(GemmBlock<T>& product, const T* dy, T* packed) const {
+    if (!packed) {
+      product.a = dy;
+      product.aRow = dy_.stride[1];
+      product.aK = dy_.stride[3];
+      product.aPanel = panelRows_ * product.aRow;
+      return;
+    }
+    for (int64_t row = 0; row < z_.k; row += panelRows_) {
+      gemm_.pack(packed + row * product.k, panelRows_, dy + row * dy_.stride[1], dy_.stride[1],
+                 dy_.stride[3], std::min(panelRows_, z_.k - row), product.k);
+    }
+    product.a = packed;
+    product.aRow = 1;
+    product.aK = panelRows_;
+    product.aPanel = panelRows_ * product.k;
+  }
+
+  T* dw_;
+  const View &dy_, &x_;
+  const ConvSizes& z_;
+  const GemmKernels<T>& gemm_;
+  const Conv2dKernels<T>& kernels_;
+  const int64_t panelRows_, blockRows_;
+  const ConvWindow window_;
+  int64_t taskDepth_, depthCuts_, taskImages_, imageCuts_;
+};
+
+// ---- the input, any stride: columns [depth, pixels] = w^T dy, added where they come from. A task
+// has some channels of one image to itself.
+template <class T>
+void scatterInputGradient(const View& dx, const View& dy, const View& weight, const ConvSizes& z) {
+  constexpr int64_t kTaskDepth = 256;
+  const Conv2dKernels<T>& kernels = conv2dKernels<T>();
+  const int64_t taps = z.r * z.s;
+  const int64_t taskChannels = std::min(z.c, std::max<int64_t>(1, kTaskDepth / taps));
+  const int64_t cuts = ceilDivide(z.c, taskChannels);
+  const int64_t blockRows = z.blockRows();
+  const ConvWindow window = z.window(z.p);
+  parallelFor(z.n * z.groups * cuts, 1, [&](int64_t begin, int64_t end) {
+    const int64_t slabSize = taskChannels * window.slabChannel;
+    Workspace space((slabSize + taskChannels * taps * blockRows * z.q) * sizeof(T));
+    T* slab = space.template as<T>();
+    T* columns = slab + slabSize;
+    for (int64_t i = begin; i < end; i++) {
+      const int64_t n = i / cuts / z.groups, g = i / cuts % z.groups;
+      const int64_t channel = i % cuts * taskChannels;
+      const int64_t channels = std::min(taskChannels, z.c - channel);
+      std::fill_n(slab, slabSize, T(0));
+      for (int64_t p = 0; p < z.p; p += blockRows) {
+        const int64_t pixels = std::min(blockRows, z.p - p) * z.q;
+        Product<T> product;
+        product.m = channels * taps;
+        product.n = pixels;
+        product.k = z.k;
+        product.a = weight.as<T>() + g * z.k * z.depth + channel * taps;
+        product.aRow = 1;
+        product.aK = z.depth;
+        product.b = imageOf<T>(dy, n, g * z.k, z.k).data + p * dy.stride[2];
+        product.bK = dy.stride[1];
+        product.bColumn = dy.stride[3];
+        product.c = columns;
+        product.cRow = pixels;
+        product.cColumn = 1;
+        gemm(product);
+        kernels.addColumns(slab + p * z.shape.strideH * window.slabRow, columns, window, channels,
+                           pixels);
+      }
+      kernels.readSlab(imageOf<T>(dx, n, g * z.c + channel, channels), slab, window, -z.shape.padH,
+                       -z.shape.padW, z.slabRows(z.p));
+    }
+  });
+}
+
+// dx = the convolution of dy with the weights turned round and their channel axes exchanged, where
+// the stride is 1.
+template <class T>
+void convolveInputGradient(const View& dx, const View& dy, const View& weight, const ConvSizes& z) {
+  Workspace space(z.groups * z.k * z.depth * sizeof(T));
+  T* turned = space.template as<T>();
+  const T* w = weight.as<T>();
+  const int64_t taps = z.r * z.s;
+  for (int64_t g = 0; g < z.groups; g++) {
+    for (int64_t c = 0; c < z.c; c++) {
+      for (int64_t k = 0; k < z.k; k++) {
+        T* to = turned + ((g * z.c + c) * z.k + k) * taps;
+        const T* from = w + ((g * z.k + k) * z.c + c) * taps;
+        for (int64_t t = 0; t < taps; t++) to[t] = from[taps - 1 - t];
+      }
+    }
+  }
+  View turnedView = weight;
+  turnedView.data = turned;
+  turnedView.size[0] = z.groups * z.c;
+  turnedView.size[1] = z.k;
+  turnedView.stride[0] = z.k * taps;
+  turnedView.stride[1] = taps;
+  turnedView.stride[2] = z.s;
+  turnedView.stride[3] = 1;
+  backend::Conv2dShape shape = z.shape;
+  shape.padH = (z.r - 1) * shape.dilationH - shape.padH;
+  shape.padW = (z.s - 1) * shape.dilationW - shape.padW;
+  convolve<T>(dx, dy, turnedView, nullptr, shape);
+}
+
+template <class T>
+void inputGradient(const View& dx, const View& dy, const View& weight,
+                   const backend::Conv2dShape& shape) {
+  const ConvSizes z(dx, weight, dy, shape);
+  const bool isConvolution = shape.strideH == 1 && shape.strideW == 1 &&
+                             shape.padH <= (z.r - 1) * shape.dilationH &&
+                             shape.padW <= (z.s - 1) * shape.dilationW;
+  if (isConvolution) return convolveInputGradient<T>(dx, dy, weight, z);
+  scatterInputGradient<T>(dx, dy, weight, z);
+}
+
+}  // namespace
+}  // namespace adjoint::cpu
+
+namespace adjoint::backend {
+
+void conv2dBackwardInput(const View& dx, const View& dy, const View& w, const Conv2dShape& s) {
+  using namespace cpu;
+  if (dx.numel() == 0) return;
+  if (dy.numel() == 0) return fill(dx, Scalar::of(0.0));
+  const ComputeInput computeDy(dy, hasFlatPixels(dy) ? Layout::any : Layout::dense);
+  const ComputeInput computeW(w, Layout::dense);
+  ComputeOutput computeDx(dx);
+  visitFloat(dx.dtype, [&](auto tag) {
+    inputGradient<typename decltype(tag)::type>(computeDx.view(), computeDy.view(), computeW.view(),
+                                                s);
+  });
+  computeDx.finish();
+}
+
+void conv2dBackwardWeight(const View& dw, const View& dy, const View& x, const Conv2dShape& s) {
+  using namespace cpu;
+  if (dw.numel() == 0) return;
+  if (dy.numel() == 0) return fill(dw, Scalar::of(0.0));
+  const ComputeInput computeDy(dy, hasFlatPixels(dy) ? Layout::any : Layout::dense), computeX(x);
+  ComputeOutput computeDw(dw, Layout::dense);
+  visitFloat(dw.dtype, [&](auto tag) {
+    using T = typename decltype(tag)::type;
+    const ConvSizes sizes(computeX.view(), computeDw.view(), computeDy.view(), s);
+    WeightGradient<T>(computeDw.view().template as<T>(), computeDy.view(), computeX.view(), sizes)
+        .run();
+  });
+  computeDw.finish();
+}
+
+}  // namespace adjoint::backend

@@ -1,0 +1,59 @@
+// The loops of a convolution beside its matrix products: images and columns.
+//
+// The columns of an image: row k = (c, r, s) holds for each output pixel (p, q) the value of x
+// under tap (r, s) of channel c, x[c, p strideH - padH + r dilationH, q strideW - padW + s
+// dilationW]. They are never stored as a whole: a block of them is packed straight into panels of a
+// product, from a slab: the rows of the image that a task needs, with zeros around.
+#pragma once
+#include <cstdint>
+
+#include "cpu/simd.h"
+
+namespace adjoint::cpu {
+
+struct ConvWindow {
+  int64_t kernelH, kernelW, strideH, strideW, dilationH, dilationW;
+  int64_t q;                     // pixels in a row of the output
+  int64_t slabRow, slabChannel;  // strides of the slab; its columns have stride 1
+};
+
+template <class T>
+struct ImageView {
+  T* data;
+  int64_t channels, height, width;
+  int64_t channelStride, rowStride, columnStride;
+};
+
+template <class T>
+struct Conv2dKernels {
+  // slab[c, i, j] = x[c, top + i, left + j], or 0 outside, for i < rows and j < slabRow
+  void (*fillSlab)(T* slab, const ImageView<const T>& x, const ConvWindow& w, int64_t top,
+                   int64_t left, int64_t rows);
+  // x[c, i, j] = slab[c, i - top, j - left], or 0 outside
+  void (*readSlab)(const ImageView<T>& x, const T* slab, const ConvWindow& w, int64_t top,
+                   int64_t left, int64_t rows);
+  // Rows k..kEnd of the columns of the first `pixels` pixels of the slab, as panels of b of a
+  // product of depth kEnd - k.
+  void (*packColumns)(T* panels, const T* slab, const ConvWindow& w, int64_t k, int64_t kEnd,
+                      int64_t pixels);
+  // Rows k..kEnd of the columns of pixels pixel..pixelEnd, transposed, as panels of b of a product
+  // of depth pixelEnd - pixel.
+  void (*packTransposedColumns)(T* panels, const T* slab, const ConvWindow& w, int64_t k,
+                                int64_t kEnd, int64_t pixel, int64_t pixelEnd);
+  // slab += columns: [channels kernelH kernelW, pixels], where the columns' values come from
+  void (*addColumns)(T* slab, const T* columns, const ConvWindow& w, int64_t channels,
+                     int64_t pixels);
+};
+
+// Vectors are read beyond the end of a slab and written beyond the end of the panels, by no more
+// than so many elements: room for it is the caller's.
+constexpr int64_t kConvSlack = 16 * 32;
+
+struct Conv2dTable {
+  Conv2dKernels<float> f32;
+  Conv2dKernels<double> f64;
+};
+
+}  // namespace adjoint::cpu
+
+ADJOINT_KERNEL_TABLE(Conv2dTable, conv2dTable)

@@ -1,0 +1,261 @@
+// conv2d and its gradients against float64 loops over every tap.
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <limits>
+
+#include "contract.h"
+#include "test_tensor.h"
+
+namespace adjoint {
+namespace {
+
+using backend::Conv2dShape;
+
+struct Case {
+  int64_t n, c, h, w, k, r, s;  // c and k over all groups
+  Conv2dShape shape;
+
+  int64_t p() const {
+    return (h + 2 * shape.padH - shape.dilationH * (r - 1) - 1) / shape.strideH + 1;
+  }
+  int64_t q() const {
+    return (w + 2 * shape.padW - shape.dilationW * (s - 1) - 1) / shape.strideW + 1;
+  }
+};
+
+std::ostream& operator<<(std::ostream& out, const Case& z) {
+  return out << "n " << z.n << " c " << z.c << " h " << z.h << " w " << z.w << " k " << z.k << " r "
+             << z.r << " s " << z.s << " stride " << z.shape.strideH << ", " << z.shape.strideW
+             << " pad " << z.shape.padH << ", " << z.shape.padW << " dilation " << z.shape.dilationH
+             << ", " << z.shape.dilationW << " groups " << z.shape.groups;
+}
+
+// Calls f(y index, x index, w index) for every product that the convolution sums.
+template <class F>
+void forEachTap(const Case& z, F f) {
+  const Conv2dShape& t = z.shape;
+  const int64_t cg = z.c / t.groups, kg = z.k / t.groups, p = z.p(), q = z.q();
+  for (int64_t n = 0; n < z.n; n++) {
+    for (int64_t k = 0; k < z.k; k++) {
+      for (int64_t i = 0; i < p * q; i++) {
+        for (int64_t tap = 0; tap < cg * z.r * z.s; tap++) {
+          const int64_t c = k / kg * cg + tap / (z.r * z.s);
+          const int64_t row = i / q * t.strideH - t.padH + tap / z.s % z.r * t.dilationH;
+          const int64_t column = i % q * t.strideW - t.padW + tap % z.s * t.dilationW;
+          if (row < 0 || row >= z.h || column < 0 || column >= z.w) continue;
+          f((n * z.k + k) * p * q + i, ((n * z.c + c) * z.h + row) * z.w + column,
+            k * cg * z.r * z.s + tap);
+        }
+      }
+    }
+  }
+}
+
+// got = sum of products, to 16 roundings of the sum of their magnitudes and one of the result.
+void expectSums(const TestTensor& got, const std::vector<double>& sum,
+                const std::vector<double>& magnitude, const char* what, const Case& z) {
+  const DType dtype = got.view().dtype;
+  const double u = dtype == DType::float64 ? 0x1p-53 : 0x1p-24;
+  const double last = dtype == DType::bfloat16 ? 0x1p-8 : dtype == DType::float16 ? 0x1p-11 : 0;
+  const std::vector<double> values = got.values();
+  for (size_t i = 0; i < sum.size(); i++) {
+    const double error = std::abs(values[i] - sum[i]);
+    ASSERT_LE(error, 16 * u * magnitude[i] + 1.01 * last * std::abs(sum[i]) + 1e-7 * (last > 0))
+        << what << " at " << i << " of " << z;
+  }
+}
+
+const std::vector<int> kNchw = {0, 1, 2, 3}, kNhwc = {0, 2, 3, 1};
+
+void expectCorrect(const Case& z, DType dtype = DType::float32,
+                   const std::vector<int>& order = kNchw, int64_t gap = 0) {
+  const int64_t cg = z.c / z.shape.groups;
+  TestTensor x(dtype, {z.n, z.c, z.h, z.w}, order, gap);
+  TestTensor w(dtype, {z.k, cg, z.r, z.s}, order, gap), bias(dtype, {z.k});
+  TestTensor y(dtype, {z.n, z.k, z.p(), z.q()}, order, gap);
+  TestTensor dy(dtype, {z.n, z.k, z.p(), z.q()}, order, gap);
+  TestTensor dx(dtype, {z.n, z.c, z.h, z.w}, order, gap);
+  TestTensor dw(dtype, {z.k, cg, z.r, z.s}, order, gap);
+  x.randomize(1);
+  w.randomize(2);
+  bias.randomize(3);
+  dy.randomize(4);
+  const std::vector<double> xs = x.values(), ws = w.values(), dys = dy.values();
+  std::vector<double> ySum(y.numel()), yScale(y.numel()), dxSum(x.numel()), dxScale(x.numel());
+  std::vector<double> dwSum(w.numel()), dwScale(w.numel()), biasedSum(y.numel());
+  forEachTap(z, [&](int64_t i, int64_t j, int64_t k) {
+    ySum[i] += xs[j] * ws[k];
+    yScale[i] += std::abs(xs[j] * ws[k]);
+    dxSum[j] += dys[i] * ws[k];
+    dxScale[j] += std::abs(dys[i] * ws[k]);
+    dwSum[k] += dys[i] * xs[j];
+    dwScale[k] += std::abs(dys[i] * xs[j]);
+  });
+  backend::conv2d(y.view(), x.view(), w.view(), nullptr, z.shape);
+  expectSums(y, ySum, yScale, "y", z);
+  for (int64_t i = 0; i < y.numel(); i++) {
+    const double b = bias.get(i / (z.p() * z.q()) % z.k);
+    biasedSum[i] = ySum[i] + b;
+    yScale[i] += std::abs(b);
+  }
+  backend::conv2d(y.view(), x.view(), w.view(), &bias.view(), z.shape);
+  expectSums(y, biasedSum, yScale, "y with bias", z);
+  backend::conv2dBackwardInput(dx.view(), dy.view(), w.view(), z.shape);
+  expectSums(dx, dxSum, dxScale, "dx", z);
+  backend::conv2dBackwardWeight(dw.view(), dy.view(), x.view(), z.shape);
+  expectSums(dw, dwSum, dwScale, "dw", z);
+}
+
+#define RETURN_IF_FAILED() \
+  if (testing::Test::HasFatalFailure()) return
+
+TEST(Conv2d, EveryStridePaddingDilationAndGroup) {
+  forEachSimdLevel([](const char* level) {
+    SCOPED_TRACE(level);
+    for (int64_t strideH : {1, 2, 3}) {
+      for (int64_t strideW : {1, 2, 3}) {
+        for (int64_t padH : {0, 1, 3}) {
+          for (int64_t padW : {0, 2, 4}) {
+            for (int64_t dilation : {1, 2}) {
+              for (int64_t groups : {1, 2}) {
+                expectCorrect({2,
+                               4,
+                               9,
+                               11,
+                               6,
+                               3,
+                               2,
+                               {strideH, strideW, padH, padW, dilation, 3 - dilation, groups}});
+                RETURN_IF_FAILED();
+              }
+            }
+          }
+        }
+      }
+    }
+  });
+}
+
+TEST(Conv2d, EveryKernelSizeAndWidth) {
+  forEachSimdLevel([](const char* level) {
+    SCOPED_TRACE(level);
+    for (int64_t r : {1, 2, 3, 5, 7}) {
+      for (int64_t w : {7, 8, 15, 16, 17, 31, 33, 40}) {
+        for (int64_t k : {1, 3, 20}) {
+          expectCorrect({1, 3, 7, w, k, r, r, {1, 1, r / 2, r / 2, 1, 1, 1}});
+          RETURN_IF_FAILED();
+        }
+      }
+    }
+  });
+}
+
+TEST(Conv2d, ShapesOfNetworks) {
+  forEachSimdLevel([](const char* level) {
+    SCOPED_TRACE(level);
+    for (const Case& z : {
+             Case{3, 1, 28, 28, 32, 3, 3, {1, 1, 0, 0, 1, 1, 1}},
+             Case{2, 32, 14, 14, 24, 3, 3, {1, 1, 1, 1, 1, 1, 1}},
+             Case{1, 70, 8, 8, 40, 3, 3, {2, 2, 1, 1, 1, 1, 1}},  // more than two blocks of depth
+             Case{2, 16, 9, 9, 33, 1, 1, {1, 1, 0, 0, 1, 1, 1}},  // pointwise
+             Case{2, 16, 9, 9, 8, 1, 1, {2, 2, 0, 0, 1, 1, 2}},   // a shortcut with stride
+             Case{2, 12, 10, 10, 12, 3, 3, {1, 1, 1, 1, 1, 1, 12}},  // depthwise
+             Case{1, 6, 10, 10, 12, 3, 3, {2, 2, 1, 1, 1, 1, 6}},
+             Case{1, 2, 60, 61, 3, 3, 3, {1, 1, 1, 1, 1, 1, 1}},  // several blocks of rows
+             Case{17, 2, 5, 5, 3, 3, 3, {1, 1, 1, 1, 1, 1, 1}},   // many images: partial sums
+             Case{1, 1, 1, 1, 1, 1, 1, {1, 1, 0, 0, 1, 1, 1}},
+         }) {
+      expectCorrect(z);
+      RETURN_IF_FAILED();
+    }
+  });
+}
+
+TEST(Conv2d, ChannelsLastAndGaps) {
+  for (const auto& order : {kNchw, kNhwc, std::vector<int>{3, 1, 0, 2}}) {
+    for (int64_t gap : {0, 2}) {
+      for (int64_t stride : {1, 2}) {
+        expectCorrect({2, 6, 9, 12, 20, 3, 3, {stride, 1, 1, 1, 1, 1, 2}}, DType::float32, order,
+                      gap);
+        expectCorrect({2, 6, 9, 12, 20, 1, 1, {stride, stride, 0, 0, 1, 1, 1}}, DType::float32,
+                      order, gap);
+        RETURN_IF_FAILED();
+      }
+    }
+  }
+}
+
+TEST(Conv2d, EveryFloatType) {
+  forEachSimdLevel([](const char* level) {
+    SCOPED_TRACE(level);
+    for (DType dtype : {DType::float64, DType::bfloat16, DType::float16}) {
+      for (const auto& order : {kNchw, kNhwc}) {
+        expectCorrect({2, 4, 9, 10, 6, 3, 3, {1, 1, 1, 1, 1, 1, 2}}, dtype, order);
+        expectCorrect({2, 4, 9, 10, 6, 3, 3, {2, 2, 1, 1, 1, 1, 1}}, dtype, order);
+        RETURN_IF_FAILED();
+      }
+    }
+  });
+}
+
+TEST(Conv2d, EmptyBatch) {
+  const Conv2dShape shape{1, 1, 1, 1, 1, 1, 1};
+  TestTensor x(DType::float32, {0, 3, 5, 5}), w(DType::float32, {4, 3, 3, 3});
+  TestTensor y(DType::float32, {0, 4, 5, 5}), dw(DType::float32, {4, 3, 3, 3});
+  w.randomize(1);
+  dw.fill(7);
+  backend::conv2d(y.view(), x.view(), w.view(), nullptr, shape);
+  backend::conv2dBackwardInput(x.view(), y.view(), w.view(), shape);
+  backend::conv2dBackwardWeight(dw.view(), y.view(), x.view(), shape);
+  for (int64_t i = 0; i < dw.numel(); i++) EXPECT_EQ(dw.get(i), 0);
+}
+
+TEST(Conv2d, NaNReachesExactlyThePixelsThatSeeIt) {
+  forEachSimdLevel([](const char* level) {
+    SCOPED_TRACE(level);
+    const Case z{1, 2, 20, 37, 3, 3, 3, {1, 1, 1, 1, 1, 1, 1}};
+    TestTensor x(DType::float32, {1, 2, 20, 37}), w(DType::float32, {3, 2, 3, 3});
+    TestTensor y(DType::float32, {1, 3, 20, 37});
+    x.randomize(1);
+    w.randomize(2);
+    const int64_t at = 37 * 7 + 36;
+    x.set(at, std::numeric_limits<double>::quiet_NaN());
+    std::vector<bool> sees(y.numel());
+    forEachTap(z, [&](int64_t i, int64_t j, int64_t) {
+      if (j == at) sees[i] = true;
+    });
+    backend::conv2d(y.view(), x.view(), w.view(), nullptr, z.shape);
+    for (int64_t i = 0; i < y.numel(); i++) ASSERT_EQ(std::isnan(y.get(i)), sees[i]) << i;
+  });
+}
+
+TEST(Conv2d, ThreadsDoNotChangeABit) {
+  for (const Case& z : {Case{20, 1, 28, 28, 32, 3, 3, {1, 1, 0, 0, 1, 1, 1}},
+                        Case{5, 32, 14, 14, 64, 3, 3, {1, 1, 1, 1, 1, 1, 1}},
+                        Case{5, 16, 14, 14, 32, 3, 3, {2, 2, 1, 1, 1, 1, 1}}}) {
+    TestTensor x(DType::float32, {z.n, z.c, z.h, z.w}), w(DType::float32, {z.k, z.c, z.r, z.s});
+    TestTensor dy(DType::float32, {z.n, z.k, z.p(), z.q()});
+    x.randomize(1);
+    w.randomize(2);
+    dy.randomize(3);
+    std::vector<unsigned char> first;
+    for (int threads : {1, 3}) {
+      TestTensor y(DType::float32, {z.n, z.k, z.p(), z.q()});
+      TestTensor dx(DType::float32, {z.n, z.c, z.h, z.w}), dw(DType::float32, {z.k, z.c, z.r, z.s});
+      withThreads(threads, [&] {
+        backend::conv2d(y.view(), x.view(), w.view(), nullptr, z.shape);
+        backend::conv2dBackwardInput(dx.view(), dy.view(), w.view(), z.shape);
+        backend::conv2dBackwardWeight(dw.view(), dy.view(), x.view(), z.shape);
+      });
+      std::vector<unsigned char> all = y.bytes();
+      all.insert(all.end(), dx.bytes().begin(), dx.bytes().end());
+      all.insert(all.end(), dw.bytes().begin(), dw.bytes().end());
+      if (threads == 1) first = all;
+      EXPECT_EQ(first, all) << z;
+    }
+  }
+}
+
+}  // namespace
+}  // namespace adjoint
