@@ -4,14 +4,25 @@ import { AutogradError, DTypeError, ShapeError } from './errors.js'
 import { enableGrad, isGradEnabled, noGrad } from './grad-mode.js'
 import { detached, engineOps, geometryOf } from './op.js'
 import { sameShape, showShape } from './shape.js'
-import { Edge, GradSlot, LeafNode, Node, SavedValue, SavedValues, type TensorHook } from './tape.js'
+import {
+  Edge,
+  GradSlot,
+  LeafNode,
+  moveRetained,
+  Node,
+  SavedValue,
+  SavedValues,
+  type TensorHook,
+} from './tape.js'
 import { setRegenerateEdge, Tensor } from './tensor.js'
 
 setRegenerateEdge((view) => {
   const base = view.base as Tensor
+  const before = view.edge
   view.history = base.history
   view.edge =
     base.edge === null ? null : enableGrad(() => engineOps.asStrided(base, geometryOf(view)).edge)
+  moveRetained(view.slot, before, view.edge)
 })
 
 /**

@@ -103,11 +103,14 @@ class Walk {
     return this.uses.get(g) === 1 && g.base === null && g.isContiguous
   }
 
-  /** Adds to a leaf's gradient. What the walk alone holds is taken over, else copied. */
+  /**
+   * Adds to a leaf's gradient. What the walk alone holds is taken over, else copied: no two leaves
+   * share memory, and with createGraph the graph refers to everything.
+   */
   accumulate(node: LeafNode, g: Tensor): void {
     const { slot } = node
     if (slot.grad === null) {
-      const owned = this.createGraph || (this.isOwned(g) && node.hooks === null)
+      const owned = !this.createGraph && this.isOwned(g) && node.hooks === null
       slot.grad = keep(owned ? g : engineOps.clone(g))
       if (owned) this.uses.set(g, Number.POSITIVE_INFINITY)
     } else if (this.createGraph) {
@@ -125,7 +128,8 @@ function visit(node: Node, dys: (Tensor | null)[], walk: Walk): void {
     const g = dys[index]
     if (!g) continue
     let current: Tensor = g
-    for (const hook of hooks) {
+    // A copy: a hook may remove itself.
+    for (const hook of [...hooks]) {
       const replaced = hook(current)
       if (!replaced) continue
       if (!sameShape(replaced.shape, current.shape)) {
@@ -143,8 +147,7 @@ function visit(node: Node, dys: (Tensor | null)[], walk: Walk): void {
   for (const [index, slot] of node.retained ?? []) {
     const g = dys[index]
     if (!g) continue
-    walk.markForeign(g)
-    slot.grad = keep(slot.grad === null ? g : engineOps.add(slot.grad, g))
+    slot.grad = keep(slot.grad === null ? engineOps.clone(g) : engineOps.add(slot.grad, g))
   }
 }
 

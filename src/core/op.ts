@@ -1,10 +1,10 @@
 import type { Device } from './device.js'
 import { commonDevice } from './device.js'
 import { type DType, isFloating } from './dtype.js'
-import { AutogradError } from './errors.js'
+import { ArgumentError, AutogradError } from './errors.js'
 import { isGradEnabled } from './grad-mode.js'
 import type { Shape } from './shape.js'
-import { Edge, Node, SavedValue, SavedValues, type ValueInfo } from './tape.js'
+import { Edge, moveRetained, Node, SavedValue, SavedValues, type ValueInfo } from './tape.js'
 import { Tensor } from './tensor.js'
 
 /** What an operand of an op may be. */
@@ -376,14 +376,27 @@ export class SliceNode<A> extends Node {
 
 /** Throws where PyTorch would: on an in-place change that would lose or falsify gradients. */
 function checkInPlace(name: string, self: Tensor): void {
+  self.checkLive(`${name}_`)
+  if (self.strides.some((stride, axis) => stride === 0 && self.shape[axis] > 1)) {
+    throw new ArgumentError(
+      `${name}_: expected a tensor whose elements have memory of their own, got an expanded one; ` +
+        'clone it first',
+    )
+  }
   if (!isGradEnabled()) return
-  const root = self.base ?? self
-  const edge = root.gradEdge()
-  if (edge?.node.isLeaf) {
-    const what = self.base === null ? 'a leaf' : 'a view of a leaf'
+  const own = self.gradEdge()
+  const root = self.base === null ? own : self.base.gradEdge()
+  if (own?.node.isLeaf || root?.node.isLeaf) {
+    const what = own?.node.isLeaf ? 'a leaf' : 'a view of a leaf'
     throw new AutogradError(
       `${name}_: expected a tensor that may be overwritten, got ${what} that requires a ` +
         'gradient; change it inside noGrad',
+    )
+  }
+  if (own === null && root !== null) {
+    throw new AutogradError(
+      `${name}_: expected a view made while gradients are recorded, got one made inside noGrad of ` +
+        'a tensor that requires a gradient',
     )
   }
 }
@@ -400,9 +413,8 @@ function sharesMemory(a: Tensor, b: Tensor): boolean {
  */
 export function applyInPlace<A>(op: Op<A>, inputs: readonly (Value | null)[], attrs: A): Tensor {
   const self = inputs[0] as Tensor
-  self.checkLive(`${op.name}_`)
   checkInPlace(op.name, self)
-  const needs = needsGrad(op, inputs)
+  const needs = isFloating(self.dtype) ? needsGrad(op, inputs) : 0
   if (needs === 0) {
     op.run(inputs as readonly Tensor[], attrs, self)
     return self
@@ -418,13 +430,17 @@ export function applyInPlace<A>(op: Op<A>, inputs: readonly (Value | null)[], at
   const edges = node.edges
   op.run(inputs as readonly Tensor[], attrs, self)
   if (self.base === null) {
+    const before = self.edge
     self.edge = Edge.of(node, 0, self)
     self.history++
+    moveRetained(self.slot, before, self.edge)
   } else {
     const base = self.base
     const slice = new SliceNode(node, base.gradEdge(), geometryOf(base), geometryOf(self))
+    const before = base.edge
     base.edge = Edge.of(slice, 0, base)
     base.history++
+    moveRetained(base.slot, before, base.edge)
   }
   self.gradEdge()
   save(op, node, plan, self.device, kept, edges, [self])

@@ -32,8 +32,19 @@ export class GradSlot {
   grad: Tensor | null = null
 }
 
+/** A tensor whose history is rewritten retains the gradient of its new value. */
+export function moveRetained(slot: GradSlot | null, from: Edge | null, to: Edge | null): void {
+  if (slot === null || from === null || from === to) return
+  if (from.node.retained?.get(from.index) !== slot) return
+  from.node.retained.delete(from.index)
+  if (to === null || to.node.isLeaf) return
+  to.node.retained ??= new Map()
+  to.node.retained.set(to.index, slot)
+}
+
 /** May replace a gradient on its way; returning nothing leaves it as it is. */
-export type TensorHook = (grad: Tensor) => Tensor | null | undefined
+// biome-ignore lint/suspicious/noConfusingVoidType: a hook may be a function that returns nothing
+export type TensorHook = (grad: Tensor) => Tensor | null | undefined | void
 
 let nextId = 0
 

@@ -80,7 +80,6 @@ export class Tensor {
     return adopt(t, device.native.reserve(t.numel * itemSize(dtype), t.dtypeCode, t))
   }
 
-
   get ndim(): number {
     return this.shape.length
   }

@@ -1,16 +1,19 @@
 import { ShapeError } from '../core/errors.js'
-import { apply, defineOp, from, type Geometry, type Op } from '../core/op.js'
+import { apply, defineOp, from, type Geometry, geometryOf, type Op } from '../core/op.js'
 import { type Shape, showShape } from '../core/shape.js'
 import { Tensor } from '../core/tensor.js'
 import { clone } from './copy.js'
 import { permute } from './views.js'
 
-/** A view by sizes, strides and offset in the storage: what the tape uses to rebuild views. */
+/**
+ * A view by sizes, strides and offset from the first element of a row-major tensor: what the tape
+ * uses to rebuild views.
+ */
 export const asStridedOp = defineOp<Geometry>()({
   name: 'asStrided',
   inputs: ['x'],
   isView: true,
-  run: ([x], { shape, strides, offset }) => x.alias(shape, strides, offset),
+  run: ([x], { shape, strides, offset }) => x.alias(shape, strides, x.offset + offset),
   gradient: {
     x: from([], ({ dy, attrs, inputs: [x] }) =>
       apply(scatterOp, [dy], { view: attrs, shape: (x as Tensor).shape }),
@@ -47,9 +50,9 @@ export const scatterOp = defineOp<{ view: Geometry; shape: Shape }>()({
   ],
 })
 
-/** A view by geometry of a row-major copy of `x`, if it is not row-major from its start. */
+/** A view by geometry of `x`, or of a row-major copy of it. */
 function asStridedDense(x: Tensor, view: Geometry): Tensor {
-  const dense = x.isContiguous && x.offset === 0 ? x : clone(x)
+  const dense = x.isContiguous ? x : clone(x)
   return apply(asStridedOp, [dense], view)
 }
 
@@ -116,7 +119,7 @@ const inside = (base: Geometry, view: Geometry): Geometry => ({
 export function viewOfBase(base: Tensor, view: Geometry): Tensor {
   const order = rowMajorOrder(base)
   const rows = order.every((axis, i) => axis === i) ? base : permute(base, order)
-  return apply(asStridedOp, [rows], view)
+  return apply(asStridedOp, [rows], inside(geometryOf(base), view))
 }
 
 /** The part of a gradient of the base that belongs to the view. */
