@@ -1,8 +1,7 @@
 import { existsSync, readdirSync } from 'node:fs'
 import path from 'node:path'
 import { pathToFileURL } from 'node:url'
-
-export const root = path.resolve(import.meta.dirname, '..', '..')
+import { root } from './run.js'
 
 /** The files below a folder whose names end so, as paths from the repository's root. */
 export function filesBelow(folder: string, ending: RegExp): string[] {
