@@ -97,7 +97,8 @@ class Reader {
   template <int N>
   Reader(const Plan<N>& plan, int operand, DType dtype)
       : table_(convertTable()),
-        data_(static_cast<const char*>(plan.data[operand])),
+        origin_(static_cast<const char*>(plan.data[operand])),
+        data_(origin_),
         stride_(plan.stride[operand]),
         innerStride_(plan.innerStride(operand)),
         shift_(log2Size(dtype)),
@@ -107,6 +108,11 @@ class Reader {
 
   // Whether blocks may be as long as a row: nothing passes through a buffer.
   bool isDirect() const { return convert_ == nullptr && (dense_ || innerStride_ == 1); }
+  // Element 0 of the plan lies `elements` after the operand's own.
+  void moveTo(int64_t elements) {
+    data_ = origin_ + (elements << shift_);
+    cached_ = 0;
+  }
 
   // n values from `at`; valid until the next call.
   const void* read(const Cursor& at, int64_t n) {
@@ -144,6 +150,7 @@ class Reader {
   }
 
   const ConvertTable& table_;
+  const char* origin_;
   const char* data_;
   const int64_t* stride_;
   int64_t innerStride_;

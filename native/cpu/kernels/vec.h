@@ -24,6 +24,8 @@
 
 namespace adjoint::cpu::ADJOINT_LEVEL {
 
+using adjoint::select;
+
 #if defined(ADJOINT_LEVEL_SCALAR)
 
 using Vec = float;
@@ -36,8 +38,8 @@ ADJOINT_INLINE Vec load(const float* p) {
 ADJOINT_INLINE void store(float* p, Vec x) {
   *p = x;
 }
-ADJOINT_INLINE Vec loadPartial(const float* p, int64_t n) {
-  return n ? *p : 0.0f;
+ADJOINT_INLINE Vec loadPartial(const float* p, int64_t n, Vec fill) {
+  return n ? *p : fill;
 }
 ADJOINT_INLINE void storePartial(float* p, Vec x, int64_t n) {
   if (n) *p = x;
@@ -132,7 +134,7 @@ ADJOINT_INLINE void store(float* p, Vec x) {
   memcpy(p, &x.v, sizeof x.v);
 }
 
-// ---- what vector extensions cannot say: the first n lanes (0 <= n < kLanes; the others are 0),
+// ---- what vector extensions cannot say: the first n lanes (0 <= n < kLanes),
 // square root, rounding, a product's low part, and whether any lane is set
 #if defined(ADJOINT_LEVEL_AVX512)
 
@@ -141,8 +143,8 @@ constexpr __mmask16 kAllLanes = 0xffff;
 ADJOINT_INLINE __mmask16 firstLanes(int64_t n) {
   return static_cast<__mmask16>((1u << n) - 1);
 }
-ADJOINT_INLINE Vec loadPartial(const float* p, int64_t n) {
-  return Vec(_mm512_maskz_loadu_ps(firstLanes(n), p));
+ADJOINT_INLINE Vec loadPartial(const float* p, int64_t n, Vec fill) {
+  return Vec(_mm512_mask_loadu_ps(fill.v, firstLanes(n), p));
 }
 ADJOINT_INLINE void storePartial(float* p, Vec x, int64_t n) {
   _mm512_mask_storeu_ps(p, firstLanes(n), x.v);
@@ -179,8 +181,9 @@ ADJOINT_INLINE __m256i firstLanes(int64_t n) {
   const Ints lane = {0, 1, 2, 3, 4, 5, 6, 7};
   return (__m256i)(lane < static_cast<int32_t>(n));
 }
-ADJOINT_INLINE Vec loadPartial(const float* p, int64_t n) {
-  return Vec(_mm256_maskload_ps(p, firstLanes(n)));
+ADJOINT_INLINE Vec loadPartial(const float* p, int64_t n, Vec fill) {
+  const __m256i mask = firstLanes(n);
+  return select(Mask{(Ints)mask}, Vec(_mm256_maskload_ps(p, mask)), fill);
 }
 ADJOINT_INLINE void storePartial(float* p, Vec x, int64_t n) {
   _mm256_maskstore_ps(p, firstLanes(n), x.v);
@@ -213,8 +216,9 @@ ADJOINT_INLINE bool any(Mask m) {
 
 #else
 
-ADJOINT_INLINE Vec loadPartial(const float* p, int64_t n) {
-  float lanes[kLanes] = {};
+ADJOINT_INLINE Vec loadPartial(const float* p, int64_t n, Vec fill) {
+  float lanes[kLanes];
+  store(lanes, fill);
   for (int64_t i = 0; i < n; i++) lanes[i] = p[i];
   return load(lanes);
 }
@@ -263,6 +267,10 @@ ADJOINT_INLINE Vec mapLanes(Vec a, Vec b, F f) {
 }
 
 #endif
+
+ADJOINT_INLINE Vec loadPartial(const float* p, int64_t n) {
+  return loadPartial(p, n, Vec(0));
+}
 
 // Folds the lanes of x by f, as a tree: lane i with lane i + half.
 template <class F>
