@@ -40,8 +40,10 @@ enum class Layout { any, dense };
 class ComputeInput {
  public:
   explicit ComputeInput(const View& x, Layout layout = Layout::any)
-      : isSame_(x.dtype == computeDType(x.dtype) && (layout == Layout::any || x.isContiguous())),
-        view_(isSame_ ? x : detail::denseLike(x, computeDType(x.dtype), layout == Layout::dense)),
+      : ComputeInput(x, layout, computeDType(x.dtype)) {}
+  ComputeInput(const View& x, Layout layout, DType dtype)
+      : isSame_(x.dtype == dtype && (layout == Layout::any || x.isContiguous())),
+        view_(isSame_ ? x : detail::denseLike(x, dtype, layout == Layout::dense)),
         space_(isSame_ ? 0 : detail::denseBytes(view_)) {
     if (isSame_) return;
     view_.data = space_.as<void>();
@@ -64,9 +66,11 @@ class ComputeInput {
 class ComputeOutput {
  public:
   explicit ComputeOutput(const View& y, Layout layout = Layout::any)
+      : ComputeOutput(y, layout, computeDType(y.dtype)) {}
+  ComputeOutput(const View& y, Layout layout, DType dtype)
       : y_(y),
-        isSame_(y.dtype == computeDType(y.dtype) && (layout == Layout::any || y.isContiguous())),
-        view_(isSame_ ? y : detail::denseLike(y, computeDType(y.dtype), true)),
+        isSame_(y.dtype == dtype && (layout == Layout::any || y.isContiguous())),
+        view_(isSame_ ? y : detail::denseLike(y, dtype, true)),
         space_(isSame_ ? 0 : detail::denseBytes(view_)) {
     if (!isSame_) view_.data = space_.as<void>();
   }

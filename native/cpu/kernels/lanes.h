@@ -56,6 +56,12 @@ ADJOINT_INLINE void storePartial(T* p, Vector<T> v, int64_t count) {
   if (count == kLanes<T>) return storeVector(p, v);
   __builtin_memcpy(p, &v, static_cast<unsigned long>(count) * sizeof(T));
 }
+ADJOINT_INLINE float squareRoot(float x) {
+  return __builtin_sqrtf(x);
+}
+ADJOINT_INLINE double squareRoot(double x) {
+  return __builtin_sqrt(x);
+}
 template <class T>
 ADJOINT_INLINE T sumLanes(Vector<T> v) {
   T lane[kLanes<T>];

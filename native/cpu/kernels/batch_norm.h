@@ -1,0 +1,48 @@
+// The passes of batch normalisation over the elements of channels, in two layouts.
+//   planes: one channel; `rows` rows of `length` contiguous elements (an image's plane each)
+//   columns: `length` neighbouring channels, at most kBatchNormColumns; a row holds one element of
+//   each (channels last, or [N, C])
+// Sums are formed in vectors of T over blocks of rows, and over the blocks in float64. The numbers
+// of a channel are arrays: one element for planes, one per channel for columns.
+#pragma once
+#include <cstdint>
+
+#include "cpu/simd.h"
+
+namespace adjoint::cpu {
+
+constexpr int64_t kBatchNormColumns = 64;
+
+// `step` elements from row to row.
+template <class T>
+struct ChannelRows {
+  T* data;
+  int64_t rows, step, length;
+};
+
+template <class T>
+struct BatchNormKernels {
+  // sum x
+  void (*sum)(double* sum, const ChannelRows<const T>& x);
+  // sum (x - mean)^2
+  void (*squares)(double* sum, const ChannelRows<const T>& x, const T* mean);
+  // sumDy = sum dy; sumDyX = sum dy (x - mean)
+  void (*gradientSums)(double* sumDy, double* sumDyX, const ChannelRows<const T>& dy,
+                       const ChannelRows<const T>& x, const T* mean);
+  // y = scale (x - mean) + bias
+  void (*normalize)(const ChannelRows<T>& y, const ChannelRows<const T>& x, const T* mean,
+                    const T* scale, const T* bias);
+  // dx = scale (dy - offset - slope (x - mean))
+  void (*gradient)(const ChannelRows<T>& dx, const ChannelRows<const T>& dy,
+                   const ChannelRows<const T>& x, const T* mean, const T* scale, const T* offset,
+                   const T* slope);
+};
+
+struct BatchNormTable {
+  BatchNormKernels<float> planes32, columns32;
+  BatchNormKernels<double> planes64, columns64;
+};
+
+}  // namespace adjoint::cpu
+
+ADJOINT_KERNEL_TABLE(BatchNormTable, batchNormTable)

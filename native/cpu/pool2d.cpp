@@ -1,0 +1,121 @@
+// Max pooling and its gradient, plane by plane.
+#include "cpu/kernels/pool2d.h"
+
+#include <algorithm>
+#include <atomic>
+
+#include "cpu/compute_view.h"
+#include "cpu/pool.h"
+
+namespace adjoint::cpu {
+namespace {
+
+constexpr int64_t kTaskElements = 1 << 14;
+
+template <class T>
+const Pool2dKernels<T>& pool2dKernels() {
+  if constexpr (std::is_same<T, float>::value) {
+    return pool2dTable().f32;
+  } else if constexpr (std::is_same<T, double>::value) {
+    return pool2dTable().f64;
+  } else {
+    return pool2dTable().i64;
+  }
+}
+
+// Calls body(plane, first element of the plane) for each channel of each image of x.
+template <class F>
+void forEachPlane(const View& x, const F& body) {
+  const int64_t elements = std::max<int64_t>(1, x.size[2] * x.size[3]);
+  parallelFor(x.size[0] * x.size[1], std::max<int64_t>(1, kTaskElements / elements),
+              [&](int64_t begin, int64_t end) {
+                for (int64_t i = begin; i < end; i++) {
+                  body(i, i / x.size[1] * x.stride[0] + i % x.size[1] * x.stride[1]);
+                }
+              });
+}
+
+void checkPlane(const char* op, const View& x) {
+  if (x.size[2] * x.size[3] > INT32_MAX) {
+    fail(ErrorKind::shape, "%s: expected at most 2^31 - 1 pixels in a plane, got %lld x %lld", op,
+         static_cast<long long>(x.size[2]), static_cast<long long>(x.size[3]));
+  }
+}
+
+[[noreturn]] void failIndex(const char* op) {
+  fail(ErrorKind::index, "%s: expected indices inside the plane that was pooled", op);
+}
+
+}  // namespace
+}  // namespace adjoint::cpu
+
+namespace adjoint::backend {
+
+void maxPool2d(const View& y, const View& index, const View& x, const Pool2dShape& s) {
+  using namespace cpu;
+  if (y.numel() == 0) return;
+  checkPlane("maxPool2d", x);
+  const bool hasRows = x.stride[3] == 1;
+  const ComputeInput computeX(x, hasRows ? Layout::any : Layout::dense);
+  ComputeOutput computeY(y, Layout::dense), computeIndex(index, Layout::dense, DType::int32);
+  const View& from = computeX.view();
+  const PoolWindow window{x.size[2], x.size[3], y.size[2], y.size[3], s.kernelH,   s.kernelW,
+                          s.strideH, s.strideW, s.padH,    s.padW,    s.dilationH, s.dilationW};
+  visitCompute(computeType(y.dtype), [&](auto tag) {
+    using T = typename decltype(tag)::type;
+    const int64_t outputs = window.p * window.q;
+    forEachPlane(from, [&](int64_t plane, int64_t at) {
+      pool2dKernels<T>().maxPool(computeY.view().as<T>() + plane * outputs,
+                                 computeIndex.view().as<int32_t>() + plane * outputs,
+                                 from.as<T>() + at, from.stride[2], window);
+    });
+  });
+  computeY.finish();
+  computeIndex.finish();
+}
+
+void maxPool2dBackward(const View& dx, const View& dy, const View& index) {
+  using namespace cpu;
+  if (dx.numel() == 0) return;
+  checkPlane("maxPool2dBackward", dx);
+  const ComputeInput computeDy(dy, Layout::dense), computeIndex(index, Layout::dense, DType::int32);
+  ComputeOutput computeDx(dx, Layout::dense);
+  std::atomic<bool> isValid{true};
+  visitCompute(computeType(dx.dtype), [&](auto tag) {
+    using T = typename decltype(tag)::type;
+    const int64_t pixels = dx.size[2] * dx.size[3], outputs = dy.size[2] * dy.size[3];
+    forEachPlane(computeDx.view(), [&](int64_t plane, int64_t at) {
+      if (!pool2dKernels<T>().scatter(
+              computeDx.view().as<T>() + at, computeDy.view().as<T>() + plane * outputs,
+              computeIndex.view().as<int32_t>() + plane * outputs, pixels, outputs)) {
+        isValid = false;
+      }
+    });
+  });
+  if (!isValid) failIndex("maxPool2dBackward");
+  computeDx.finish();
+}
+
+void maxPool2dGather(const View& y, const View& x, const View& index) {
+  using namespace cpu;
+  if (y.numel() == 0) return;
+  checkPlane("maxPool2dGather", x);
+  const ComputeInput computeX(x, Layout::dense), computeIndex(index, Layout::dense, DType::int32);
+  ComputeOutput computeY(y, Layout::dense);
+  std::atomic<bool> isValid{true};
+  visitCompute(computeType(y.dtype), [&](auto tag) {
+    using T = typename decltype(tag)::type;
+    const int64_t pixels = x.size[2] * x.size[3], outputs = y.size[2] * y.size[3];
+    forEachPlane(computeX.view(), [&](int64_t plane, int64_t at) {
+      if (!pool2dKernels<T>().gather(
+              computeY.view().as<T>() + plane * outputs, computeX.view().as<T>() + at,
+              computeIndex.view().as<int32_t>() + plane * outputs, pixels, outputs)) {
+        isValid = false;
+      }
+    });
+  });
+  if (!isValid) failIndex("maxPool2dGather");
+  computeY.finish();
+}
+
+}  // namespace adjoint::backend
