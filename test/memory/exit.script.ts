@@ -1,6 +1,7 @@
 // Ends the process, or a worker, while work is under way and tensors are alive.
-import { isMainThread, parentPort, Worker } from 'node:worker_threads'
+import { isMainThread, parentPort } from 'node:worker_threads'
 import { randn } from '../../src/index.js'
+import { startWorker } from '../support/worker.js'
 
 const kind = process.argv[2]
 const held = [randn([256, 256], { requiresGrad: true })]
@@ -29,7 +30,7 @@ if (kind === 'exit') {
 /** Stops each worker in the middle of a call. */
 async function terminateWorkers(): Promise<void> {
   for (let i = 0; i < 4; i++) {
-    const worker = new Worker(__filename, { execArgv: ['--import', 'tsx'], argv: [kind] })
+    const worker = startWorker(__filename, [kind])
     await new Promise((resolve) => worker.once('message', resolve))
     await worker.terminate()
   }

@@ -5,7 +5,7 @@ function forgotten(): unknown {
   return zeros([3, 2])
 }
 
-const held: unknown[] = []
+export const held: unknown[] = []
 for (let i = 0; i < 3; i++) held.push(forgotten())
 held.push(tensor([1, 2]))
 for (let i = 0; i < 100; i++) zeros([8]).add(1)

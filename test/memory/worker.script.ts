@@ -1,7 +1,8 @@
 // Several workers train at once; each must end with the same result and leave nothing behind.
 import { once } from 'node:events'
-import { isMainThread, parentPort, Worker } from 'node:worker_threads'
+import { isMainThread, parentPort } from 'node:worker_threads'
 import { manualSeed, memoryStats, noGrad, randn, type Tensor } from '../../src/index.js'
+import { startWorker } from '../support/worker.js'
 
 function train(): number {
   manualSeed(1)
@@ -17,10 +18,7 @@ function train(): number {
 async function main(): Promise<void> {
   const expected = train()
   for (let round = 0; round < 3; round++) {
-    const workers = Array.from(
-      { length: 3 },
-      () => new Worker(__filename, { execArgv: ['--import', 'tsx'] }),
-    )
+    const workers = Array.from({ length: 3 }, () => startWorker(__filename))
     const results = await Promise.all(
       workers.map(async (worker) => {
         const [value] = await once(worker, 'message')

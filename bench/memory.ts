@@ -1,10 +1,9 @@
-// node --import tsx bench/memory.mts [--steps n] [--json file]
+// node --import tsx bench/memory.ts [--steps n] [--json file]
 // Plain synchronous loops that never dispose and never await: resident memory after 1,000 steps and
 // at the end, and the part of the time that reclaiming took. Each loop runs in a process of its own,
 // in the main thread or in a worker.
 import { spawnSync } from 'node:child_process'
 import { writeFileSync } from 'node:fs'
-import { fileURLToPath } from 'node:url'
 import { parseArgs } from 'node:util'
 import { isMainThread, parentPort, Worker, workerData } from 'node:worker_threads'
 import { memoryStats, noGrad, randn, type Tensor, zeros } from 'adjoint'
@@ -83,7 +82,6 @@ function measure(name: string, steps: number): Footprint {
   }
 }
 
-const here = fileURLToPath(import.meta.url)
 const { values } = parseArgs({
   options: {
     steps: { type: 'string', default: '100000' },
@@ -97,10 +95,10 @@ const steps = Number(values.steps)
 if (!isMainThread) {
   parentPort?.postMessage(measure(workerData as string, steps))
 } else if (values.only && values.worker) {
-  const worker = new Worker(here, {
+  const worker = new Worker(`require('tsx/cjs'); require(${JSON.stringify(__filename)})`, {
+    eval: true,
     workerData: values.only,
     argv: ['--steps', values.steps],
-    execArgv: ['--import', 'tsx'],
   })
   worker.once('message', (result) => console.log(JSON.stringify(result)))
 } else if (values.only) {
@@ -115,7 +113,7 @@ if (!isMainThread) {
       const extra = where === 'worker' ? ['--worker'] : []
       const done = spawnSync(
         process.execPath,
-        ['--import', 'tsx', here, '--steps', values.steps, '--only', name, ...extra],
+        ['--import', 'tsx', __filename, '--steps', values.steps, '--only', name, ...extra],
         { encoding: 'utf8' },
       )
       if (done.status !== 0) throw new Error(`${name}, ${where}: ${done.stderr}`)
