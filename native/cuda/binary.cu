@@ -8,28 +8,20 @@ namespace adjoint {
 namespace cuda {
 namespace {
 
-template <BinaryOp op, class C>
-void launchBinary(const View& y, const Operand& a, const Operand& b) {
-  launchElementwise<C>(y, {a, b}, Binary<op>());
-}
-
 // nullptr where the operation is not defined for C.
-using Launcher = void (*)(const View& y, const Operand& a, const Operand& b);
-template <BinaryOp op, class C, Compute compute>
-constexpr Launcher launcher() {
-  if constexpr (isDefined(op, compute)) {
-    return launchBinary<op, C>;
+template <class C, BinaryOp op>
+constexpr ElementwiseKernel<C, 2> kernelOf() {
+  if constexpr (isDefined(op, computeOf<C>)) {
+    return elementwiseKernel<Binary<op>, C, 2>;
   } else {
     return nullptr;
   }
 }
 
-#define ADJOINT_LAUNCHERS(name)                      \
-  {launcher<BinaryOp::name, float, Compute::f32>(),  \
-   launcher<BinaryOp::name, double, Compute::f64>(), \
-   launcher<BinaryOp::name, int64_t, Compute::i64>()},
-constexpr Launcher kLaunchers[][3] = {ADJOINT_BINARY_OPS(ADJOINT_LAUNCHERS)};
-#undef ADJOINT_LAUNCHERS
+#define ADJOINT_KERNEL(name) kernelOf<C, BinaryOp::name>(),
+template <class C>
+constexpr ElementwiseKernel<C, 2> kKernels[] = {ADJOINT_BINARY_OPS(ADJOINT_KERNEL)};
+#undef ADJOINT_KERNEL
 
 bool dividesIntegers(BinaryOp op, DType common) {
   return computeType(common) == Compute::i64 &&
@@ -53,12 +45,11 @@ bool isComparison(BinaryOp op) {
   return op >= BinaryOp::eq && op <= BinaryOp::ge;
 }
 
-// Comparisons see a number as the tensor's dtype holds it, as PyTorch's do.
-Operand roundedTo(DType dtype, Operand x) {
-  if (x.isScalar && (dtype == DType::bfloat16 || dtype == DType::float16)) {
-    const bool brain = dtype == DType::bfloat16;
-    x.scalar = Scalar::of(static_cast<double>(brain ? toFloat(scalarAs<BFloat16>(x.scalar))
-                                                    : toFloat(scalarAs<Float16>(x.scalar))));
+// Comparisons see a number as a half-precision tensor holds it, as PyTorch's do.
+Operand seenBy(BinaryOp op, DType common, Operand x) {
+  const bool half = common == DType::bfloat16 || common == DType::float16;
+  if (x.isScalar && half && op >= BinaryOp::eq && op <= BinaryOp::ge) {
+    x.scalar = roundedTo(common, x.scalar);
   }
   return x;
 }
@@ -67,21 +58,17 @@ Operand roundedTo(DType dtype, Operand x) {
 }  // namespace cuda
 
 void backend::binary(BinaryOp op, const View& y, const Operand& a, const Operand& b, DType common) {
-  const auto launcher =
-      cuda::kLaunchers[static_cast<int>(op)][static_cast<int>(computeType(common))];
-  if (!launcher) {
-    fail(ErrorKind::dtype, "%s: expected %s dtype, got %s", opName(op),
-         isFloating(common) ? "an integer or bool" : "a floating-point", dtypeName(common));
-  }
-  if (cuda::dividesIntegers(op, common) &&
-      (b.isScalar ? scalarAs<int64_t>(b.scalar) == 0 : cuda::hasZero(b.view))) {
-    fail(ErrorKind::argument, "%s: division by zero in %s", opName(op), dtypeName(common));
-  }
-  if (cuda::isComparison(op)) {
-    launcher(y, cuda::roundedTo(common, a), cuda::roundedTo(common, b));
-  } else {
-    launcher(y, a, b);
-  }
+  visitCompute(computeType(common), [&](auto tag) {
+    using C = typename decltype(tag)::type;
+    const auto kernel = cuda::kKernels<C>[static_cast<int>(op)];
+    if (!kernel) cuda::refuse(opName(op), common);
+    if (cuda::dividesIntegers(op, common) &&
+        (b.isScalar ? scalarAs<int64_t>(b.scalar) == 0 : cuda::hasZero(b.view))) {
+      fail(ErrorKind::argument, "%s: division by zero in %s", opName(op), dtypeName(common));
+    }
+    cuda::launchElementwise<C, 2>(kernel, y,
+                                  {cuda::seenBy(op, common, a), cuda::seenBy(op, common, b)});
+  });
 }
 
 }  // namespace adjoint

@@ -43,17 +43,12 @@ void launchArange(const View& y, C start, C step) {
 namespace backend {
 
 void fill(const View& y, const Scalar& value) {
-  visitDType(y.dtype, [&](auto stored) {
-    // Rounded to y's dtype first, as a tensor of that dtype would be.
-    const auto rounded = scalarAs<typename decltype(stored)::type>(value);
-    visitCompute(computeType(y.dtype), [&](auto tag) {
-      using C = typename decltype(tag)::type;
-      Operand number;
-      number.isScalar = true;
-      using Wide = std::conditional_t<std::is_integral<C>::value, int64_t, double>;
-      number.scalar = Scalar::of(convert<Wide>(rounded));
-      cuda::launchElementwise<C>(y, {number}, cuda::Identity());
-    });
+  Operand number;
+  number.isScalar = true;
+  number.scalar = cuda::roundedTo(y.dtype, value);
+  visitCompute(computeType(y.dtype), [&](auto tag) {
+    using C = typename decltype(tag)::type;
+    cuda::launchElementwise<C, 1>(cuda::elementwiseKernel<cuda::Identity, C, 1>, y, {number});
   });
 }
 
@@ -67,14 +62,16 @@ void copy(const View& y, const View& x) {
   }
   visitCompute(computeType(x.dtype), [&](auto tag) {
     using C = typename decltype(tag)::type;
-    cuda::launchElementwise<C>(y, {cuda::tensorOperand(x)}, cuda::Identity());
+    cuda::launchElementwise<C, 1>(cuda::elementwiseKernel<cuda::Identity, C, 1>, y,
+                                  {cuda::tensorOperand(x)});
   });
 }
 
 void where(const View& y, const View& condition, const Operand& a, const Operand& b) {
   visitCompute(computeType(y.dtype), [&](auto tag) {
     using C = typename decltype(tag)::type;
-    cuda::launchElementwise<C>(y, {cuda::tensorOperand(condition), a, b}, cuda::Choose());
+    cuda::launchElementwise<C, 3>(cuda::elementwiseKernel<cuda::Choose, C, 3>, y,
+                                  {cuda::tensorOperand(condition), a, b});
   });
 }
 

@@ -27,9 +27,13 @@ ADJOINT_DEVICE C applyTo(const F& f, const C* x, std::integer_sequence<int, I...
   return f(x[I]...);
 }
 
+template <class C, int N>
+using ElementwiseKernel = void (*)(Elementwise<C, N>);
+
 template <class F, class C, int N>
 __global__ void __launch_bounds__(kElementwiseThreads)
-    elementwiseKernel(const Elementwise<C, N> e, const F f) {
+    elementwiseKernel(const Elementwise<C, N> e) {
+  constexpr F f;
   constexpr auto inputs = std::make_integer_sequence<int, N>();
   const uint32_t thread = blockIdx.x * blockDim.x + threadIdx.x;
   const uint32_t threads = gridDim.x * blockDim.x;
@@ -62,6 +66,28 @@ __global__ void __launch_bounds__(kElementwiseThreads)
   }
 }
 
+template <class C>
+constexpr Compute computeOf = std::is_integral<C>::value       ? Compute::i64
+                              : std::is_same<C, double>::value ? Compute::f64
+                                                               : Compute::f32;
+
+[[noreturn]] inline void refuse(const char* op, DType common) {
+  fail(ErrorKind::dtype, "%s: expected %s dtype, got %s", op,
+       isFloating(common) ? "an integer or bool" : "a floating-point", dtypeName(common));
+}
+
+// A number as a tensor of this dtype would hold it.
+inline Scalar roundedTo(DType dtype, const Scalar& number) {
+  Scalar rounded;
+  visitDType(dtype, [&](auto tag) {
+    using S = typename decltype(tag)::type;
+    const S held = scalarAs<S>(number);
+    rounded =
+        isFloating(dtype) ? Scalar::of(convert<double>(held)) : Scalar::of(convert<int64_t>(held));
+  });
+  return rounded;
+}
+
 inline Operand tensorOperand(const View& view) {
   Operand o;
   o.view = view;
@@ -69,8 +95,8 @@ inline Operand tensorOperand(const View& view) {
 }
 
 // Inputs are broadcast to y.
-template <class C, class F, int N>
-void launchElementwise(const View& y, const Operand (&inputs)[N], const F& f) {
+template <class C, int N>
+void launchElementwise(ElementwiseKernel<C, N> kernel, const View& y, const Operand (&inputs)[N]) {
   // A number takes part in the walk as a tensor of no axes.
   static const View kNumber;
   const View* views[N + 1] = {&y};
@@ -96,8 +122,7 @@ void launchElementwise(const View& y, const Operand (&inputs)[N], const F& f) {
       e.dense = e.dense && piece.isDense(k) && isVectorAligned(e.data[k], e.dtype[k]);
     }
     const int64_t items = e.dense ? ceilDiv(e.numel, kVector) : e.numel;
-    launch(gridFor(items, kElementwiseThreads), kElementwiseThreads, 0, stream(),
-           elementwiseKernel<F, C, N>, e, f);
+    launch(gridFor(items, kElementwiseThreads), kElementwiseThreads, 0, stream(), kernel, e);
   });
 }
 

@@ -7,41 +7,32 @@ namespace adjoint {
 namespace cuda {
 namespace {
 
-template <UnaryOp op, class C>
-void launchUnary(const View& y, const View& x) {
-  launchElementwise<C>(y, {tensorOperand(x)}, Unary<op>());
-}
-
 // nullptr where the operation is not defined for C.
-using Launcher = void (*)(const View& y, const View& x);
-template <UnaryOp op, class C, Compute compute>
-constexpr Launcher launcher() {
-  if constexpr (isDefined(op, compute)) {
-    return launchUnary<op, C>;
+template <class C, UnaryOp op>
+constexpr ElementwiseKernel<C, 1> kernelOf() {
+  if constexpr (isDefined(op, computeOf<C>)) {
+    return elementwiseKernel<Unary<op>, C, 1>;
   } else {
     return nullptr;
   }
 }
 
-#define ADJOINT_LAUNCHERS(name)                     \
-  {launcher<UnaryOp::name, float, Compute::f32>(),  \
-   launcher<UnaryOp::name, double, Compute::f64>(), \
-   launcher<UnaryOp::name, int64_t, Compute::i64>()},
-constexpr Launcher kLaunchers[][3] = {ADJOINT_UNARY_OPS(ADJOINT_LAUNCHERS)};
-#undef ADJOINT_LAUNCHERS
+#define ADJOINT_KERNEL(name) kernelOf<C, UnaryOp::name>(),
+template <class C>
+constexpr ElementwiseKernel<C, 1> kKernels[] = {ADJOINT_UNARY_OPS(ADJOINT_KERNEL)};
+#undef ADJOINT_KERNEL
 
 }  // namespace
 }  // namespace cuda
 
-void backend::unary(UnaryOp op, const View& y, const View& x, DType common) {
-  op = resolve(op, common);
-  const auto launcher =
-      cuda::kLaunchers[static_cast<int>(op)][static_cast<int>(computeType(common))];
-  if (!launcher) {
-    fail(ErrorKind::dtype, "%s: expected %s dtype, got %s", opName(op),
-         isFloating(common) ? "an integer or bool" : "a floating-point", dtypeName(common));
-  }
-  launcher(y, x);
+void backend::unary(UnaryOp requested, const View& y, const View& x, DType common) {
+  const UnaryOp op = resolve(requested, common);
+  visitCompute(computeType(common), [&](auto tag) {
+    using C = typename decltype(tag)::type;
+    const auto kernel = cuda::kKernels<C>[static_cast<int>(op)];
+    if (!kernel) cuda::refuse(opName(op), common);
+    cuda::launchElementwise<C, 1>(kernel, y, {cuda::tensorOperand(x)});
+  });
 }
 
 }  // namespace adjoint
