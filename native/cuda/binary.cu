@@ -41,10 +41,6 @@ bool hasZero(const View& b) {
   return nonzero == 0;
 }
 
-bool isComparison(BinaryOp op) {
-  return op >= BinaryOp::eq && op <= BinaryOp::ge;
-}
-
 // Comparisons see a number as a half-precision tensor holds it, as PyTorch's do.
 Operand seenBy(BinaryOp op, DType common, Operand x) {
   const bool half = common == DType::bfloat16 || common == DType::float16;
