@@ -47,8 +47,8 @@ class Reclaimer {
   const ReclaimStats& stats() const { return stats_; }
 
  private:
-  static constexpr size_t kEntryBudget = 16384;
-  static constexpr size_t kMinByteBudget = size_t{32} << 20;
+  static constexpr size_t kEntryBudget = 8192;
+  static constexpr size_t kMinByteBudget = size_t{16} << 20;
   static constexpr size_t kMinMajorBytes = size_t{192} << 20;
   static constexpr size_t kMinMajorEntries = 200000;
 
