@@ -176,13 +176,16 @@ class Writer {
   template <int N>
   Writer(const Plan<N>& plan, int operand, DType dtype)
       : table_(convertTable()),
-        data_(static_cast<char*>(plan.data[operand])),
+        origin_(static_cast<char*>(plan.data[operand])),
+        data_(origin_),
         stride_(plan.stride[operand]),
         innerStride_(plan.innerStride(operand)),
         shift_(log2Size(dtype)),
         dense_(plan.isDense(operand)) {}
 
   bool isDirect() const { return convert_ == nullptr && (dense_ || innerStride_ == 1); }
+
+  void moveTo(int64_t elements) { data_ = origin_ + (elements << shift_); }
 
   // Where n values from `at` are to be computed; commit() brings them to the tensor.
   void* target(const Cursor& at, int64_t n) {
@@ -210,6 +213,7 @@ class Writer {
   }
 
   const ConvertTable& table_;
+  char* origin_;
   char* data_;
   const int64_t* stride_;
   int64_t innerStride_;

@@ -1,208 +1,230 @@
-// Reading and adding by index. Elements are moved by their size, whatever they mean; sums are in
-// the order of the index, so they do not depend on the number of threads.
-#include <cstring>
-
+// Reading and adding at indices along one axis. A slice along the axis is an index that is expanded
+// over the other axes by stride 0, so indexSelect is gather and indexAdd is scatterAdd; runs with
+// one index move or add whole rows.
 #include "contract.h"
-#include "cpu/pool.h"
+#include "cpu/blocks.h"
+#include "cpu/kernels/elementwise.h"
 #include "shared/convert.h"
+#include "shared/functors.h"
 
-namespace adjoint::backend {
+namespace adjoint::cpu {
 namespace {
 
-constexpr int64_t kGrain = 1 << 15;  // elements of a chunk
-
-// The axes of a view before, at and after `axis`, walked as (outer, position, inner).
-struct Split {
-  int64_t outer = 1, inner = 1;
-};
-
-Split splitAt(const View& v, int axis) {
-  Split s;
-  for (int i = 0; i < axis; i++) s.outer *= v.size[i];
-  for (int i = axis + 1; i < v.ndim; i++) s.inner *= v.size[i];
-  return s;
-}
-
-// The offset of element `index` of the axes [begin, end) in row-major order.
-int64_t offsetOf(const View& v, int begin, int end, int64_t index) {
-  int64_t offset = 0;
-  for (int i = end - 1; i >= begin; i--) {
-    offset += (index % v.size[i]) * v.stride[i];
-    index /= v.size[i];
-  }
-  return offset;
-}
-
-// Whether the axes [begin, end) are row-major with `unit` as the stride of the last.
-bool isDense(const View& v, int begin, int end) {
-  int64_t expected = 1;
-  for (int i = end - 1; i >= begin; i--) {
-    if (v.size[i] != 1 && v.stride[i] != expected) return false;
-    expected *= v.size[i];
-  }
-  return true;
-}
-
-int64_t checked(const char* op, int64_t index, int64_t size) {
-  if (index < 0 || index >= size) {
-    fail(ErrorKind::index, "%s: expected indices from 0 to %lld, got %lld", op,
-         static_cast<long long>(size - 1), static_cast<long long>(index));
-  }
-  return index;
-}
-
-// Calls f(TypeTag<U>) with an unsigned type of the element's size.
+// Calls f(unsigned integer of the element's size).
 template <class F>
-void visitSize(DType dtype, F&& f) {
+void visitSize(DType dtype, F f) {
   switch (itemSize(dtype)) {
     case 1:
-      return f(TypeTag<uint8_t>());
+      return f(uint8_t());
     case 2:
-      return f(TypeTag<uint16_t>());
+      return f(uint16_t());
     case 4:
-      return f(TypeTag<uint32_t>());
+      return f(uint32_t());
     default:
-      return f(TypeTag<uint64_t>());
+      return f(uint64_t());
   }
 }
 
-int64_t rowsPerChunk(int64_t elements) {
-  const int64_t rows = kGrain / (elements > 0 ? elements : 1);
-  return rows > 0 ? rows : 1;
+void checkTypes(const char* name, const View& a, const View& b, const View& index) {
+  if (index.dtype != DType::int64) {
+    fail(ErrorKind::dtype, "%s: expected int64 indices, got %s", name, dtypeName(index.dtype));
+  }
+  if (a.dtype != b.dtype) {
+    fail(ErrorKind::dtype, "%s: expected one dtype, got %s and %s", name, dtypeName(a.dtype),
+         dtypeName(b.dtype));
+  }
 }
 
-// a + b in the type that sums of Stored are computed in
-template <class Stored>
-Stored plus(Stored a, Stored b) {
-  if constexpr (std::is_same_v<Stored, float> || std::is_same_v<Stored, double>) {
-    return a + b;
-  } else if constexpr (std::is_integral_v<Stored>) {
-    return static_cast<Stored>(static_cast<uint64_t>(a) + static_cast<uint64_t>(b));
-  } else if constexpr (std::is_same_v<Stored, Boolean>) {
-    return {static_cast<uint8_t>(a.value != 0 || b.value != 0)};
-  } else {
-    return convert<Stored>(toFloat(a) + toFloat(b));
+// `v` cut to the shape of `index`, with stride 0 along `axis` where the index will be added.
+View alongIndex(const char* name, const View& v, const View& index, int axis, bool indexed) {
+  View out = v;
+  if (v.ndim != index.ndim) {
+    fail(ErrorKind::shape, "%s: expected %d axes, got %d", name, v.ndim, index.ndim);
   }
+  for (int i = 0; i < v.ndim; i++) {
+    if (i == axis && indexed) {
+      out.stride[i] = 0;
+    } else if (v.size[i] < index.size[i]) {
+      fail(ErrorKind::shape, "%s: expected at most %lld indices along axis %d, got %lld", name,
+           static_cast<long long>(v.size[i]), i, static_cast<long long>(index.size[i]));
+    }
+    out.size[i] = index.size[i];
+  }
+  return out;
+}
+
+// index [n] as a view of `shape` that varies along `axis` alone.
+View expandIndex(const View& index, const View& shape, int axis) {
+  View out = index;
+  out.ndim = shape.ndim;
+  for (int i = 0; i < shape.ndim; i++) {
+    out.size[i] = i == axis ? index.numel() : shape.size[i];
+    out.stride[i] = i == axis && index.ndim > 0 ? index.stride[0] : 0;
+  }
+  return out;
+}
+
+int64_t checkedIndex(const char* name, int64_t i, int64_t size) {
+  if (i < 0 || i >= size) {
+    fail(ErrorKind::index, "%s: expected indices in [0, %lld), got %lld", name,
+         static_cast<long long>(size), static_cast<long long>(i));
+  }
+  return i;
+}
+
+// All of them, before an in-place sum begins: an error leaves the sum as it was.
+void checkIndices(const char* name, const View& index, int64_t size) {
+  if (index.dtype != DType::int64) {
+    fail(ErrorKind::dtype, "%s: expected int64 indices, got %s", name, dtypeName(index.dtype));
+  }
+  const Plan<1> plan = makePlan<1>({&index});
+  Cursor at(plan, 0);
+  while (at.linear() < plan.numel) {
+    const auto* i = static_cast<const int64_t*>(plan.data[0]) + at.offset(plan.stride[0]);
+    const int64_t n = at.leftInRow();
+    for (int64_t j = 0; j < n; j++) checkedIndex(name, i[j * plan.innerStride(0)], size);
+    at.advance(n);
+  }
+}
+
+// The size and stride of an axis; a 0-d tensor has one element along its only place.
+struct Axis {
+  int64_t size, stride;
+  Axis(const View& v, int axis)
+      : size(v.ndim ? v.size[axis] : 1), stride(v.ndim ? v.stride[axis] : 0) {}
+};
+
+void gatherAlong(const char* name, const View& y, const View& x, const View& index, int axis) {
+  checkTypes(name, y, x, index);
+  const View source = alongIndex(name, x, index, axis, true);
+  const View target = alongIndex(name, y, index, axis, false);
+  const Axis from(x, axis);
+  const Plan<3> plan = makePlan<3>({&target, &source, &index});
+  visitSize(y.dtype, [&](auto element) {
+    using T = decltype(element);
+    const int64_t sy = plan.innerStride(0), sx = plan.innerStride(1), si = plan.innerStride(2);
+    parallelFor(plan.numel, kGrain, [&](int64_t begin, int64_t end) {
+      Cursor at(plan, begin);
+      while (at.linear() < end) {
+        const int64_t n = std::min(at.leftInRow(), end - at.linear());
+        T* to = static_cast<T*>(plan.data[0]) + at.offset(plan.stride[0]);
+        const T* base = static_cast<const T*>(plan.data[1]) + at.offset(plan.stride[1]);
+        const int64_t* i = static_cast<const int64_t*>(plan.data[2]) + at.offset(plan.stride[2]);
+        if (si == 0) {
+          const T* row = base + checkedIndex(name, *i, from.size) * from.stride;
+          if (sy == 1 && sx == 1) {
+            std::memcpy(to, row, static_cast<size_t>(n) * sizeof(T));
+          } else {
+            for (int64_t j = 0; j < n; j++) to[j * sy] = row[j * sx];
+          }
+        } else {
+          for (int64_t j = 0; j < n; j++) {
+            to[j * sy] = base[j * sx + checkedIndex(name, i[j * si], from.size) * from.stride];
+          }
+        }
+        at.advance(n);
+      }
+    });
+  });
+}
+
+// y += x for one element, in the type of computation.
+template <class S>
+void addTo(S& y, S x) {
+  using T = std::conditional_t<
+      std::is_same<S, double>::value, double,
+      std::conditional_t<std::is_integral<S>::value || std::is_same<S, Boolean>::value, int64_t,
+                         float>>;
+  y = convert<S>(plus(convert<T>(y), convert<T>(x)));
+}
+
+// y[.., index, ..] += source along `axis`: the other axes are cut into tiles, each of which one
+// thread walks along the axis in order.
+void addAlong(const char* name, const View& y, const View& index, const View& source, int axis) {
+  checkTypes(name, y, source, index);
+  for (int64_t i = 0; i < index.ndim; i++) {
+    if (index.size[i] == 0) return;
+  }
+  const Axis to(y, axis), indices(index, axis), from(source, axis);
+  View target = alongIndex(name, y, index, axis, true);
+  View values = alongIndex(name, source, index, axis, false), places = index;
+  for (View* v : {&target, &values, &places}) {
+    if (v->ndim) v->size[axis] = 1;
+  }
+  const Plan<3> plan = makePlan<3>({&target, &values, &places});
+  const int64_t sy = plan.innerStride(0), ss = plan.innerStride(1), si = plan.innerStride(2);
+  const auto addRow =
+      elementwiseTable()
+          .binary[static_cast<int>(computeType(y.dtype))][static_cast<int>(BinaryOp::add)];
+  const bool wholeRows = si == 0 && sy == 1 && ss == 1 && y.dtype == storedAs(computeType(y.dtype));
+  constexpr int64_t kColumns = 64;  // a row long enough for a vector loop
+  const int64_t grain = std::max(kColumns, kGrain / indices.size);
+  visitDType(y.dtype, [&](auto tag) {
+    using S = typename decltype(tag)::type;
+    parallelFor(plan.numel, grain, [&](int64_t begin, int64_t end) {
+      Cursor at(plan, begin);
+      while (at.linear() < end) {
+        const int64_t n = std::min({at.leftInRow(), kBlock, end - at.linear()});
+        S* base = static_cast<S*>(plan.data[0]) + at.offset(plan.stride[0]);
+        const S* x = static_cast<const S*>(plan.data[1]) + at.offset(plan.stride[1]);
+        const int64_t* i = static_cast<const int64_t*>(plan.data[2]) + at.offset(plan.stride[2]);
+        for (int64_t r = 0; r < indices.size; r++, x += from.stride, i += indices.stride) {
+          if (wholeRows) {
+            S* row = base + *i * to.stride;
+            addRow(row, row, x, n);
+            continue;
+          }
+          for (int64_t j = 0; j < n; j++) {
+            addTo(base[j * sy + i[j * si] * to.stride], x[j * ss]);
+          }
+        }
+        at.advance(n);
+      }
+    });
+  });
 }
 
 }  // namespace
+}  // namespace adjoint::cpu
+
+namespace adjoint::backend {
+
+using namespace cpu;
 
 void gather(const View& y, const View& x, const View& index, int axis) {
-  if (y.numel() == 0) return;
-  const Split s = splitAt(y, axis);
-  const int64_t length = y.size[axis];
-  visitSize(y.dtype, [&](auto tag) {
-    using U = typename decltype(tag)::type;
-    cpu::parallelFor(s.outer, rowsPerChunk(length * s.inner), [&](int64_t begin, int64_t end) {
-      for (int64_t o = begin; o < end; o++) {
-        U* yo = y.as<U>() + offsetOf(y, 0, axis, o);
-        const U* xo = x.as<U>() + offsetOf(x, 0, axis, o);
-        const int64_t* io = index.as<int64_t>() + offsetOf(index, 0, axis, o);
-        for (int64_t i = 0; i < s.inner; i++) {
-          const int64_t yi = offsetOf(y, axis + 1, y.ndim, i);
-          const int64_t xi = offsetOf(x, axis + 1, x.ndim, i);
-          const int64_t ii = offsetOf(index, axis + 1, index.ndim, i);
-          for (int64_t k = 0; k < length; k++) {
-            const int64_t at = checked("gather", io[k * index.stride[axis] + ii], x.size[axis]);
-            yo[k * y.stride[axis] + yi] = xo[at * x.stride[axis] + xi];
-          }
-        }
-      }
-    });
-  });
+  gatherAlong("gather", y, x, index, axis);
 }
 
 void scatterAdd(const View& y, const View& index, const View& source, int axis) {
-  if (source.numel() == 0) return;
-  const Split s = splitAt(source, axis);
-  const int64_t length = source.size[axis];
-  visitDType(y.dtype, [&](auto tag) {
-    using T = typename decltype(tag)::type;
-    // Rows of different outer positions share no element.
-    cpu::parallelFor(s.outer, rowsPerChunk(length * s.inner), [&](int64_t begin, int64_t end) {
-      for (int64_t o = begin; o < end; o++) {
-        T* yo = y.as<T>() + offsetOf(y, 0, axis, o);
-        const T* so = source.as<T>() + offsetOf(source, 0, axis, o);
-        const int64_t* io = index.as<int64_t>() + offsetOf(index, 0, axis, o);
-        for (int64_t i = 0; i < s.inner; i++) {
-          const int64_t yi = offsetOf(y, axis + 1, y.ndim, i);
-          const int64_t si = offsetOf(source, axis + 1, source.ndim, i);
-          const int64_t ii = offsetOf(index, axis + 1, index.ndim, i);
-          for (int64_t k = 0; k < length; k++) {
-            const int64_t at = checked("scatterAdd", io[k * index.stride[axis] + ii], y.size[axis]);
-            T& sum = yo[at * y.stride[axis] + yi];
-            sum = plus(sum, so[k * source.stride[axis] + si]);
-          }
-        }
-      }
-    });
-  });
+  checkIndices("scatterAdd", index, Axis(y, axis).size);
+  addAlong("scatterAdd", y, index, source, axis);
 }
 
 void indexSelect(const View& y, const View& x, const View& index, int axis) {
-  if (y.numel() == 0) return;
-  const Split s = splitAt(y, axis);
-  const int64_t length = y.size[axis];
-  for (int64_t k = 0; k < length; k++) {
-    checked("indexSelect", index.as<int64_t>()[k * index.stride[0]], x.size[axis]);
-  }
-  const bool dense = isDense(x, axis + 1, x.ndim) && isDense(y, axis + 1, y.ndim);
-  visitSize(y.dtype, [&](auto tag) {
-    using U = typename decltype(tag)::type;
-    cpu::parallelFor(s.outer * length, rowsPerChunk(s.inner), [&](int64_t begin, int64_t end) {
-      for (int64_t row = begin; row < end; row++) {
-        const int64_t o = row / length, k = row % length;
-        const int64_t at = index.as<int64_t>()[k * index.stride[0]];
-        U* to = y.as<U>() + offsetOf(y, 0, axis, o) + k * y.stride[axis];
-        const U* from = x.as<U>() + offsetOf(x, 0, axis, o) + at * x.stride[axis];
-        if (dense) {
-          std::memcpy(to, from, static_cast<size_t>(s.inner) * sizeof(U));
-          continue;
-        }
-        for (int64_t i = 0; i < s.inner; i++) {
-          to[offsetOf(y, axis + 1, y.ndim, i)] = from[offsetOf(x, axis + 1, x.ndim, i)];
-        }
-      }
-    });
-  });
+  gatherAlong("indexSelect", y, x, expandIndex(index, y, axis), axis);
 }
 
 void indexAdd(const View& y, const View& index, const View& source, int axis) {
-  if (source.numel() == 0) return;
-  const Split s = splitAt(source, axis);
-  const int64_t length = source.size[axis];
-  for (int64_t k = 0; k < length; k++) {
-    checked("indexAdd", index.as<int64_t>()[k * index.stride[0]], y.size[axis]);
-  }
-  const bool dense = isDense(y, axis + 1, y.ndim) && isDense(source, axis + 1, source.ndim);
-  visitDType(y.dtype, [&](auto tag) {
-    using T = typename decltype(tag)::type;
-    const auto addRows = [&](int64_t o, int64_t begin, int64_t end) {
-      for (int64_t k = 0; k < length; k++) {
-        const int64_t at = index.as<int64_t>()[k * index.stride[0]];
-        T* to = y.as<T>() + offsetOf(y, 0, axis, o) + at * y.stride[axis];
-        const T* from = source.as<T>() + offsetOf(source, 0, axis, o) + k * source.stride[axis];
-        for (int64_t i = begin; i < end; i++) {
-          T& sum = to[dense ? i : offsetOf(y, axis + 1, y.ndim, i)];
-          sum = plus(sum, from[dense ? i : offsetOf(source, axis + 1, source.ndim, i)]);
-        }
-      }
-    };
-    // Split by what is not indexed: every element then has one thread, which adds in order.
-    for (int64_t o = 0; o < s.outer; o++) {
-      cpu::parallelFor(s.inner, rowsPerChunk(length),
-                       [&](int64_t begin, int64_t end) { addRows(o, begin, end); });
-    }
-  });
+  checkIndices("indexAdd", index, Axis(y, axis).size);
+  addAlong("indexAdd", y, expandIndex(index, source, axis), source, axis);
 }
 
 void accumulateOverlapping(const View& y, const View& x) {
-  const int64_t n = x.numel();
+  if (y.dtype != x.dtype) {
+    fail(ErrorKind::dtype, "accumulateOverlapping: expected one dtype, got %s and %s",
+         dtypeName(y.dtype), dtypeName(x.dtype));
+  }
+  const Plan<2> plan = makePlan<2>({&x, &y}, AxisOrder::rowMajor);
+  const int64_t sx = plan.innerStride(0), sy = plan.innerStride(1);
   visitDType(y.dtype, [&](auto tag) {
-    using T = typename decltype(tag)::type;
-    for (int64_t i = 0; i < n; i++) {
-      T& sum = y.as<T>()[offsetOf(y, 0, y.ndim, i)];
-      sum = plus(sum, x.as<T>()[offsetOf(x, 0, x.ndim, i)]);
+    using S = typename decltype(tag)::type;
+    Cursor at(plan, 0);
+    while (at.linear() < plan.numel) {
+      const int64_t n = at.leftInRow();
+      const S* values = static_cast<const S*>(plan.data[0]) + at.offset(plan.stride[0]);
+      S* target = static_cast<S*>(plan.data[1]) + at.offset(plan.stride[1]);
+      for (int64_t j = 0; j < n; j++) addTo(target[j * sy], values[j * sx]);
+      at.advance(n);
     }
   });
 }

@@ -2,8 +2,10 @@
 // numbers: as easy as 1, 2, 3", SC 2011). A number depends on the seed and its place alone, so a
 // stream is the same on every backend and for any number of threads.
 #pragma once
+#include <cmath>
 #include <cstdint>
 
+#include "shared/convert.h"
 #include "shared/functors.h"
 #include "shared/host_device.h"
 
@@ -55,6 +57,24 @@ ADJOINT_INLINE uint64_t integerBelow(uint64_t bits, uint64_t range) {
   const uint64_t rl = range & 0xffffffffu, rh = range >> 32;
   const uint64_t middle = bh * rl + ((bl * rl) >> 32);
   return bh * rh + (middle >> 32) + ((bl * rh + (middle & 0xffffffffu)) >> 32);
+}
+
+// The largest value of a stored type S below x: a + (b - a) u may round to b, which [a, b)
+// excludes.
+template <class S>
+inline double largestBelow(double x) {
+  S s = convert<S>(x);
+  if (convert<double>(s) < x) return convert<double>(s);
+  if constexpr (std::is_floating_point<S>::value) {
+    return static_cast<double>(std::nextafter(s, -std::numeric_limits<S>::infinity()));
+  } else if constexpr (std::is_integral<S>::value) {
+    return convert<double>(static_cast<S>(s - 1));
+  } else {  // half types: sign and magnitude
+    constexpr uint16_t kSign = 0x8000;
+    const bool isZero = (s.bits & 0x7fff) == 0;
+    s.bits = static_cast<uint16_t>(isZero ? kSign | 1 : s.bits & kSign ? s.bits + 1 : s.bits - 1);
+    return convert<double>(s);
+  }
 }
 
 // Box & Muller (1958): a pair of uniform numbers gives a pair of standard normal ones,
