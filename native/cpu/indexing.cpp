@@ -25,10 +25,14 @@ void visitSize(DType dtype, F f) {
   }
 }
 
-void checkTypes(const char* name, const View& a, const View& b, const View& index) {
+void checkIndexType(const char* name, const View& index) {
   if (index.dtype != DType::int64) {
     fail(ErrorKind::dtype, "%s: expected int64 indices, got %s", name, dtypeName(index.dtype));
   }
+}
+
+void checkTypes(const char* name, const View& a, const View& b, const View& index) {
+  checkIndexType(name, index);
   if (a.dtype != b.dtype) {
     fail(ErrorKind::dtype, "%s: expected one dtype, got %s and %s", name, dtypeName(a.dtype),
          dtypeName(b.dtype));
@@ -74,9 +78,7 @@ int64_t checkedIndex(const char* name, int64_t i, int64_t size) {
 
 // All of them, before an in-place sum begins: an error leaves the sum as it was.
 void checkIndices(const char* name, const View& index, int64_t size) {
-  if (index.dtype != DType::int64) {
-    fail(ErrorKind::dtype, "%s: expected int64 indices, got %s", name, dtypeName(index.dtype));
-  }
+  checkIndexType(name, index);
   const Plan<1> plan = makePlan<1>({&index});
   Cursor at(plan, 0);
   while (at.linear() < plan.numel) {
