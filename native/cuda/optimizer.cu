@@ -73,7 +73,8 @@ struct SgdUpdate {
   bool nesterov, firstStep;
 
   ADJOINT_DEVICE void operator()(T (&x)[3], bool hasMomentum) const {
-    T g = sign * x[1] + weightDecay * x[0];
+    T g = sign * x[1];
+    if (weightDecay != T(0)) g += weightDecay * x[0];
     if (hasMomentum) {
       x[2] = firstStep ? g : momentum * x[2] + keptGradient * g;
       g = nesterov ? g + momentum * x[2] : x[2];
@@ -89,7 +90,8 @@ struct AdamUpdate {
   T beta1, newM, beta2, newV, eps, l2, decay, stepSize, rootCorrection, sign;
 
   ADJOINT_DEVICE void operator()(T (&x)[5], bool amsgrad) const {
-    const T g = sign * x[1] + l2 * x[0];
+    T g = sign * x[1];
+    if (l2 != T(0)) g += l2 * x[0];
     x[2] = beta1 * x[2] + newM * g;
     x[3] = beta2 * x[3] + newV * g * g;
     x[4] = amsgrad ? maximumOf(x[4], x[3]) : x[3];
