@@ -2,14 +2,9 @@ import { traceLeaks } from './core/leaks.js'
 
 if (process.env.ADJOINT_TRACE_LEAKS === '1') traceLeaks()
 
-export {
-  customFunction,
-  FunctionContext,
-  type FunctionSpec,
-  type GradOptions,
-  grad,
-} from './core/autograd.js'
+export { type GradOptions, grad } from './core/autograd.js'
 export type { BackwardOptions } from './core/backward.js'
+export { customFunction, FunctionContext, type FunctionSpec } from './core/custom-function.js'
 export { Device, type DeviceLike, defaultDevice, device, setDefaultDevice } from './core/device.js'
 export type { DType, FloatDType } from './core/dtype.js'
 export { promoteTypes } from './core/dtype.js'

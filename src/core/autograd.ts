@@ -1,20 +1,12 @@
 import { type BackwardOptions, edgesOf, walkBack } from './backward.js'
+import { commonDevice } from './device.js'
 import { isFloating } from './dtype.js'
-import { AutogradError, DTypeError, ShapeError } from './errors.js'
-import { enableGrad, isGradEnabled, noGrad } from './grad-mode.js'
+import { AutogradError, checkFunction, checkOptions, DTypeError, ShapeError } from './errors.js'
+import { enableGrad } from './grad-mode.js'
 import { detached, engineOps, geometryOf } from './op.js'
 import { sameShape, showShape } from './shape.js'
-import {
-  Edge,
-  GradSlot,
-  LeafNode,
-  moveRetained,
-  Node,
-  SavedValue,
-  SavedValues,
-  type TensorHook,
-} from './tape.js'
-import { setRegenerateEdge, Tensor } from './tensor.js'
+import { Edge, GradSlot, LeafNode, moveRetained, type TensorHook } from './tape.js'
+import { checkTensor, setRegenerateEdge, Tensor } from './tensor.js'
 
 setRegenerateEdge((view) => {
   const base = view.base as Tensor
@@ -65,6 +57,7 @@ export function retainGrad(t: Tensor): void {
 
 /** Calls `hook` with the tensor's gradient whenever one is computed. Returns what removes it. */
 export function registerHook(t: Tensor, hook: TensorHook): () => void {
+  checkFunction('registerHook', hook)
   const [edge] = edgesOf('registerHook', [t])
   edge.node.hooks ??= new Map()
   const hooks = edge.node.hooks.get(edge.index) ?? []
@@ -77,7 +70,9 @@ export function registerHook(t: Tensor, hook: TensorHook): () => void {
 }
 
 function seed(op: string, output: Tensor, gradient: Tensor | null | undefined): Tensor {
-  if (gradient) {
+  if (gradient !== null && gradient !== undefined) {
+    checkTensor(op, gradient).checkLive(op)
+    commonDevice(op, output.device, gradient.device)
     if (!sameShape(gradient.shape, output.shape)) {
       throw new ShapeError(
         `${op}: expected a gradient of shape ${showShape(output.shape)}, got ` +
@@ -100,6 +95,7 @@ function seed(op: string, output: Tensor, gradient: Tensor | null | undefined): 
  * one, and frees what the graph saved unless `retainGraph`.
  */
 export function backward(t: Tensor, gradient?: Tensor | null, options: BackwardOptions = {}): void {
+  checkOptions('backward', options)
   const edges = edgesOf('backward', [t])
   walkBack(edges, [seed('backward', t, gradient)], options)
 }
@@ -127,6 +123,7 @@ export function grad(
   inputs: readonly Tensor[],
   options: GradOptions = {},
 ): (Tensor | null)[] {
+  checkOptions('grad', options)
   const list = outputs instanceof Tensor ? [outputs] : outputs
   const roots = edgesOf('grad', list)
   const targets = edgesOf('grad', inputs)
@@ -142,109 +139,4 @@ export function grad(
     }
   }
   return results
-}
-
-/** What a custom function's forward leaves for its backward. */
-export class FunctionContext {
-  /** @internal */ toSave: Tensor[] = []
-  /** @internal */ readSaved: () => Tensor[] = () => []
-  /** Which arguments require a gradient. */
-  needsInputGrad: readonly boolean[] = []
-
-  /** Keeps tensors (arguments or results) until backward, watched for in-place changes. */
-  saveForBackward(...tensors: Tensor[]): void {
-    this.toSave = tensors
-  }
-
-  /** The tensors kept by `saveForBackward`. */
-  get savedTensors(): Tensor[] {
-    return this.readSaved()
-  }
-}
-
-type Result = Tensor | readonly Tensor[]
-
-export interface FunctionSpec<Args extends readonly unknown[], R extends Result> {
-  readonly name?: string
-  /** Computes the result; nothing in it is recorded. */
-  forward(context: FunctionContext, ...args: Args): R
-  /** Gradients of the arguments, in their order, from those of the results; null for none. */
-  backward(
-    context: FunctionContext,
-    ...dys: Tensor[]
-  ): Tensor | null | readonly (Tensor | null | undefined)[]
-}
-
-class CustomNode extends Node {
-  saved: SavedValues | null = null
-
-  constructor(
-    name: string,
-    edges: readonly (Edge | null)[],
-    readonly outputs: Edge[],
-    private readonly run: (dys: Tensor[], createGraph: boolean) => (Tensor | null)[],
-  ) {
-    super(name, edges)
-  }
-
-  backward(dys: readonly (Tensor | null)[], createGraph: boolean): (Tensor | null)[] {
-    const full = this.outputs.map((edge, i) => dys[i] ?? engineOps.zeros(edge))
-    const grads = this.run(full, createGraph)
-    // A user's function may hold or share what it returns.
-    return grads.map((g) => (g !== null && !createGraph ? engineOps.clone(g) : g))
-  }
-
-  override release(): void {
-    this.saved?.release()
-  }
-}
-
-/**
- * A function with a backward of its own, as torch.autograd.Function.
- * @example
- * const double = customFunction({ forward: (ctx, x: Tensor) => x.mul(2), backward: (ctx, dy) => dy.mul(2) })
- */
-export function customFunction<const Args extends readonly unknown[], R extends Result>(
-  spec: FunctionSpec<Args, R>,
-): (...args: Args) => R {
-  const name = spec.name ?? 'customFunction'
-  return (...args) => {
-    const edges = args.map((x) => (x instanceof Tensor ? x.gradEdge() : null))
-    const context = new FunctionContext()
-    context.needsInputGrad = edges.map((edge) => edge !== null)
-    const result = noGrad(() => spec.forward(context, ...args))
-    if (!isGradEnabled() || edges.every((edge) => edge === null)) return result
-    const raw: readonly Tensor[] = result instanceof Tensor ? [result] : result
-    // A result that is an argument gets an identity of its own.
-    const outputs = raw.map((t) => (args.includes(t) || t.edge !== null ? detached(t) : t))
-    const outputEdges: Edge[] = []
-    const node = new CustomNode(name, edges, outputEdges, (dys, createGraph) => {
-      context.readSaved = () =>
-        context.toSave.map((_, i) => (node.saved as SavedValues).unpack(i, createGraph) as Tensor)
-      const returned = spec.backward(context, ...dys)
-      const grads = returned instanceof Tensor || returned === null ? [returned] : returned
-      if (grads.length > args.length) {
-        throw new AutogradError(
-          `${name}: expected at most ${args.length} gradients from backward, got ${grads.length}`,
-        )
-      }
-      return args.map((_, i) => grads[i] ?? null)
-    })
-    outputs.forEach((t, i) => {
-      if (!isFloating(t.dtype)) return
-      t.edge = Edge.of(node, i, t)
-    })
-    for (const [i, t] of outputs.entries()) outputEdges.push(t.edge ?? Edge.of(node, i, t))
-    if (context.toSave.length > 0) {
-      const device = context.toSave[0].device
-      const values = context.toSave.map((t, i) => {
-        const at = raw.indexOf(t)
-        return SavedValue.ofTensor(t, i, at >= 0 ? outputs[at].edge : t.gradEdge())
-      })
-      node.saved = new SavedValues(name, device, values, context.toSave)
-    }
-    // Only how many there are is still needed.
-    context.toSave = new Array(context.toSave.length).fill(null)
-    return (result instanceof Tensor ? outputs[0] : outputs) as R
-  }
 }

@@ -1,10 +1,10 @@
-import { AutogradError, ShapeError } from './errors.js'
+import { ArgumentError, AutogradError, describe, ShapeError } from './errors.js'
 import { withGradMode } from './grad-mode.js'
 import { engineOps } from './op.js'
 import { keep } from './scope.js'
 import { sameShape, showShape } from './shape.js'
 import { type Edge, LeafNode, type Node } from './tape.js'
-import type { Tensor } from './tensor.js'
+import { checkTensor, Tensor } from './tensor.js'
 
 export interface BackwardOptions {
   /** Keeps the saved values for another walk; default: `createGraph`. */
@@ -132,6 +132,9 @@ function visit(node: Node, dys: (Tensor | null)[], walk: Walk): void {
     for (const hook of [...hooks]) {
       const replaced = hook(current)
       if (!replaced) continue
+      if (!(replaced instanceof Tensor)) {
+        throw new ArgumentError(`hook: expected a tensor or nothing, got ${describe(replaced)}`)
+      }
       if (!sameShape(replaced.shape, current.shape)) {
         throw new ShapeError(
           `hook: expected a gradient of shape ${showShape(current.shape)}, got ` +
@@ -217,8 +220,11 @@ function runNode(
 
 /** The edges of tensors that must require gradients. */
 export function edgesOf(op: string, tensors: readonly Tensor[]): Edge[] {
+  if (!Array.isArray(tensors)) {
+    throw new ArgumentError(`${op}: expected a list of tensors, got ${describe(tensors)}`)
+  }
   return tensors.map((t) => {
-    t.checkLive(op)
+    checkTensor(op, t).checkLive(op)
     const edge = t.gradEdge()
     if (edge === null) {
       throw new AutogradError(

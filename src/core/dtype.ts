@@ -1,4 +1,4 @@
-import { DTypeError, describe } from './errors.js'
+import { ArgumentError, DTypeError, describe } from './errors.js'
 
 /** Element types, by their codes (`native/shared/dtype.h`; part of file formats). */
 export const dtypes = [
@@ -113,4 +113,12 @@ export function canCast(from: DType, to: DType): boolean {
 /** float32 for integers and bool, else itself: what sqrt, mean or division compute in. */
 export function floatType(dtype: DType): FloatDType {
   return isFloating(dtype) ? dtype : 'float32'
+}
+
+const INT64_LIMIT = 2n ** 63n
+
+/** A bigint that an int64 can hold. */
+export function checkBigInt(op: string, x: bigint): bigint {
+  if (x >= -INT64_LIMIT && x < INT64_LIMIT) return x
+  throw new ArgumentError(`${op}: expected a bigint within the range of int64, got ${x}n`)
 }

@@ -51,6 +51,20 @@ export class AutogradError extends AdjointError {
   override name = 'AutogradError'
 }
 
+/** Checks an options object, which may be left out but not be null or a number. */
+export function checkOptions(op: string, options: unknown): void {
+  if (typeof options !== 'object' || options === null) {
+    throw new ArgumentError(`${op}: expected an object of options, got ${describe(options)}`)
+  }
+}
+
+/** Checks a function given by a user. */
+export function checkFunction(op: string, f: unknown): void {
+  if (typeof f !== 'function') {
+    throw new ArgumentError(`${op}: expected a function, got ${describe(f)}`)
+  }
+}
+
 /** What `value` is, for the end of a message. */
 export function describe(value: unknown): string {
   if (typeof value === 'string') return JSON.stringify(value)

@@ -1,10 +1,20 @@
 import { type Device, type DeviceLike, defaultDevice, device as findDevice } from './device.js'
-import { ArgumentError, describe } from './errors.js'
+import { ArgumentError, checkOptions, describe } from './errors.js'
 
 /** Where a stream of random numbers stands: enough to go on from there. */
 export interface GeneratorState {
   readonly seed: bigint
   readonly offset: bigint
+}
+
+function checkState(op: string, state: GeneratorState): GeneratorState {
+  checkOptions(op, state)
+  if (typeof state.seed !== 'bigint' || typeof state.offset !== 'bigint') {
+    throw new ArgumentError(
+      `${op}: expected a seed and an offset as bigints, got ${describe([state.seed, state.offset])}`,
+    )
+  }
+  return state
 }
 
 function checkSeed(seed: number | bigint): bigint {
@@ -27,6 +37,7 @@ export class Generator {
 
   /** @param options.seed default 0; @param options.device default: the default device */
   constructor(options: { seed?: number | bigint; device?: DeviceLike } = {}) {
+    checkOptions('Generator', options)
     this.device = options.device === undefined ? defaultDevice() : findDevice(options.device)
     this.id = this.device.native.createGenerator(checkSeed(options.seed ?? 0))
   }
@@ -43,7 +54,8 @@ export class Generator {
   }
 
   setState(state: GeneratorState): void {
-    this.device.native.setGenerator(this.id, state.seed, state.offset)
+    const { seed, offset } = checkState('setState', state)
+    this.device.native.setGenerator(this.id, seed, offset)
   }
 }
 
@@ -64,7 +76,8 @@ export function getRandomState(device?: DeviceLike): GeneratorState {
 
 export function setRandomState(state: GeneratorState, device?: DeviceLike): void {
   const target = device === undefined ? defaultDevice() : findDevice(device)
-  target.native.setGenerator(DEFAULT_GENERATOR, state.seed, state.offset)
+  const { seed, offset } = checkState('setRandomState', state)
+  target.native.setGenerator(DEFAULT_GENERATOR, seed, offset)
 }
 
 /** @internal */

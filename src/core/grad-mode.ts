@@ -1,5 +1,5 @@
 import { AsyncLocalStorage } from 'node:async_hooks'
-import { AutogradError } from './errors.js'
+import { AutogradError, checkFunction } from './errors.js'
 
 /** Whether ops are recorded. Plain state for synchronous code, which is all that a hot path sees. */
 let enabled = true
@@ -34,7 +34,12 @@ export function withGradMode<T>(name: string, value: boolean, body: () => T): T 
   return asyncScopes > 0 ? storage.run(value, run) : run()
 }
 
-async function withGradModeAsync<T>(value: boolean, body: () => Promise<T>): Promise<T> {
+async function withGradModeAsync<T>(
+  name: string,
+  value: boolean,
+  body: () => Promise<T>,
+): Promise<T> {
+  checkFunction(name, body)
   asyncScopes++
   try {
     return await storage.run(value, body)
@@ -45,20 +50,22 @@ async function withGradModeAsync<T>(value: boolean, body: () => Promise<T>): Pro
 
 /** Runs `body` without recording gradients. @throws AutogradError if it returns a promise. */
 export function noGrad<T>(body: () => T): T {
+  checkFunction('noGrad', body)
   return withGradMode('noGrad', false, body)
 }
 
 /** Runs `body` with gradients recorded, inside of `noGrad`. */
 export function enableGrad<T>(body: () => T): T {
+  checkFunction('enableGrad', body)
   return withGradMode('enableGrad', true, body)
 }
 
 /** `noGrad` for an async function; other tasks that run meanwhile are not affected. */
 export function noGradAsync<T>(body: () => Promise<T>): Promise<T> {
-  return withGradModeAsync(false, body)
+  return withGradModeAsync('noGradAsync', false, body)
 }
 
 /** `enableGrad` for an async function. */
 export function enableGradAsync<T>(body: () => Promise<T>): Promise<T> {
-  return withGradModeAsync(true, body)
+  return withGradModeAsync('enableGradAsync', true, body)
 }

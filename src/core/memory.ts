@@ -1,5 +1,6 @@
 import type { NativeMemoryStats } from '../bindings/native.js'
 import { type DeviceLike, defaultDevice, device as findDevice } from './device.js'
+import { ArgumentError, describe } from './errors.js'
 
 export type MemoryStats = NativeMemoryStats
 
@@ -25,6 +26,9 @@ export function emptyCache(device?: DeviceLike): void {
 
 /** The most bytes that tensors of the process may take on a device; 0 for no limit. */
 export function setMemoryCap(bytes: number, device?: DeviceLike): void {
+  if (!Number.isFinite(bytes) || bytes < 0) {
+    throw new ArgumentError(`setMemoryCap: expected bytes of 0 or more, got ${describe(bytes)}`)
+  }
   at(device).native.setMemoryCap(bytes)
 }
 
@@ -38,7 +42,14 @@ export function getNumThreads(): number {
   return findDevice('cpu').native.threadCount()
 }
 
+const MAX_THREADS = 4096
+
 /** Sets how many threads compute. Results do not depend on it. */
 export function setNumThreads(count: number): void {
+  if (!Number.isInteger(count) || count < 1 || count > MAX_THREADS) {
+    throw new ArgumentError(
+      `setNumThreads: expected a whole number from 1 to ${MAX_THREADS}, got ${describe(count)}`,
+    )
+  }
   findDevice('cpu').native.setThreadCount(count)
 }

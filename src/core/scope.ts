@@ -1,5 +1,5 @@
 import { AsyncLocalStorage } from 'node:async_hooks'
-import { AutogradError } from './errors.js'
+import { AutogradError, checkFunction } from './errors.js'
 import type { Tensor } from './tensor.js'
 
 /** Tensors made since the innermost synchronous `tidy` began; null outside of any. */
@@ -71,6 +71,7 @@ async function tidyAsync<T>(body: () => Promise<T>): Promise<T> {
  * tasks make meanwhile are left alone.
  */
 export function tidy<T>(body: () => T): T {
+  checkFunction('tidy', body)
   if (Object.prototype.toString.call(body) === '[object AsyncFunction]') {
     return tidyAsync(body as () => Promise<unknown>) as T
   }

@@ -141,6 +141,10 @@ export class SavedValues {
     if (tensors.length > 0) this.handle = device.calls.hold(tensors, this)
   }
 
+  get length(): number {
+    return this.values.length
+  }
+
   unpack(index: number, createGraph: boolean): Tensor | number | bigint {
     if (this.handle < 0) {
       throw new AutogradError(

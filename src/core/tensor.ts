@@ -1,7 +1,14 @@
 import { adopt } from '../bindings/calls.js'
 import { type Device, type DeviceLike, device as findDevice } from './device.js'
 import { type DType, dtypeCodes, isFloating, itemSize } from './dtype.js'
-import { ArgumentError, AutogradError, DisposedError, DTypeError, ShapeError } from './errors.js'
+import {
+  ArgumentError,
+  AutogradError,
+  DisposedError,
+  DTypeError,
+  describe,
+  ShapeError,
+} from './errors.js'
 import { formatTensor } from './format.js'
 import { track } from './scope.js'
 import { contiguousStrides, isContiguous, numelOf, type Shape, showShape } from './shape.js'
@@ -281,6 +288,12 @@ export class Tensor {
 Object.defineProperty(Tensor.prototype, Symbol.dispose ?? Symbol.for('Symbol.dispose'), {
   value: Tensor.prototype.dispose,
 })
+
+/** Checks that a user's argument is a tensor. */
+export function checkTensor(op: string, x: unknown): Tensor {
+  if (x instanceof Tensor) return x
+  throw new ArgumentError(`${op}: expected a tensor, got ${describe(x)}`)
+}
 
 /** Set by `tape.ts`, which imports this file. */
 let regenerateEdge: (view: Tensor) => void

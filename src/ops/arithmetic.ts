@@ -1,23 +1,12 @@
 import type { BinaryOpcode, UnaryOpcode } from '../bindings/opcodes.js'
-import { checkDType, type DType, isFloating } from '../core/dtype.js'
-import { ArgumentError, DTypeError, describe } from '../core/errors.js'
-import type { Value } from '../core/op.js'
-import { Tensor } from '../core/tensor.js'
-import { binary, binaryInPlace, unary, unaryInPlace } from './elementwise.js'
+import { ArgumentError, checkOptions, describe } from '../core/errors.js'
+import { apply, defineOp, from } from '../core/op.js'
+import { checkTensor, Tensor } from '../core/tensor.js'
+import { binary, binaryInPlace, runBinary, unary, unaryInPlace } from './elementwise.js'
+import { checkOperand, type Operand } from './operand.js'
+import { where } from './where.js'
 
-/** What an operand may be: a boolean counts as 0 or 1 of dtype bool. */
-export type Operand = Value | boolean
-
-function checkTensor(op: string, x: unknown): Tensor {
-  if (x instanceof Tensor) return x
-  throw new ArgumentError(`${op}: expected a tensor, got ${describe(x)}`)
-}
-
-function checkOperand(op: string, x: Operand): Value {
-  if (x instanceof Tensor || typeof x === 'number' || typeof x === 'bigint') return x
-  if (typeof x === 'boolean') return Number(x)
-  throw new ArgumentError(`${op}: expected a tensor or a number, got ${describe(x)}`)
-}
+export type { Operand }
 
 const f =
   (name: UnaryOpcode) =>
@@ -27,19 +16,19 @@ const f =
 const f_ =
   (name: UnaryOpcode) =>
   (x: Tensor): Tensor =>
-    unaryInPlace(name, checkTensor(name, x))
+    unaryInPlace(name, checkTensor(`${name}_`, x))
 
-type Binary = (a: Tensor | number | bigint, b: Operand) => Tensor
+type Binary = (a: Operand, b: Operand) => Tensor
 
 const g =
   (name: BinaryOpcode): Binary =>
   (a, b) =>
-    binary(name, checkOperand(name, a), checkOperand(name, b))
+    binary(name, checkOperand(name, a, b), checkOperand(name, b, a))
 
 const g_ =
   (name: BinaryOpcode) =>
   (a: Tensor, b: Operand): Tensor =>
-    binaryInPlace(name, checkTensor(`${name}_`, a), checkOperand(`${name}_`, b))
+    binaryInPlace(name, checkTensor(`${name}_`, a), checkOperand(`${name}_`, b, a))
 
 /** The elementwise functions of one argument; integers become float32 where a float comes out. */
 export const unaryFunctions = {
@@ -171,26 +160,78 @@ export const binaryTwins = {
   bitwiseXor_: g_('bitwiseXor'),
 }
 
-/** x within [low, high]; either bound may be left out. NaN stays. */
+interface Bounds {
+  readonly low: number | null
+  readonly high: number | null
+}
+
+const clampOp = defineOp<Bounds>()({
+  name: 'clamp',
+  inputs: ['x'],
+  run: ([x], { low, high }) => {
+    const raised = low === null ? x : runBinary('maximum', 'same', [x, low], null)
+    if (high === null) return raised
+    const y = runBinary('minimum', 'same', [raised, high], null)
+    if (raised !== x) raised.dispose()
+    return y
+  },
+  // [low < x < high]
+  gradient: {
+    x: from(['x'], ({ dy, x, attrs: { low, high } }) => {
+      const above = binary('gt', x, low ?? -Infinity)
+      const within = high === null ? above : binary('logicalAnd', above, binary('lt', x, high))
+      return where(within, dy, 0)
+    }),
+  },
+  samples: (s) => [
+    { inputs: [s.distinct([3, 4])], attrs: { low: -0.55, high: 0.55 } },
+    { inputs: [s.distinct([3, 4])], attrs: { low: null, high: 0.55 } },
+  ],
+})
+
+/**
+ * x within [low, high], with high where low is above it; either bound may be left out. NaN stays.
+ * At a bound that is a number the gradient is 0, as in PyTorch.
+ */
 export function clamp(
   x: Tensor,
   low?: number | Tensor | null,
   high?: number | Tensor | null,
 ): Tensor {
-  let y = checkTensor('clamp', x)
-  if (low !== undefined && low !== null) y = binary('maximum', y, low)
-  if (high !== undefined && high !== null) y = binary('minimum', y, high)
-  return y
+  checkTensor('clamp', x)
+  const lower = checkBound(low)
+  const upper = checkBound(high)
+  if (lower === null && upper === null) {
+    throw new ArgumentError('clamp: expected a lower or an upper bound, got neither')
+  }
+  if (!(lower instanceof Tensor) && !(upper instanceof Tensor)) {
+    return apply(clampOp, [x], { low: lower, high: upper })
+  }
+  const raised = lower === null ? x : binary('maximum', x, lower)
+  return upper === null ? raised : binary('minimum', raised, upper)
+}
+
+function checkBound(bound: unknown): number | Tensor | null {
+  if (bound === undefined || bound === null) return null
+  if (typeof bound === 'number' || bound instanceof Tensor) return bound
+  throw new ArgumentError(`clamp: expected a bound as a number or a tensor, got ${describe(bound)}`)
 }
 
 /** The part after the decimal point: x - trunc(x). */
 export function frac(x: Tensor): Tensor {
-  return binary('sub', x, unary('trunc', x))
+  return binary('sub', checkTensor('frac', x), unary('trunc', x))
 }
 
 /** x Φ(x), or with `approximate: 'tanh'` its approximation (Hendrycks & Gimpel 2016). */
 export function gelu(x: Tensor, options: { approximate?: 'none' | 'tanh' } = {}): Tensor {
-  return unary(options.approximate === 'tanh' ? 'geluTanh' : 'gelu', checkTensor('gelu', x))
+  checkOptions('gelu', options)
+  const { approximate = 'none' } = options
+  if (approximate !== 'none' && approximate !== 'tanh') {
+    throw new ArgumentError(
+      `gelu: expected approximate to be 'none' or 'tanh', got ${describe(approximate)}`,
+    )
+  }
+  return unary(approximate === 'tanh' ? 'geluTanh' : 'gelu', checkTensor('gelu', x))
 }
 
 /** Whether elements agree within |a - b| <= atol + rtol |b|, as bool. */
@@ -199,10 +240,14 @@ export function isclose(
   b: Tensor,
   options: { rtol?: number; atol?: number; equalNan?: boolean } = {},
 ): Tensor {
+  checkTensor('isclose', a)
+  checkTensor('isclose', b)
+  checkOptions('isclose', options)
+  const { rtol = 1e-5, atol = 1e-8, equalNan = false } = options
   const bound = binary(
     'add',
-    binary('mul', unary('abs', b), options.rtol ?? 1e-5),
-    options.atol ?? 1e-8,
+    binary('mul', unary('abs', b), checkOperand('isclose', rtol)),
+    checkOperand('isclose', atol),
   )
   const near = binary('le', unary('abs', binary('sub', a, b)), bound)
   const close = binary(
@@ -210,13 +255,6 @@ export function isclose(
     binary('eq', a, b),
     binary('logicalAnd', near, unary('isfinite', b)),
   )
-  if (!options.equalNan) return close
+  if (!equalNan) return close
   return binary('logicalOr', close, binary('logicalAnd', unary('isnan', a), unary('isnan', b)))
-}
-
-/** @internal */
-export function checkFloating(op: string, dtype: DType): void {
-  if (!isFloating(checkDType(op, dtype))) {
-    throw new DTypeError(`${op}: expected a floating dtype, got ${dtype}`)
-  }
 }

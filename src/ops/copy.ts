@@ -1,8 +1,8 @@
-import { checkDType, type DType } from '../core/dtype.js'
+import { checkBigInt, checkDType, type DType } from '../core/dtype.js'
 import { ArgumentError, describe, ShapeError } from '../core/errors.js'
 import { apply, applyInPlace, defineOp, from } from '../core/op.js'
 import { broadcastShapes, sameShape, showShape } from '../core/shape.js'
-import { Tensor } from '../core/tensor.js'
+import { checkTensor, Tensor } from '../core/tensor.js'
 
 function copyTo(x: Tensor, y: Tensor): Tensor {
   x.device.calls.begin('copy').input(x).output(y).run()
@@ -20,6 +20,7 @@ const castOp = defineOp<{ dtype: DType }>()({
 
 /** The elements in another dtype; itself if it has it already. Floats are cut to integers. */
 export function cast(x: Tensor, dtype: DType): Tensor {
+  checkTensor('to', x)
   return checkDType('to', dtype) === x.dtype ? x : apply(castOp, [x], { dtype })
 }
 
@@ -33,12 +34,12 @@ const cloneOp = defineOp()({
 
 /** A row-major copy with memory of its own; gradients flow through it. */
 export function clone(x: Tensor): Tensor {
-  return apply(cloneOp, [x], undefined)
+  return apply(cloneOp, [checkTensor('clone', x)], undefined)
 }
 
 /** Itself if it is row-major, else a copy that is. */
 export function contiguous(x: Tensor): Tensor {
-  return x.isContiguous ? x : clone(x)
+  return checkTensor('contiguous', x).isContiguous ? x : clone(x)
 }
 
 const copyOp = defineOp()({
@@ -66,6 +67,7 @@ function zeros(like: Tensor): Tensor {
 
 /** Overwrites the elements with those of `source`, broadcast and converted. */
 export function copyInPlace(self: Tensor, source: Tensor): Tensor {
+  checkTensor('copy_', source)
   const from = source.device === self.device ? source : source.copyToDevice(self.device)
   return applyInPlace(copyOp, [self, from], undefined)
 }
@@ -89,6 +91,7 @@ export function fillInPlace(self: Tensor, value: number | bigint | boolean): Ten
     throw new ArgumentError(`fill_: expected a number, got ${describe(value)}`)
   }
   const number = typeof value === 'boolean' ? Number(value) : value
+  if (typeof number === 'bigint') checkBigInt('fill_', number)
   return applyInPlace(fillOp, [self], { value: number })
 }
 

@@ -100,7 +100,9 @@ export const binaryRules: Record<BinaryOpcode, BinaryRule> = {
     kind: 'same',
     a: from(['a', 'b'], ({ dy, a, b }) =>
       typeof b === 'number'
-        ? mul(dy, mul(binary('pow', a, b - 1), b))
+        ? b === 0
+          ? mul(dy, 0)
+          : mul(dy, mul(binary('pow', a, b - 1), b))
         : mul(dy, where(binary('eq', b, 0), 0, mul(b, binary('pow', a, sub(b, 1))))),
     ),
     b: from(['a', 'b', 'y'], ({ dy, a, b, y }) => {

@@ -30,7 +30,18 @@ function checkOut(name: string, out: Tensor, shape: Shape, dtype: DType): Tensor
   return out
 }
 
+/** Arithmetic that has no meaning for truth values, as in PyTorch. */
+const notOfBool = new Set<UnaryOpcode | BinaryOpcode>([
+  ...(['neg', 'abs', 'square', 'floor', 'ceil', 'round', 'trunc', 'relu'] as const),
+  ...(['sub', 'floorDivide', 'remainder', 'fmod', 'pow', 'shiftLeft', 'shiftRight'] as const),
+])
+
+function refuseBool(name: string): DTypeError {
+  return new DTypeError(`${name}: expected numbers, got bool; convert it first`)
+}
+
 function runUnary(name: UnaryOpcode, kind: ResultKind, x: Tensor, out: Tensor | null): Tensor {
+  if (x.dtype === 'bool' && notOfBool.has(name)) throw refuseBool(name)
   const common = kind === 'float' ? floatType(x.dtype) : x.dtype
   const dtype = resultDType(kind, common)
   const y = out ? checkOut(name, out, x.shape, dtype) : Tensor.pendingLike(x, dtype, x.shape)
@@ -55,7 +66,8 @@ function meet(name: string, a: Value, b: Value): DType {
     : resultType(name, [a, b])
 }
 
-function runBinary(
+/** Computes a binary op, into `out` if it is given, without recording it. */
+export function runBinary(
   name: BinaryOpcode,
   kind: ResultKind,
   inputs: readonly Value[],
@@ -64,6 +76,7 @@ function runBinary(
   const [a, b] = inputs
   const device = deviceOf(name, inputs)
   const met = meet(name, a, b)
+  if (met === 'bool' && notOfBool.has(name)) throw refuseBool(name)
   const common = kind === 'float' ? floatType(met) : met
   const dtype = resultDType(kind, common)
   const shape = broadcastShapes(name, shapeOf(a), shapeOf(b))

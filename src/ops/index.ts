@@ -15,6 +15,17 @@ export {
   stack,
 } from './indexing.js'
 export { linear, matmul } from './matmul.js'
+export type { TensorOptions } from './options.js'
+export {
+  bernoulli,
+  normal,
+  type RandomOptions,
+  rand,
+  randint,
+  randn,
+  randperm,
+  uniform,
+} from './random.js'
 export {
   type Axes,
   all,

@@ -2,7 +2,7 @@ import { promoteTypes } from '../core/dtype.js'
 import { ArgumentError, DTypeError, describe, IndexError, ShapeError } from '../core/errors.js'
 import { apply, defineOp, deviceOf, from, jointly, type Op } from '../core/op.js'
 import { checkAxis, type Shape, showShape } from '../core/shape.js'
-import { Tensor } from '../core/tensor.js'
+import { checkTensor, Tensor } from '../core/tensor.js'
 import { cast } from './copy.js'
 import { select, slice, unsqueeze } from './views.js'
 
@@ -21,6 +21,7 @@ function zeros(like: Tensor, shape: Shape): Tensor {
 }
 
 function checkIndexTensor(op: string, x: Tensor, index: Tensor): Tensor {
+  checkTensor(op, index)
   deviceOf(op, [x, index])
   if (index.dtype !== 'int64' && index.dtype !== 'int32') {
     throw new DTypeError(`${op}: expected an int64 or int32 index, got ${index.dtype}`)
@@ -71,6 +72,7 @@ const scatterOp: Op<ScatterAttrs> = defineOp<ScatterAttrs>()({
 
 /** Picks along an axis: y[i][j] = x[i][index[i][j]] for axis 1. The index is no larger elsewhere. */
 export function gather(x: Tensor, axis: number, index: Tensor): Tensor {
+  checkTensor('gather', x)
   const at = checkAxis('gather', axis, x.ndim)
   const checked = checkIndexTensor('gather', x, index)
   if (index.ndim !== x.ndim || index.shape.some((size, i) => i !== at && size > x.shape[i])) {
@@ -88,8 +90,10 @@ export function gather(x: Tensor, axis: number, index: Tensor): Tensor {
 
 /** Adds `source` to a copy of `x` at `index` along an axis; indices that repeat add up. */
 export function scatterAdd(x: Tensor, axis: number, index: Tensor, source: Tensor): Tensor {
+  checkTensor('scatterAdd', x)
   const at = checkAxis('scatterAdd', axis, x.ndim)
   const checked = checkIndexTensor('scatterAdd', x, index)
+  checkTensor('scatterAdd', source)
   if (showShape(index.shape) !== showShape(source.shape) || index.ndim !== x.ndim) {
     throw new ShapeError(
       `scatterAdd: expected an index and a source of one shape of ${x.ndim} axes, got ` +
@@ -145,14 +149,16 @@ const indexAddOp: Op<ScatterAttrs> = defineOp<ScatterAttrs>()({
 
 /** The positions `index` (int64, one axis) of an axis, in that order. */
 export function indexSelect(x: Tensor, axis: number, index: Tensor): Tensor {
+  checkTensor('indexSelect', x)
   const at = checkAxis('indexSelect', axis, x.ndim)
+  const checked = checkIndexTensor('indexSelect', x, index)
   if (x.ndim === 0 || index.ndim !== 1) {
     throw new ShapeError(
       `indexSelect: expected a tensor with axes and an index of one axis, got ` +
         `${showShape(x.shape)} and ${showShape(index.shape)}`,
     )
   }
-  return apply(indexSelectOp, [x, checkIndexTensor('indexSelect', x, index)], { axis: at })
+  return apply(indexSelectOp, [x, checked], { axis: at })
 }
 
 // the parts of dy
@@ -250,6 +256,7 @@ export type IndexSpec = number | Range | Tensor | null | ':' | '...'
 
 /** Indexing by ranges, as x[…] in PyTorch: `index(x, 0, [1, -1], '...', null)`. */
 export function index(x: Tensor, ...specs: readonly IndexSpec[]): Tensor {
+  checkTensor('index', x)
   const used = specs.filter((spec) => spec !== null && spec !== '...').length
   if (used > x.ndim || specs.filter((spec) => spec === '...').length > 1) {
     throw new IndexError(

@@ -2,7 +2,7 @@ import { promoteTypes } from '../core/dtype.js'
 import { DTypeError, ShapeError } from '../core/errors.js'
 import { apply, defineOp, deviceOf, from, type Op } from '../core/op.js'
 import { broadcastShapes, numelOf, showShape } from '../core/shape.js'
-import { Tensor } from '../core/tensor.js'
+import { checkTensor, Tensor } from '../core/tensor.js'
 import { cast } from './copy.js'
 import { expand, reshape, transpose, unsqueeze } from './views.js'
 
@@ -63,6 +63,8 @@ const linearOp: Op<void> = defineOp()({
 
 /** Both operands in their common dtype. */
 function meet(op: string, a: Tensor, b: Tensor): [Tensor, Tensor] {
+  checkTensor(op, a)
+  checkTensor(op, b)
   deviceOf(op, [a, b])
   const dtype = promoteTypes(a.dtype, b.dtype)
   if (dtype === 'bool') throw new DTypeError(`${op}: expected numbers, got bool`)
@@ -119,6 +121,7 @@ export function linear(x: Tensor, w: Tensor, bias?: Tensor | null): Tensor {
       `linear: expected x [.., K] and w [M, K], got ${showShape(x.shape)} and ${showShape(w.shape)}`,
     )
   }
+  if (bias) checkTensor('linear', bias)
   if (bias && (bias.ndim !== 1 || bias.shape[0] !== w.shape[0])) {
     throw new ShapeError(
       `linear: expected a bias of shape [${w.shape[0]}], got ${showShape(bias.shape)}`,

@@ -1,11 +1,11 @@
 import { type ArgOpcode, numberOpcodes, opcodes, type ReduceOpcode } from '../bindings/opcodes.js'
 import { category, checkDType, type DType, floatType } from '../core/dtype.js'
-import { DTypeError, ShapeError } from '../core/errors.js'
+import { ArgumentError, checkOptions, DTypeError, describe, ShapeError } from '../core/errors.js'
 import { apply, defineOp, from, type Op, type Rule, type Sampler } from '../core/op.js'
 import { checkAxes, checkAxis, numelOf, type Shape, showShape } from '../core/shape.js'
-import { Tensor } from '../core/tensor.js'
+import { checkTensor, Tensor } from '../core/tensor.js'
 import { cast } from './copy.js'
-import { binary, unary } from './elementwise.js'
+import { binary, runBinary, unary, unaryOps } from './elementwise.js'
 import { gather } from './indexing.js'
 import { expand, reshape, squeeze } from './views.js'
 import { where } from './where.js'
@@ -131,18 +131,26 @@ function runSum(x: Tensor, attrs: ReduceAttrs): Tensor {
 }
 
 function reduce(name: ReduceOpcode, x: Tensor, axes?: Axes, options: ReduceOptions = {}): Tensor {
+  checkTensor(name, x)
+  checkOptions(name, options)
   const checked = checkAxes(name, axes, x.ndim)
   return apply(reduceOps[name], [x], { axes: checked, keepdim: options.keepdim ?? false })
 }
 
+function inDType(name: string, x: Tensor, options: SumOptions): Tensor {
+  checkTensor(name, x)
+  checkOptions(name, options)
+  return options.dtype === undefined ? x : cast(x, checkDType(name, options.dtype))
+}
+
 /** Sums over axes (default all). Integers and bool add up in int64. */
 export function sum(x: Tensor, axes?: Axes, options: SumOptions = {}): Tensor {
-  return reduce('sum', options.dtype ? cast(x, checkDType('sum', options.dtype)) : x, axes, options)
+  return reduce('sum', inDType('sum', x, options), axes, options)
 }
 
 /** Means over axes (default all). @throws DTypeError for integers: convert them first. */
 export function mean(x: Tensor, axes?: Axes, options: SumOptions = {}): Tensor {
-  const input = options.dtype ? cast(x, checkDType('mean', options.dtype)) : x
+  const input = inDType('mean', x, options)
   if (category(input.dtype) !== 2) {
     throw new DTypeError(`mean: expected a floating dtype, got ${input.dtype}; pass { dtype }`)
   }
@@ -151,25 +159,25 @@ export function mean(x: Tensor, axes?: Axes, options: SumOptions = {}): Tensor {
 
 /** Products over axes (default all). */
 export function prod(x: Tensor, axes?: Axes, options: SumOptions = {}): Tensor {
-  const input = options.dtype ? cast(x, checkDType('prod', options.dtype)) : x
-  return reduce('prod', input, axes, options)
+  return reduce('prod', inDType('prod', x, options), axes, options)
 }
 
-function checkNotEmpty(name: string, x: Tensor, axes: readonly number[]): void {
-  if (axes.some((axis) => x.shape[axis] === 0)) {
+function checkNotEmpty(name: string, x: Tensor, axes?: Axes): void {
+  checkTensor(name, x)
+  if (checkAxes(name, axes, x.ndim).some((axis) => x.shape[axis] === 0)) {
     throw new ShapeError(`${name}: expected axes that are not empty, got ${showShape(x.shape)}`)
   }
 }
 
 /** The largest elements over axes (default all); NaN wins. Ties share the gradient. */
 export function amax(x: Tensor, axes?: Axes, options: ReduceOptions = {}): Tensor {
-  checkNotEmpty('amax', x, checkAxes('amax', axes, x.ndim))
+  checkNotEmpty('amax', x, axes)
   return reduce('amax', x, axes, options)
 }
 
 /** The smallest elements over axes (default all); NaN wins. Ties share the gradient. */
 export function amin(x: Tensor, axes?: Axes, options: ReduceOptions = {}): Tensor {
-  checkNotEmpty('amin', x, checkAxes('amin', axes, x.ndim))
+  checkNotEmpty('amin', x, axes)
   return reduce('amin', x, axes, options)
 }
 
@@ -211,11 +219,15 @@ function argOp(name: ArgOpcode): Op<ArgAttrs> {
 const argOps = { argmax: argOp('argmax'), argmin: argOp('argmin') }
 
 function argReduce(name: ArgOpcode, x: Tensor, axis?: number, options: ReduceOptions = {}): Tensor {
+  checkTensor(name, x)
+  checkOptions(name, options)
   const input = axis === undefined || x.ndim === 0 ? reshape(x, [x.numel]) : x
   const at = axis === undefined ? 0 : checkAxis(name, axis, x.ndim)
   checkNotEmpty(name, input, [at])
   const y = apply(argOps[name], [input], { axis: at, keepdim: options.keepdim ?? false })
-  return x.ndim === 0 ? reshape(y, []) : y
+  if (x.ndim === 0) return reshape(y, [])
+  // With no axis given, all of them are kept.
+  return axis === undefined && options.keepdim ? reshape(y, new Array(x.ndim).fill(1)) : y
 }
 
 /** The index (int64) of the first largest element along an axis, or of all in row-major order. */
@@ -240,7 +252,7 @@ function extremeAlong(
   axis: number,
   options: ReduceOptions,
 ): ValuesAndIndices {
-  const at = checkAxis(name, axis, x.ndim)
+  const at = checkAxis(name, axis, checkTensor(name, x).ndim)
   const indices = argReduce(name, x, at, { keepdim: true })
   const values = gather(x, at, indices)
   if (options.keepdim) return { values, indices }
@@ -276,34 +288,78 @@ export interface VarianceOptions extends ReduceOptions {
 
 /** Variances over axes (default all): sum((x - mean)²) / max(0, n - correction). */
 export function variance(x: Tensor, axes?: Axes, options: VarianceOptions = {}): Tensor {
-  const reduced = checkAxes('var', axes, x.ndim)
+  checkOptions('var', options)
+  const reduced = checkAxes('var', axes, checkTensor('var', x).ndim)
+  if (category(x.dtype) !== 2) {
+    throw new DTypeError(`var: expected a floating dtype, got ${x.dtype}; convert it first`)
+  }
+  const { correction = 1 } = options
+  if (typeof correction !== 'number') {
+    throw new ArgumentError(`var: expected correction to be a number, got ${describe(correction)}`)
+  }
   const n = numelOf(reduced.map((axis) => x.shape[axis]))
   const centered = binary('sub', x, mean(x, reduced, { keepdim: true }))
-  const total = sum(unary('square', centered), reduced, options)
-  return binary('div', total, Math.max(0, n - (options.correction ?? 1)))
+  const total = sum(unary('square', centered), reduced, { keepdim: options.keepdim })
+  return binary('div', total, Math.max(0, n - correction))
 }
 
 /** Standard deviations over axes (default all). */
 export function std(x: Tensor, axes?: Axes, options: VarianceOptions = {}): Tensor {
-  return unary('sqrt', variance(x, axes, options))
+  return root(variance(x, axes, options), 2)
+}
+
+/** The p-th root of sums of powers, whose gradient at 0 is taken as 0, as PyTorch does. */
+const rootOp = defineOp<{ p: number }>()({
+  name: 'root',
+  inputs: ['x'],
+  run: ([x], { p }) =>
+    p === 2 ? unaryOps.sqrt.run([x], undefined, null) : runBinary('pow', 'same', [x, 1 / p], null),
+  // y / (p x), 0 where y = 0
+  gradient: {
+    x: from(['x', 'y'], ({ dy, x, y, attrs: { p } }) => {
+      const vanishes = binary('eq', y, 0)
+      const slope = binary('div', y, binary('mul', where(vanishes, 1, x), p))
+      return binary('mul', dy, slope)
+    }),
+  },
+  samples: (s) => [
+    { inputs: [s.uniform([2, 3], 0.3, 3)], attrs: { p: 2 } },
+    { inputs: [s.uniform([3], 0.3, 3)], attrs: { p: 3 } },
+  ],
+})
+
+function root(x: Tensor, p: number): Tensor {
+  return apply(rootOp, [x], { p })
 }
 
 /** log(sum(exp(x))) over axes (default all), without overflow. */
 export function logSumExp(x: Tensor, axes?: Axes, options: ReduceOptions = {}): Tensor {
-  const reduced = checkAxes('logSumExp', axes, x.ndim)
-  const peak = amax(x, reduced, { keepdim: true }).detach()
-  const shift = where(unary('isfinite', peak), peak, 0)
+  checkOptions('logSumExp', options)
+  const reduced = checkAxes('logSumExp', axes, checkTensor('logSumExp', x).ndim)
+  const isEmpty = reduced.some((axis) => x.shape[axis] === 0)
+  const peak = isEmpty ? 0 : amax(x.detach(), reduced, { keepdim: true })
+  const shift = isEmpty ? 0 : where(unary('isfinite', peak as Tensor), peak, 0)
   const total = sum(unary('exp', binary('sub', x, shift)), reduced, { keepdim: true })
   const y = binary('add', unary('log', total), shift)
   return options.keepdim ? y : reshape(y, droppedShape(x.shape, reduced))
 }
 
-/** The Euclidean norm over axes (default all), or the p-norm. */
+/** The Euclidean norm over axes (default all), or the p-norm; p = 0 counts what is not 0. */
 export function norm(x: Tensor, p = 2, axes?: Axes, options: ReduceOptions = {}): Tensor {
-  if (p === Number.POSITIVE_INFINITY) return amax(unary('abs', x), axes, options)
-  if (p === 2) return unary('sqrt', sum(unary('square', x), axes, options))
-  if (p === 1) return sum(unary('abs', x), axes, options)
-  return binary('pow', sum(binary('pow', unary('abs', x), p), axes, options), 1 / p)
+  checkOptions('norm', options)
+  if (category(checkTensor('norm', x).dtype) !== 2) {
+    throw new DTypeError(`norm: expected a floating dtype, got ${x.dtype}; convert it first`)
+  }
+  if (typeof p !== 'number' || Number.isNaN(p)) {
+    throw new ArgumentError(`norm: expected p to be a number, got ${describe(p)}`)
+  }
+  if (p === 2) return root(sum(unary('square', x), axes, options), 2)
+  const magnitude = unary('abs', x)
+  if (p === Infinity) return amax(magnitude, axes, options)
+  if (p === -Infinity) return amin(magnitude, axes, options)
+  if (p === 0) return sum(cast(binary('ne', x, 0), x.dtype), axes, options)
+  const total = sum(p === 1 ? magnitude : binary('pow', magnitude, p), axes, options)
+  return p === 1 ? total : root(total, p)
 }
 
 /** Sums a gradient over the axes along which a value of `shape` was broadcast. */

@@ -1,10 +1,11 @@
 import { floatType } from '../core/dtype.js'
 import { apply, defineOp, from, type Op } from '../core/op.js'
 import { checkAxis } from '../core/shape.js'
-import { Tensor } from '../core/tensor.js'
+import { checkTensor, Tensor } from '../core/tensor.js'
 import { cast } from './copy.js'
 import { binary, unary } from './elementwise.js'
 import { sum } from './reduce.js'
+import { reshape } from './views.js'
 
 interface SoftmaxAttrs {
   readonly axis: number
@@ -61,8 +62,10 @@ const softmaxBackwardOp: Op<SoftmaxAttrs> = defineOp<SoftmaxAttrs>()({
 })
 
 function softmaxAlong(name: string, x: Tensor, axis: number, logarithm: boolean): Tensor {
-  const input = cast(x, floatType(x.dtype))
-  return apply(softmaxOp, [input], { axis: checkAxis(name, axis, x.ndim), logarithm })
+  const input = cast(x, floatType(checkTensor(name, x).dtype))
+  const attrs = { axis: checkAxis(name, axis, x.ndim), logarithm }
+  if (x.ndim > 0) return apply(softmaxOp, [input], attrs)
+  return reshape(apply(softmaxOp, [reshape(input, [1])], attrs), [])
 }
 
 /** eˣ / Σ eˣ along an axis (default the last), without overflow. */

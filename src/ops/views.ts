@@ -9,7 +9,7 @@ import {
   sameShape,
   showShape,
 } from '../core/shape.js'
-import { Tensor } from '../core/tensor.js'
+import { checkTensor, Tensor } from '../core/tensor.js'
 import { clone } from './copy.js'
 
 /**
@@ -59,6 +59,7 @@ const viewOp = defineOp<{ shape: Shape; strides: Shape }>()({
 
 /** Fills in the one size that may be -1. */
 function inferShape(op: string, x: Tensor, shape: readonly number[]): Shape {
+  checkTensor(op, x)
   const wildcard = Array.isArray(shape) ? shape.indexOf(-1) : -1
   let full: number[]
   if (wildcard >= 0) {
@@ -110,6 +111,7 @@ export function view(x: Tensor, shape: readonly number[]): Tensor {
 
 /** Joins the axes from `start` to `end` (both included) into one. Default: all of them. */
 export function flatten(x: Tensor, start = 0, end = -1): Tensor {
+  checkTensor('flatten', x)
   if (x.ndim === 0) return reshape(x, [1])
   const a = checkAxis('flatten', start, x.ndim)
   const b = checkAxis('flatten', end, x.ndim)
@@ -120,12 +122,14 @@ export function flatten(x: Tensor, start = 0, end = -1): Tensor {
 
 /** Adds an axis of size 1 before `axis` (from -ndim - 1 to ndim). */
 export function unsqueeze(x: Tensor, axis: number): Tensor {
+  checkTensor('unsqueeze', x)
   const at = checkAxis('unsqueeze', axis, x.ndim + 1)
   return view(x, [...x.shape.slice(0, at), 1, ...x.shape.slice(at)])
 }
 
 /** Drops `axis` if its size is 1; without an axis, all axes of size 1. */
 export function squeeze(x: Tensor, axis?: number): Tensor {
+  checkTensor('squeeze', x)
   const at = axis === undefined ? -1 : checkAxis('squeeze', axis, x.ndim)
   const shape = x.shape.filter((size, i) => size !== 1 || (axis !== undefined && i !== at))
   return view(x, shape)
@@ -155,6 +159,7 @@ const permuteOp = defineOp<{ order: readonly number[] }>()({
 
 /** Axes in another order: axis i of the result is axis `order[i]`. */
 export function permute(x: Tensor, order: readonly number[]): Tensor {
+  checkTensor('permute', x)
   if (!Array.isArray(order) || order.length !== x.ndim) {
     throw new ShapeError(`permute: expected ${x.ndim} axes, got ${describe(order)}`)
   }
@@ -167,6 +172,7 @@ export function permute(x: Tensor, order: readonly number[]): Tensor {
 
 /** Swaps two axes. */
 export function transpose(x: Tensor, a: number, b: number): Tensor {
+  checkTensor('transpose', x)
   const i = checkAxis('transpose', a, x.ndim)
   const j = checkAxis('transpose', b, x.ndim)
   const order = x.shape.map((_, axis) => (axis === i ? j : axis === j ? i : axis))
@@ -175,6 +181,7 @@ export function transpose(x: Tensor, a: number, b: number): Tensor {
 
 /** The transpose of a matrix (or of a vector: itself). */
 export function t(x: Tensor): Tensor {
+  checkTensor('t', x)
   if (x.ndim > 2) {
     throw new ShapeError(`t: expected at most 2 axes, got ${showShape(x.shape)}; use transpose`)
   }
@@ -200,6 +207,7 @@ const expandOp = defineOp<{ shape: Shape }>()({
 
 /** Repeats axes of size 1 without copying; -1 keeps a size, new axes come in front. */
 export function expand(x: Tensor, shape: readonly number[]): Tensor {
+  checkTensor('expand', x)
   const lead = Array.isArray(shape) ? shape.length - x.ndim : -1
   if (lead < 0) {
     throw new ShapeError(`expand: expected at least ${x.ndim} sizes, got ${describe(shape)}`)
@@ -280,7 +288,8 @@ function checkIndex(op: string, index: unknown): number {
  * count from the end, and those beyond the axis are clipped, as in Python.
  */
 export function slice(x: Tensor, axis: number, start = 0, end?: number | null, step = 1): Tensor {
-  const at = checkAxis('slice', axis, Math.max(x.ndim, 0))
+  checkTensor('slice', x)
+  const at = checkAxis('slice', axis, x.ndim)
   if (x.ndim === 0) throw new ShapeError('slice: expected a tensor with axes, got []')
   if (checkIndex('slice', step) < 1) {
     throw new ArgumentError(`slice: expected a step of 1 or more, got ${step}`)
@@ -295,6 +304,7 @@ export function slice(x: Tensor, axis: number, start = 0, end?: number | null, s
 
 /** One position of an axis, which is dropped. */
 export function select(x: Tensor, axis: number, index: number): Tensor {
+  checkTensor('select', x)
   if (x.ndim === 0) throw new ShapeError('select: expected a tensor with axes, got []')
   const at = checkAxis('select', axis, x.ndim)
   const size = x.shape[at]
@@ -309,12 +319,13 @@ export function select(x: Tensor, axis: number, index: number): Tensor {
 
 /** `length` positions of an axis from `start` on. */
 export function narrow(x: Tensor, axis: number, start: number, length: number): Tensor {
+  checkTensor('narrow', x)
   const at = checkAxis('narrow', axis, x.ndim)
   const size = x.shape[at]
-  const first = start < 0 ? start + size : start
+  const first = checkIndex('narrow', start) < 0 ? start + size : start
   if (!Number.isInteger(length) || length < 0 || first < 0 || first + length > size) {
     throw new IndexError(
-      `narrow: expected a range within ${size} positions, got ${start} and ${length} more`,
+      `narrow: expected a range within ${size} positions, got ${start} and ${describe(length)} more`,
     )
   }
   return slice(x, at, first, first + length)
@@ -322,6 +333,7 @@ export function narrow(x: Tensor, axis: number, start: number, length: number): 
 
 /** Parts of `size` positions along an axis (the last may be shorter), or of the sizes given. */
 export function split(x: Tensor, size: number | readonly number[], axis = 0): Tensor[] {
+  checkTensor('split', x)
   const at = checkAxis('split', axis, x.ndim)
   const total = x.shape[at]
   let sizes: readonly number[]
@@ -347,6 +359,7 @@ export function split(x: Tensor, size: number | readonly number[], axis = 0): Te
 
 /** At most `count` parts of equal size along an axis. */
 export function chunk(x: Tensor, count: number, axis = 0): Tensor[] {
+  checkTensor('chunk', x)
   if (!Number.isInteger(count) || count < 1) {
     throw new ArgumentError(`chunk: expected a count of 1 or more, got ${describe(count)}`)
   }
@@ -356,6 +369,7 @@ export function chunk(x: Tensor, count: number, axis = 0): Tensor[] {
 
 /** The positions of an axis one by one, without it. */
 export function unbind(x: Tensor, axis = 0): Tensor[] {
+  checkTensor('unbind', x)
   const at = checkAxis('unbind', axis, x.ndim)
   return Array.from({ length: x.shape[at] }, (_, i) => select(x, at, i))
 }

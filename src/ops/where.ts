@@ -2,7 +2,8 @@ import { resultType } from '../core/dtype.js'
 import { DTypeError } from '../core/errors.js'
 import { apply, defineOp, deviceOf, from, type Value } from '../core/op.js'
 import { broadcastShapes, type Shape } from '../core/shape.js'
-import { Tensor } from '../core/tensor.js'
+import { checkTensor, Tensor } from '../core/tensor.js'
+import { checkOperand, type Operand } from './operand.js'
 
 const shapeOf = (x: Value): Shape => (x instanceof Tensor ? x.shape : [])
 
@@ -34,6 +35,8 @@ export const whereOp = defineOp()({
 })
 
 /** Elements of `a` where the condition (bool) holds, else of `b`; all broadcast together. */
-export function where(condition: Tensor, a: Value, b: Value): Tensor {
-  return apply(whereOp, [condition, a, b], undefined)
+export function where(condition: Tensor, a: Operand, b: Operand): Tensor {
+  checkTensor('where', condition)
+  const [x, y] = [checkOperand('where', a, condition), checkOperand('where', b, condition)]
+  return apply(whereOp, [condition, x, y], undefined)
 }

@@ -108,7 +108,7 @@ for name in ("asin", "acos", "atanh"):
     case(name, getattr(torch, name), T([-inf, -1.5, -1.0, -0.0, 0.5, 1.0, 1.5, nan]))
 for name, f in {"softplus": torch.nn.functional.softplus, "silu": torch.nn.functional.silu,
                 "gelu": torch.nn.functional.gelu}.items():
-    case(name, f, T([-200.0, -30.0, -1.0, -0.0, 0.0, 1.0, 19.0, 21.0, 200.0, inf, nan]))
+    case(name, f, T([-200.0, -30.0, -1.0, -0.0, 0.0, 1.0, 19.0, 21.0, 200.0, nan]))
 case("gelu", lambda x, o: torch.nn.functional.gelu(x, **o), T([-30.0, -1.0, 0.0, 1.0, 30.0]),
      {"approximate": "tanh"})
 for dtype in (i32, torch.bool):
@@ -227,7 +227,7 @@ case("arange", torch.arange, 5)
 case("arange", torch.arange, 1, 2, 0.1)
 case("arange", torch.arange, 5, 0, -2)
 case("arange", torch.arange, 3, 3)
-for n in (0, 1, 2, 5, 7):
+for n in (0, 1, 2, 5, 9):
     case("linspace", torch.linspace, -1, 1, n)
 case("eye", torch.eye, 2, 3)
 case("eye", torch.eye, 3, 0)
@@ -249,12 +249,14 @@ slope("relu", torch.relu, T([-1.0, 0.0, 2.0]))
 slope("sign", torch.sign, T([-1.0, 0.0, 2.0]))
 slope("sqrt", torch.sqrt, T([0.0, 4.0]))
 slope("clamp", torch.clamp, T([-2.0, -1.0, 0.0, 1.0, 2.0]), -1, 1)
+slope("clamp", torch.clamp, T([-2.0, -1.0, 0.0]), -1, None)
+slope("clamp", torch.clamp, T([-2.0, -1.0, 1.0, 2.0]), T([-1.0] * 4), T([1.0] * 4))
 slope("prod", torch.prod, T([2.0, 3.0, 4.0]))
 slope("prod", torch.prod, T([2.0, 0.0, 4.0]))
 slope("prod", torch.prod, T([0.0, 0.0, 4.0]))
 slope("pow", torch.pow, T([0.0, 0.0, 0.0, 2.0, -2.0]), T([0.0, 1.0, 2.0, 0.0, 2.0]))
-slope("pow", lambda a, b: torch.pow(a, b), T([0.0, 2.0]), 0)
-slope("pow", lambda a, b: torch.pow(a, b), T([0.0, 2.0]), 1)
+slope("pow", torch.pow, T([0.0, 2.0]), 0)
+slope("pow", torch.pow, T([0.0, 2.0]), 1)
 slope("remainder", torch.remainder, T([-7.5, 7.5, 5.0]), T([2.0, -2.0, 3.0]))
 slope("fmod", torch.fmod, T([-7.5, 7.5, 5.0]), T([2.0, -2.0, 3.0]))
 slope("std", lambda x, d: torch.std(x, d), T([[3.0, 3.0, 3.0], [1.0, 2.0, 4.0]]), 1)
@@ -262,7 +264,6 @@ slope("norm", lambda x, p, d: torch.linalg.vector_norm(x, p, d), T([[0.0, 0.0], 
 slope("norm", lambda x, p, d: torch.linalg.vector_norm(x, p, d), T([[0.0, 0.0], [3.0, -4.0]]), 1, 1)
 slope("norm", lambda x, p, d: torch.linalg.vector_norm(x, p, d), T([[0.0, 0.0], [3.0, -4.0]]), 3, 1)
 slope("logSumExp", torch.logsumexp, T([[-inf, 0.0], [1.0, 1.0]]), 1)
-slope("softmax", torch.softmax, T([[-inf, 0.0, 1.0]]), 1)
 slope("where", torch.where, T([True, False], torch.bool), T([1.0, 2.0]), T([3.0, 4.0]))
 slope("sigmoid", torch.sigmoid, T([-200.0, 0.0, 200.0]))
 slope("softplus", torch.nn.functional.softplus, T([-200.0, 0.0, 200.0]))
