@@ -2,8 +2,12 @@ import './methods.js'
 import { binaryFunctions, unaryFunctions } from './arithmetic.js'
 
 export { clamp, frac, gelu, isclose, type Operand } from './arithmetic.js'
+export { type BatchNormOptions, batchNorm } from './batch-norm.js'
+export { type Conv2dOptions, conv2d } from './conv2d.js'
 export { cast, clone, contiguous } from './copy.js'
 export * from './creation.js'
+export { type CrossEntropyOptions, crossEntropy } from './cross-entropy.js'
+export { type DropoutOptions, dropout } from './dropout.js'
 export {
   cat,
   gather,
@@ -14,8 +18,19 @@ export {
   scatterAdd,
   stack,
 } from './indexing.js'
+export {
+  type BCEWithLogitsOptions,
+  binaryCrossEntropyWithLogits,
+  type ClassLossOptions,
+  type LossOptions,
+  l1Loss,
+  mseLoss,
+  nllLoss,
+  type Reduction,
+} from './losses.js'
 export { linear, matmul } from './matmul.js'
 export type { TensorOptions } from './options.js'
+export { type MaxPool2dOptions, maxPool2d, type PoolOptions } from './pool2d.js'
 export {
   bernoulli,
   normal,
@@ -49,6 +64,7 @@ export {
   variance,
 } from './reduce.js'
 export { logSoftmax, softmax } from './softmax.js'
+export type { Pair } from './spatial.js'
 export {
   chunk,
   expand,

@@ -1,0 +1,194 @@
+import { isFloating } from '../core/dtype.js'
+import { ArgumentError, DTypeError, describe, ShapeError } from '../core/errors.js'
+import { applyAll, defineOp, deviceOf, jointly, type Op } from '../core/op.js'
+import { numelOf, type Shape, showShape } from '../core/shape.js'
+import { Tensor } from '../core/tensor.js'
+import { byFormula } from './by-formula.js'
+import { cast } from './copy.js'
+import { binary, unary } from './elementwise.js'
+import { sum } from './reduce.js'
+import { reshape } from './views.js'
+
+interface BatchNormAttrs {
+  readonly momentum: number
+  readonly eps: number
+}
+
+const add = (a: Tensor, b: Tensor | number) => binary('add', a, b)
+const sub = (a: Tensor, b: Tensor) => binary('sub', a, b)
+const mul = (a: Tensor, b: Tensor) => binary('mul', a, b)
+const div = (a: Tensor, b: number) => binary('div', a, b)
+
+/** All axes but the channels. */
+const otherAxes = (x: Shape) => x.map((_, axis) => axis).filter((axis) => axis !== 1)
+/** How many elements a channel has. */
+const countOf = (x: Shape) => numelOf(x) / x[1]
+/** [C] as [1, C, 1, …], which broadcasts against x. */
+const alongChannels = (v: Tensor, x: Shape) => reshape(v, [1, x[1], ...x.slice(2).map(() => 1)])
+
+/** Statistics are kept in float32, or in float64 for float64. */
+const statisticsType = (x: Tensor) => (x.dtype === 'float64' ? 'float64' : 'float32')
+
+// mean, var over all axes but 1 of x [N, C, ..]; rstd = 1 / √(var + eps); y = (x - mean) rstd w + b
+// (Ioffe & Szegedy 2015). The running averages are updated in place.
+const batchNormOp: Op<BatchNormAttrs> = defineOp<BatchNormAttrs>()({
+  name: 'batchNorm',
+  inputs: ['x', 'weight', 'bias', 'runningMean', 'runningVar'],
+  outputs: ['y', 'mean', 'rstd'],
+  differentiable: 3,
+  run: ([x, weight, bias, runningMean, runningVar], { momentum, eps }) => {
+    const y = Tensor.pending(x.device, x.dtype, x.shape)
+    const mean = Tensor.pending(x.device, statisticsType(x), [x.shape[1]])
+    const rstd = Tensor.pending(x.device, statisticsType(x), [x.shape[1]])
+    const { calls } = x.device
+    calls.begin('batchNorm').input(x).optional(weight).optional(bias)
+    calls.optional(runningMean).optional(runningVar)
+    calls.output(y).output(mean).output(rstd).number(momentum).number(eps).run()
+    return [y, mean, rstd]
+  },
+  // Through y by the fused kernel; ∂mean/∂x = 1 / M, ∂rstd/∂x = -rstd³ (x - mean) / M
+  gradient: jointly(['x', 'weight', 'mean', 'rstd'], ({ dys, x, weight, mean, rstd }) => {
+    const [dy, dmean, drstd] = dys
+    const [fromY, dweight = null, dbias = null] = dy
+      ? applyAll(batchNormBackwardOp, [dy, x, weight, mean, rstd], undefined)
+      : []
+    let dx: Tensor | null = fromY ?? null
+    const along = (v: Tensor) => alongChannels(div(v, countOf(x.shape)), x.shape)
+    if (dmean) dx = dx === null ? along(dmean) : add(dx, along(dmean))
+    if (drstd) {
+      const slope = unary('neg', along(mul(drstd, mul(unary('square', rstd), rstd))))
+      const through = mul(slope, sub(x, alongChannels(mean, x.shape)))
+      dx = dx === null ? through : add(dx, through)
+    }
+    return [dx, dweight, dbias, null, null]
+  }),
+  samples: (s) => [
+    {
+      inputs: [s.normal([3, 2, 2]), s.normal([2]), s.normal([2]), null, null],
+      attrs: { momentum: 0.1, eps: 1e-5 },
+    },
+    { inputs: [s.normal([4, 2]), null, null, null, null], attrs: { momentum: 0.1, eps: 1e-5 } },
+  ],
+})
+
+// x̂ = (x - mean) rstd; dweight = Σ g x̂; dbias = Σ g; dx = w rstd (g - (dbias + x̂ dweight) / M)
+const batchNormBackwardOp: Op<void> = defineOp()({
+  name: 'batchNormBackward',
+  inputs: ['g', 'x', 'weight', 'mean', 'rstd'],
+  outputs: ['dx', 'dweight', 'dbias'],
+  differentiable: 3,
+  run: ([g, x, weight, mean, rstd]) => {
+    const dx = Tensor.pending(x.device, x.dtype, x.shape)
+    const dtype = weight?.dtype ?? mean.dtype
+    const dweight = Tensor.pending(x.device, dtype, mean.shape)
+    const dbias = Tensor.pending(x.device, dtype, mean.shape)
+    const { calls } = x.device
+    calls.begin('batchNormBackward').input(g).input(x).optional(weight).input(mean).input(rstd)
+    calls.output(dx).output(dweight).output(dbias).run()
+    return [dx, dweight, dbias]
+  },
+  gradient: byFormula(['g', 'x', 'weight', 'mean', 'rstd'], ({ g, x, weight, mean, rstd }) => {
+    const along = (v: Tensor) => alongChannels(v, x.shape)
+    const xhat = mul(sub(x, along(mean)), along(rstd))
+    const dweight = sum(mul(g, xhat), otherAxes(x.shape))
+    const dbias = sum(g, otherAxes(x.shape))
+    const shared = div(add(along(dbias), mul(xhat, along(dweight))), countOf(x.shape))
+    const scale = weight === null ? rstd : mul(weight, rstd)
+    return [mul(sub(g, shared), along(scale)), dweight, dbias]
+  }),
+  samples: (s) => [
+    {
+      inputs: [
+        s.normal([3, 2, 2]),
+        s.normal([3, 2, 2]),
+        s.normal([2]),
+        s.normal([2]),
+        s.uniform([2], 0.5, 2),
+      ],
+      attrs: undefined,
+    },
+    {
+      inputs: [s.normal([3, 2]), s.normal([3, 2]), null, s.normal([2]), s.uniform([2], 0.5, 2)],
+      attrs: undefined,
+    },
+  ],
+})
+
+export interface BatchNormOptions {
+  /** Factors by channel, [C]; default 1. */
+  weight?: Tensor | null
+  /** Added by channel, [C]; default 0. */
+  bias?: Tensor | null
+  /** Whether to normalise by the batch (and to update the running averages); default false. */
+  training?: boolean
+  /** Share of the batch in the new running averages; default 0.1. */
+  momentum?: number
+  /** Added to the variance; default 1e-5. */
+  eps?: number
+}
+
+function checkChannels(x: Tensor, name: string, v: Tensor | null | undefined): void {
+  if (!v) return
+  if (v.ndim !== 1 || v.shape[0] !== x.shape[1]) {
+    throw new ShapeError(
+      `batchNorm: expected ${name} of shape [${x.shape[1]}], got ${showShape(v.shape)}`,
+    )
+  }
+  deviceOf('batchNorm', [x, v])
+  if (!isFloating(v.dtype)) {
+    throw new DTypeError(`batchNorm: expected a floating ${name}, got ${v.dtype}`)
+  }
+}
+
+/**
+ * Normalises x [N, C, ..] by channel: (x - mean) / √(var + eps) weight + bias. In training, by the
+ * batch's mean and (biased) variance, and `runningMean`, `runningVar` [C] move towards them (with
+ * the unbiased variance); otherwise by the running averages.
+ * @throws ShapeError for fewer than two axes, or one value per channel in training
+ */
+export function batchNorm(
+  x: Tensor,
+  runningMean: Tensor | null,
+  runningVar: Tensor | null,
+  options: BatchNormOptions = {},
+): Tensor {
+  const { weight = null, bias = null, training = false, momentum = 0.1, eps = 1e-5 } = options
+  if (x.ndim < 2) {
+    throw new ShapeError(`batchNorm: expected x of shape [N, C, ..], got ${showShape(x.shape)}`)
+  }
+  if (!isFloating(x.dtype)) {
+    throw new DTypeError(`batchNorm: expected a floating dtype, got ${x.dtype}`)
+  }
+  const vectors = { weight, bias, runningMean, runningVar }
+  for (const [name, v] of Object.entries(vectors)) checkChannels(x, name, v)
+  if (!(eps >= 0) || !Number.isFinite(momentum)) {
+    throw new ArgumentError(
+      `batchNorm: expected eps of 0 or more and a finite momentum, got ${describe(eps)} and ` +
+        describe(momentum),
+    )
+  }
+  if (training) {
+    if (countOf(x.shape) === 1) {
+      throw new ShapeError(
+        `batchNorm: expected more than one value per channel in training, got ` +
+          showShape(x.shape),
+      )
+    }
+    const inputs = [x, weight, bias, runningMean, runningVar]
+    const [y, mean, rstd] = applyAll(batchNormOp, inputs, { momentum, eps })
+    // What backward needs of them is held by the tape.
+    mean.dispose()
+    rstd.dispose()
+    return y
+  }
+  if (runningMean === null || runningVar === null) {
+    throw new ArgumentError('batchNorm: expected running averages in evaluation, got null')
+  }
+  // y = x scale + shift, with scale = weight / √(var + eps) and shift = bias - mean scale
+  const rstd = unary('rsqrt', add(runningVar, eps))
+  const scale = weight === null ? rstd : mul(rstd, weight)
+  const centre = mul(runningMean, scale)
+  const shift = bias === null ? unary('neg', centre) : sub(bias, centre)
+  const y = add(mul(x, alongChannels(scale, x.shape)), alongChannels(shift, x.shape))
+  return cast(y, x.dtype)
+}

@@ -1,0 +1,222 @@
+import type { Calls } from '../bindings/calls.js'
+import { isFloating } from '../core/dtype.js'
+import { ArgumentError, DTypeError, describe, ShapeError } from '../core/errors.js'
+import { apply, defineOp, deviceOf, from, type Op } from '../core/op.js'
+import { type Shape, showShape } from '../core/shape.js'
+import { Tensor } from '../core/tensor.js'
+import { sum } from './reduce.js'
+import { checkPair, fromBatch, type HW, type Pair, toBatch, windowCount } from './spatial.js'
+import { slice } from './views.js'
+
+interface ConvAttrs {
+  readonly stride: HW
+  readonly padding: HW
+  readonly dilation: HW
+  readonly groups: number
+}
+
+/** Of the backward kernels: `shape` is that of the result, which the others do not determine. */
+interface ConvBackwardAttrs extends ConvAttrs {
+  readonly shape: Shape
+}
+
+function attributes(calls: Calls, { stride, padding, dilation, groups }: ConvAttrs): Calls {
+  for (const [h, w] of [stride, padding, dilation]) calls.number(h).number(w)
+  return calls.number(groups)
+}
+
+function outputShape(x: Shape, w: Shape, { stride, padding, dilation }: ConvAttrs): number[] {
+  const [p, q] = [0, 1].map((i) =>
+    windowCount(x[2 + i], w[2 + i], stride[i], padding[i], dilation[i]),
+  )
+  return [x[0], w[0], p, q]
+}
+
+// y[n, k, p, q] = Σ x[n, c, p stride + r dilation - padding, …] w[k, c, r, s] + bias[k]
+// x [N, C, H, W], w [K, C / groups, R, S], bias [K], y [N, K, P, Q]
+const conv2dOp: Op<ConvAttrs> = defineOp<ConvAttrs>()({
+  name: 'conv2d',
+  inputs: ['x', 'w', 'bias'],
+  run: ([x, w, bias], attrs) => {
+    const y = Tensor.pending(x.device, x.dtype, outputShape(x.shape, w.shape, attrs))
+    const { calls } = x.device
+    calls.begin('conv2d').input(x).input(w).optional(bias).output(y)
+    attributes(calls, attrs).run()
+    return y
+  },
+  gradient: {
+    x: from(['w'], ({ dy, w, attrs, inputs: [x] }) =>
+      apply(backwardInputOp, [dy, w], { ...attrs, shape: (x as Tensor).shape }),
+    ),
+    w: from(['x'], ({ dy, x, attrs, inputs: [, w] }) =>
+      apply(backwardWeightOp, [dy, x], { ...attrs, shape: (w as Tensor).shape }),
+    ),
+    // Σ over all axes but the channels
+    bias: from([], ({ dy }) => sum(dy, [0, 2, 3])),
+  },
+  autocast: 'half',
+  samples: (s) => [
+    { inputs: [s.normal([2, 2, 5, 4]), s.normal([3, 2, 3, 2]), s.normal([3])], attrs: plain },
+    { inputs: [s.normal([1, 4, 5, 6]), s.normal([4, 2, 2, 3]), null], attrs: general },
+  ],
+})
+
+// dx [N, C, H, W] from g [N, K, P, Q] and w; linear in both, so each gradient is one of the others
+const backwardInputOp: Op<ConvBackwardAttrs> = defineOp<ConvBackwardAttrs>()({
+  name: 'conv2dBackwardInput',
+  inputs: ['g', 'w'],
+  run: ([g, w], attrs) => {
+    const dx = Tensor.pending(g.device, g.dtype, attrs.shape)
+    const { calls } = g.device
+    calls.begin('conv2dBackwardInput').input(g).input(w).output(dx)
+    attributes(calls, attrs).run()
+    return dx
+  },
+  gradient: {
+    g: from(['w'], ({ dy, w, attrs }) => apply(conv2dOp, [dy, w, null], attrs)),
+    w: from(['g'], ({ dy, g, attrs, inputs: [, w] }) =>
+      apply(backwardWeightOp, [g, dy], { ...attrs, shape: (w as Tensor).shape }),
+    ),
+  },
+  samples: (s) => [
+    {
+      inputs: [s.normal([2, 3, 3, 3]), s.normal([3, 2, 3, 2])],
+      attrs: { ...plain, shape: [2, 2, 5, 4] },
+    },
+    {
+      inputs: [s.normal([1, 4, 3, 2]), s.normal([4, 2, 2, 3])],
+      attrs: { ...general, shape: [1, 4, 5, 6] },
+    },
+  ],
+})
+
+// dw [K, C / groups, R, S] from g [N, K, P, Q] and x
+const backwardWeightOp: Op<ConvBackwardAttrs> = defineOp<ConvBackwardAttrs>()({
+  name: 'conv2dBackwardWeight',
+  inputs: ['g', 'x'],
+  run: ([g, x], attrs) => {
+    const dw = Tensor.pending(g.device, g.dtype, attrs.shape)
+    const { calls } = g.device
+    calls.begin('conv2dBackwardWeight').input(g).input(x).output(dw)
+    attributes(calls, attrs).run()
+    return dw
+  },
+  gradient: {
+    g: from(['x'], ({ dy, x, attrs }) => apply(conv2dOp, [x, dy, null], attrs)),
+    x: from(['g'], ({ dy, g, attrs, inputs: [, x] }) =>
+      apply(backwardInputOp, [g, dy], { ...attrs, shape: (x as Tensor).shape }),
+    ),
+  },
+  samples: (s) => [
+    {
+      inputs: [s.normal([2, 3, 3, 3]), s.normal([2, 2, 5, 4])],
+      attrs: { ...plain, shape: [3, 2, 3, 2] },
+    },
+    {
+      inputs: [s.normal([1, 4, 3, 2]), s.normal([1, 4, 5, 6])],
+      attrs: { ...general, shape: [4, 2, 2, 3] },
+    },
+  ],
+})
+
+/** Attributes of the samples: [5, 4] * [3, 2] -> [3, 3] and [5, 6] * [2, 3] -> [3, 2]. */
+const plain: ConvAttrs = { stride: [1, 1], padding: [0, 0], dilation: [1, 1], groups: 1 }
+const general: ConvAttrs = { stride: [2, 2], padding: [1, 0], dilation: [2, 2], groups: 2 }
+
+export interface Conv2dOptions {
+  /** Step of the window; default 1. */
+  stride?: Pair
+  /** Zeros around the image; `'same'` keeps its size (stride 1), `'valid'` is 0. Default 0. */
+  padding?: Pair | 'same' | 'valid'
+  /** Distance between the window's elements; default 1. */
+  dilation?: Pair
+  /** Channels fall into so many groups, each with filters of its own; default 1. */
+  groups?: number
+}
+
+/** Checked attributes; `trim` tells by how many positions an axis comes out too long in front. */
+interface ConvPlan extends ConvAttrs {
+  readonly trim: HW
+}
+
+function plan(options: Conv2dOptions, [r, s]: HW): ConvPlan {
+  const stride = checkPair('conv2d', 'stride', options.stride ?? 1, 1)
+  const dilation = checkPair('conv2d', 'dilation', options.dilation ?? 1, 1)
+  const groups = options.groups ?? 1
+  if (!Number.isSafeInteger(groups) || groups < 1) {
+    throw new ArgumentError(`conv2d: expected groups of 1 or more, got ${describe(groups)}`)
+  }
+  const { padding = 0 } = options
+  if (padding === 'same') {
+    if (stride[0] !== 1 || stride[1] !== 1) {
+      throw new ArgumentError(
+        `conv2d: expected stride 1 with padding 'same', got ${describe(options.stride)}`,
+      )
+    }
+    // dilation (R - 1) zeros in all, the odd one at the end, as in PyTorch: padded evenly with one
+    // more, the first position of the result is the one too many.
+    const total = [dilation[0] * (r - 1), dilation[1] * (s - 1)]
+    const half: HW = [Math.ceil(total[0] / 2), Math.ceil(total[1] / 2)]
+    return { stride, dilation, groups, padding: half, trim: [total[0] % 2, total[1] % 2] }
+  }
+  const zeros = padding === 'valid' ? 0 : padding
+  const checked = checkPair('conv2d', "padding ('same', 'valid' or)", zeros, 0)
+  return { stride, dilation, groups, padding: checked, trim: [0, 0] }
+}
+
+function checkOperands(x: Tensor, w: Tensor, bias: Tensor | null, { groups }: ConvAttrs): void {
+  const shapes = `x ${showShape(x.shape)} and w ${showShape(w.shape)}`
+  if (x.shape[1] !== w.shape[1] * groups || w.shape[0] % groups !== 0) {
+    throw new ShapeError(
+      `conv2d: expected x [N, C, H, W] and w [K, C / groups, R, S] with ${groups} groups, got ` +
+        shapes,
+    )
+  }
+  if (bias && (bias.ndim !== 1 || bias.shape[0] !== w.shape[0])) {
+    throw new ShapeError(
+      `conv2d: expected a bias of shape [${w.shape[0]}], got ${showShape(bias.shape)}`,
+    )
+  }
+  deviceOf('conv2d', [x, w, bias])
+  const dtypes = [x, w, ...(bias ? [bias] : [])].map((t) => t.dtype)
+  if (!isFloating(x.dtype) || dtypes.some((dtype) => dtype !== x.dtype)) {
+    throw new DTypeError(
+      `conv2d: expected operands of one floating dtype, got ${dtypes.join(', ')}`,
+    )
+  }
+}
+
+/**
+ * Cross-correlation of images with filters: x [N, C, H, W] (or [C, H, W]), w [K, C / groups, R, S],
+ * bias [K]; the result is [N, K, P, Q] with P = ⌊(H + 2 padding - dilation (R - 1) - 1) / stride⌋ + 1.
+ * @throws ShapeError where shapes do not fit, or the window is larger than the padded image;
+ * DTypeError unless all have one floating dtype
+ */
+export function conv2d(
+  x: Tensor,
+  w: Tensor,
+  bias?: Tensor | null,
+  options: Conv2dOptions = {},
+): Tensor {
+  const images = toBatch('conv2d', x)
+  if (w.ndim !== 4 || w.shape[2] < 1 || w.shape[3] < 1) {
+    throw new ShapeError(
+      `conv2d: expected w of shape [K, C / groups, R, S], got ${showShape(w.shape)}`,
+    )
+  }
+  const { trim, ...attrs } = plan(options, [w.shape[2], w.shape[3]])
+  checkOperands(images, w, bias ?? null, attrs)
+  const [, , p, q] = outputShape(images.shape, w.shape, attrs)
+  if (p < 1 || q < 1) {
+    throw new ShapeError(
+      `conv2d: expected an image that the filter fits into, got x ${showShape(x.shape)} and w ` +
+        `${showShape(w.shape)} with padding ${showShape(attrs.padding)} and dilation ` +
+        showShape(attrs.dilation),
+    )
+  }
+  let y = apply(conv2dOp, [images, w, bias ?? null], attrs)
+  trim.forEach((excess, i) => {
+    if (excess > 0) y = slice(y, 2 + i, excess)
+  })
+  return fromBatch(y, x)
+}

@@ -1,0 +1,198 @@
+import type { Calls } from '../bindings/calls.js'
+import { isFloating } from '../core/dtype.js'
+import { ArgumentError, DTypeError, ShapeError } from '../core/errors.js'
+import { apply, applyAll, defineOp, from, type Op } from '../core/op.js'
+import { showShape } from '../core/shape.js'
+import { Tensor } from '../core/tensor.js'
+import { cast } from './copy.js'
+import type { ValuesAndIndices } from './reduce.js'
+import { checkPair, fromBatch, type HW, type Pair, toBatch, windowCount } from './spatial.js'
+
+interface PoolAttrs {
+  readonly kernel: HW
+  readonly stride: HW
+  readonly padding: HW
+  readonly dilation: HW
+  /** Height and width of the result. */
+  readonly size: HW
+}
+
+interface ScatterAttrs {
+  /** Height and width of the result. */
+  readonly size: HW
+}
+
+const images = (x: Tensor, [h, w]: HW) => [x.shape[0], x.shape[1], h, w]
+
+function attributes(calls: Calls, { kernel, stride, padding, dilation }: PoolAttrs): Calls {
+  for (const [h, w] of [kernel, stride, padding, dilation]) calls.number(h).number(w)
+  return calls
+}
+
+// y[n, c, p, q] = max over the window of x [N, C, H, W]; index int32 is where in h W + w it was
+// found (the first of equals; NaN wins)
+const maxPool2dOp: Op<PoolAttrs> = defineOp<PoolAttrs>()({
+  name: 'maxPool2d',
+  inputs: ['x'],
+  outputs: ['y', 'index'],
+  run: ([x], attrs) => {
+    const shape = images(x, attrs.size)
+    const y = Tensor.pending(x.device, x.dtype, shape)
+    const index = Tensor.pending(x.device, 'int32', shape)
+    const { calls } = x.device
+    calls.begin('maxPool2d').input(x).output(y).output(index)
+    attributes(calls, attrs).run()
+    return [y, index]
+  },
+  // dy, added up where the maxima were found
+  gradient: {
+    x: from(['index'], ({ dy, index, inputs: [x] }) => {
+      const [, , h, w] = (x as Tensor).shape
+      return apply(backwardOp, [dy, index], { size: [h, w] })
+    }),
+  },
+  samples: (s) => [
+    {
+      inputs: [s.distinct([2, 2, 4, 5])],
+      attrs: { kernel: [2, 3], stride: [2, 1], padding: [1, 1], dilation: [1, 1], size: [3, 5] },
+    },
+    {
+      inputs: [s.distinct([1, 2, 5, 5])],
+      attrs: { kernel: [2, 2], stride: [1, 2], padding: [0, 0], dilation: [2, 2], size: [3, 2] },
+    },
+  ],
+})
+
+// dx [N, C, H, W] = Σ g where index points; linear in g
+const backwardOp: Op<ScatterAttrs> = defineOp<ScatterAttrs>()({
+  name: 'maxPool2dBackward',
+  inputs: ['g', 'index'],
+  run: ([g, index], { size }) => {
+    const dx = Tensor.pending(g.device, g.dtype, images(g, size))
+    g.device.calls.begin('maxPool2dBackward').input(g).input(index).output(dx).run()
+    return dx
+  },
+  gradient: {
+    g: from(['index'], ({ dy, index }) => apply(gatherOp, [dy, index], undefined)),
+    index: null,
+  },
+  samples: (s) => [
+    {
+      inputs: [s.normal([2, 1, 2, 2]), cast(s.integers([2, 1, 2, 2], 0, 12), 'int32')],
+      attrs: { size: [3, 4] },
+    },
+  ],
+})
+
+// y [N, C, P, Q] = x [N, C, H, W] at index: the transpose of the above
+const gatherOp: Op<void> = defineOp()({
+  name: 'maxPool2dGather',
+  inputs: ['x', 'index'],
+  run: ([x, index]) => {
+    const y = Tensor.pending(x.device, x.dtype, index.shape)
+    x.device.calls.begin('maxPool2dGather').input(x).input(index).output(y).run()
+    return y
+  },
+  gradient: {
+    x: from(['index'], ({ dy, index, inputs: [x] }) => {
+      const [, , h, w] = (x as Tensor).shape
+      return apply(backwardOp, [dy, index], { size: [h, w] })
+    }),
+    index: null,
+  },
+  samples: (s) => [
+    {
+      inputs: [s.normal([2, 1, 3, 4]), cast(s.integers([2, 1, 2, 2], 0, 12), 'int32')],
+      attrs: undefined,
+    },
+  ],
+})
+
+export interface PoolOptions {
+  /** Step of the window; default: its size. */
+  stride?: Pair
+  /** Positions around the image that never win, at most half the window; default 0. */
+  padding?: Pair
+  /** Whether a window that only starts inside the padded image counts too; default false. */
+  ceilMode?: boolean
+}
+
+export interface MaxPool2dOptions extends PoolOptions {
+  /** Distance between the window's elements; default 1. */
+  dilation?: Pair
+  /** Returns the positions h W + w (int64) of the maxima too; default false. */
+  returnIndices?: boolean
+}
+
+/** Checked geometry of a window over x [N, C, H, W]. @internal */
+export function poolGeometry(
+  op: string,
+  x: Tensor,
+  window: Pair,
+  options: PoolOptions & { dilation?: Pair },
+): PoolAttrs {
+  const kernel = checkPair(op, 'kernel', window, 1)
+  const stride = checkPair(op, 'stride', options.stride ?? kernel, 1)
+  const padding = checkPair(op, 'padding', options.padding ?? 0, 0)
+  const dilation = checkPair(op, 'dilation', options.dilation ?? 1, 1)
+  const size = [0, 1].map((i) => {
+    if (2 * padding[i] > kernel[i]) {
+      throw new ArgumentError(
+        `${op}: expected padding of at most half the window, got ${showShape(padding)} for ` +
+          showShape(kernel),
+      )
+    }
+    const length = x.shape[2 + i]
+    const floor = windowCount(length, kernel[i], stride[i], padding[i], dilation[i])
+    if (!options.ceilMode) return floor
+    const reach = length + 2 * padding[i] - dilation[i] * (kernel[i] - 1) - 1
+    const ceil = Math.ceil(reach / stride[i]) + 1
+    // The last window must start inside the image or the padding before it.
+    return (ceil - 1) * stride[i] >= length + padding[i] ? ceil - 1 : ceil
+  })
+  if (size[0] < 1 || size[1] < 1) {
+    throw new ShapeError(
+      `${op}: expected an image that the window fits into, got x ${showShape(x.shape)} and ` +
+        `window ${showShape(kernel)} with dilation ${showShape(dilation)}`,
+    )
+  }
+  return { kernel, stride, padding, dilation, size: [size[0], size[1]] }
+}
+
+/** A floating batch of images. @internal */
+export function checkImages(op: string, x: Tensor): Tensor {
+  if (!isFloating(x.dtype)) {
+    throw new DTypeError(`${op}: expected a floating dtype, got ${x.dtype}`)
+  }
+  return toBatch(op, x)
+}
+
+export function maxPool2d(
+  x: Tensor,
+  kernel: Pair,
+  options: MaxPool2dOptions & { returnIndices: true },
+): ValuesAndIndices
+export function maxPool2d(
+  x: Tensor,
+  kernel: Pair,
+  options?: MaxPool2dOptions & { returnIndices?: false },
+): Tensor
+/**
+ * The largest element of each window: x [N, C, H, W] (or [C, H, W]) gives [N, C, P, Q] with
+ * P = ⌊(H + 2 padding - dilation (kernel - 1) - 1) / stride⌋ + 1. NaN wins.
+ * @throws ShapeError where the window is larger than the padded image
+ */
+export function maxPool2d(
+  x: Tensor,
+  kernel: Pair,
+  options: MaxPool2dOptions = {},
+): Tensor | ValuesAndIndices {
+  const input = checkImages('maxPool2d', x)
+  const attrs = poolGeometry('maxPool2d', input, kernel, options)
+  const [y, index] = applyAll(maxPool2dOp, [input], attrs)
+  const values = fromBatch(y, x)
+  const indices = options.returnIndices ? fromBatch(cast(index, 'int64'), x) : null
+  // What backward needs of it is held by the tape.
+  index.dispose()
+  return indices === null ? values : { values, indices }
+}
