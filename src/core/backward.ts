@@ -109,6 +109,7 @@ class Walk {
    */
   accumulate(node: LeafNode, g: Tensor): void {
     const { slot } = node
+    if (this.createGraph) slot.isShared = true
     if (slot.grad === null) {
       const owned = !this.createGraph && this.isOwned(g) && node.hooks === null
       slot.grad = keep(owned ? g : engineOps.clone(g))

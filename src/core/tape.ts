@@ -30,6 +30,15 @@ export class Edge implements ValueInfo {
 /** Where a gradient is kept. A leaf and its node share one, so that the node holds no tensor. */
 export class GradSlot {
   grad: Tensor | null = null
+  /** Whether others may hold the gradient: a reader of `grad`, or a graph of its own. */
+  isShared = false
+
+  /** Drops the gradient, and frees its memory at once where nobody else can hold it. */
+  clear(): void {
+    if (!this.isShared) this.grad?.dispose()
+    this.grad = null
+    this.isShared = false
+  }
 }
 
 /** A tensor whose history is rewritten retains the gradient of its new value. */

@@ -262,7 +262,10 @@ export class Tensor {
 
   /** The gradient that `backward` has accumulated: of a leaf, or after `retainGrad`. */
   get grad(): Tensor | null {
-    return this.slot?.grad ?? null
+    const { slot } = this
+    if (slot === null || slot.grad === null) return null
+    slot.isShared = true
+    return slot.grad
   }
 
   set grad(value: Tensor | null) {
@@ -276,6 +279,7 @@ export class Tensor {
       )
     }
     this.slot.grad = value
+    this.slot.isShared = true
   }
 
   /** Where its gradient goes, up to date with in-place changes of its base. Internal. */
