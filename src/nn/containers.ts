@@ -1,0 +1,74 @@
+import { ArgumentError, describe, IndexError } from '../core/errors.js'
+import type { Tensor } from '../core/tensor.js'
+import { type Layer, Module } from './module.js'
+
+/** Modules under the names '0', '1', …, as PyTorch's containers have them. */
+abstract class ModuleSequence<M extends Module> extends Module implements Iterable<M> {
+  protected readonly items: M[] = []
+
+  constructor(modules: Iterable<M>) {
+    super()
+    for (const module of modules) this.push(module)
+  }
+
+  get length(): number {
+    return this.items.length
+  }
+
+  /** The module at a position; negative ones count from the end. */
+  at(position: number): M {
+    const module = this.items.at(position)
+    if (!Number.isInteger(position) || module === undefined) {
+      throw new IndexError(
+        `${this.constructor.name}: expected a position within ${this.length} modules, got ` +
+          describe(position),
+      )
+    }
+    return module
+  }
+
+  push(module: M): this {
+    if (!(module instanceof Module)) {
+      throw new ArgumentError(
+        `${this.constructor.name}: expected a module, got ${describe(module)}`,
+      )
+    }
+    this.items.push(module)
+    return this
+  }
+
+  [Symbol.iterator](): Iterator<M> {
+    return this.items[Symbol.iterator]()
+  }
+
+  override namedChildren(): (readonly [name: string, module: Module])[] {
+    return this.items.map((module, i) => [String(i), module] as const)
+  }
+}
+
+/**
+ * Layers one after the other.
+ * @example new nn.Sequential(new nn.Linear(4, 8), new nn.ReLU(), new nn.Linear(8, 2))
+ */
+export class Sequential extends ModuleSequence<Layer> {
+  constructor(...layers: Layer[]) {
+    super(layers)
+  }
+
+  override forward(x: Tensor): Tensor {
+    let y = x
+    for (const layer of this.items) y = layer.forward(y)
+    return y
+  }
+}
+
+/** A list of modules that its owner calls as it likes. A plain array in a field does the same. */
+export class ModuleList<M extends Module = Layer> extends ModuleSequence<M> {
+  constructor(modules: Iterable<M> = []) {
+    super(modules)
+  }
+
+  override forward(): never {
+    throw new ArgumentError('ModuleList: expected its modules to be called one by one, not itself')
+  }
+}

@@ -1,0 +1,21 @@
+// Layers and losses as functions, as torch.nn.functional.
+export {
+  batchNorm,
+  binaryCrossEntropyWithLogits,
+  conv2d,
+  crossEntropy,
+  dropout,
+  gelu,
+  l1Loss,
+  linear,
+  logSoftmax,
+  maxPool2d,
+  mseLoss,
+  nllLoss,
+  relu,
+  sigmoid,
+  silu,
+  softmax,
+  softplus,
+  tanh,
+} from '../ops/index.js'

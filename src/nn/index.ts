@@ -1,0 +1,25 @@
+export {
+  Dropout,
+  Flatten,
+  GELU,
+  Identity,
+  LogSoftmax,
+  ReLU,
+  Sigmoid,
+  SiLU,
+  Softmax,
+  Tanh,
+} from './activations.js'
+export { ModuleList, Sequential } from './containers.js'
+export { Conv2d, type Conv2dOptions } from './conv.js'
+export * as functional from './functional.js'
+export type { ForwardHook, ForwardPreHook } from './hooks.js'
+export * as init from './init.js'
+export type { LayerOptions } from './layer-options.js'
+export { Linear, type LinearOptions } from './linear.js'
+export { BCEWithLogitsLoss, CrossEntropyLoss, L1Loss, MSELoss, NLLLoss } from './losses.js'
+export { type BufferOptions, type Layer, Module, type ModuleTarget } from './module.js'
+export { BatchNorm1d, BatchNorm2d, type BatchNormOptions } from './norm.js'
+export { Parameter } from './parameter.js'
+export { MaxPool2d, type MaxPool2dOptions } from './pooling.js'
+export type { LoadResult, StateDict } from './state-dict.js'

@@ -1,0 +1,126 @@
+import { ArgumentError, describe, ShapeError } from '../core/errors.js'
+import { noGrad } from '../core/grad-mode.js'
+import { showShape } from '../core/shape.js'
+import type { Tensor } from '../core/tensor.js'
+import { batchNorm, ones, zeros } from '../ops/index.js'
+import { checkSize, type LayerOptions, listFields, placement } from './layer-options.js'
+import { Module } from './module.js'
+import { Parameter } from './parameter.js'
+
+export interface BatchNormOptions extends LayerOptions {
+  /** Added to the variance; default 1e-5. */
+  eps?: number
+  /** Share of the batch in the running averages; null for the mean over all batches. Default 0.1. */
+  momentum?: number | null
+  /** Whether factors and offsets are learned; default true. */
+  affine?: boolean
+  /** Whether averages are kept for evaluation; without, batches are used there too. Default true. */
+  trackRunningStats?: boolean
+}
+
+/**
+ * Normalises by channel over the batch (Ioffe & Szegedy 2015): in training by the batch's own mean
+ * and variance, in evaluation by their running averages.
+ */
+abstract class BatchNorm extends Module {
+  /** [numFeatures] */
+  readonly weight: Parameter | null = null
+  /** [numFeatures] */
+  readonly bias: Parameter | null = null
+  readonly runningMean: Tensor | null = null
+  readonly runningVar: Tensor | null = null
+  /** int64 []: how many batches the averages are of. */
+  readonly numBatchesTracked: Tensor | null = null
+  readonly eps: number
+  readonly momentum: number | null
+
+  constructor(
+    readonly numFeatures: number,
+    options: BatchNormOptions = {},
+  ) {
+    super()
+    const { eps = 1e-5, momentum = 0.1, affine = true, trackRunningStats = true } = options
+    const name = this.constructor.name
+    checkSize(name, 'numFeatures', numFeatures)
+    if (!(eps >= 0) || (momentum !== null && !Number.isFinite(momentum))) {
+      throw new ArgumentError(
+        `${name}: expected eps of 0 or more and a finite momentum, got ${describe(eps)} and ` +
+          describe(momentum),
+      )
+    }
+    this.eps = eps
+    this.momentum = momentum
+    const place = placement(options)
+    if (affine) {
+      this.weight = new Parameter(ones([numFeatures], place))
+      this.bias = new Parameter(zeros([numFeatures], place))
+    }
+    if (trackRunningStats) {
+      this.runningMean = this.registerBuffer('running_mean', zeros([numFeatures], place))
+      this.runningVar = this.registerBuffer('running_var', ones([numFeatures], place))
+      const count = zeros([], { dtype: 'int64', device: options.device })
+      // Files of older PyTorch do not have it.
+      this.numBatchesTracked = this.registerBuffer('num_batches_tracked', count, { optional: true })
+    }
+  }
+
+  /** Whether x has the axes that the layer is for. */
+  protected abstract checkInput(x: Tensor): void
+
+  override forward(x: Tensor): Tensor {
+    this.checkInput(x)
+    const { weight, bias, runningMean, runningVar, eps } = this
+    const training = this.training || runningMean === null
+    const momentum = this.training ? this.countBatch() : 0
+    return batchNorm(x, runningMean, runningVar, { weight, bias, training, momentum, eps })
+  }
+
+  /** Counts a batch of training; returns its share in the averages. */
+  private countBatch(): number {
+    const count = this.numBatchesTracked
+    if (count !== null) noGrad(() => count.add_(1))
+    return this.momentum ?? (count === null ? 0 : 1 / count.item())
+  }
+
+  /** Forgets the batches seen so far. */
+  resetRunningStats(): void {
+    noGrad(() => {
+      this.runningMean?.zero_()
+      this.runningVar?.fill_(1)
+      this.numBatchesTracked?.zero_()
+    })
+  }
+
+  protected override describe(): string {
+    const { numFeatures, eps, momentum, weight, runningMean } = this
+    const fields = {
+      eps,
+      momentum,
+      affine: weight !== null,
+      trackRunningStats: runningMean !== null,
+    }
+    return `${numFeatures}, ${listFields(fields)}`
+  }
+}
+
+/** Batch norm of x [N, C] or [N, C, L]. */
+export class BatchNorm1d extends BatchNorm {
+  protected override checkInput(x: Tensor): void {
+    if (x.ndim !== 2 && x.ndim !== 3) {
+      throw new ShapeError(
+        `BatchNorm1d: expected x of shape [N, C] or [N, C, L], got ${showShape(x.shape)}`,
+      )
+    }
+  }
+}
+
+/** Batch norm of x [N, C, H, W]. */
+export class BatchNorm2d extends BatchNorm {
+  protected override checkInput(x: Tensor): void {
+    if (x.ndim !== 4) {
+      throw new ShapeError(
+        `BatchNorm2d: expected x of shape [N, C, H, W], got ${showShape(x.shape)}`,
+      )
+    }
+  }
+}

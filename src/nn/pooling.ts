@@ -1,0 +1,36 @@
+import type { Tensor } from '../core/tensor.js'
+import { maxPool2d, type Pair, type MaxPool2dOptions as PoolingOptions } from '../ops/index.js'
+import { checkPair, type HW } from '../ops/spatial.js'
+import { listFields } from './layer-options.js'
+import { Module } from './module.js'
+
+export type MaxPool2dOptions = Omit<PoolingOptions, 'returnIndices'>
+
+/** The largest element of each window: x [N, C, H, W] gives [N, C, P, Q]. */
+export class MaxPool2d extends Module {
+  readonly kernelSize: HW
+  readonly stride: HW
+  readonly padding: HW
+  readonly dilation: HW
+  readonly ceilMode: boolean
+
+  constructor(kernelSize: Pair, options: MaxPool2dOptions = {}) {
+    super()
+    const { padding = 0, dilation = 1, ceilMode = false } = options
+    this.kernelSize = checkPair('MaxPool2d', 'kernelSize', kernelSize, 1)
+    this.stride = checkPair('MaxPool2d', 'stride', options.stride ?? kernelSize, 1)
+    this.padding = checkPair('MaxPool2d', 'padding', padding, 0)
+    this.dilation = checkPair('MaxPool2d', 'dilation', dilation, 1)
+    this.ceilMode = ceilMode
+  }
+
+  override forward(x: Tensor): Tensor {
+    const { stride, padding, dilation, ceilMode } = this
+    return maxPool2d(x, this.kernelSize, { stride, padding, dilation, ceilMode })
+  }
+
+  protected override describe(): string {
+    const { kernelSize, stride, padding, dilation, ceilMode } = this
+    return listFields({ kernelSize, stride, padding, dilation, ceilMode })
+  }
+}
