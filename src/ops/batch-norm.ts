@@ -7,7 +7,7 @@ import { byFormula } from './by-formula.js'
 import { cast } from './copy.js'
 import { binary, unary } from './elementwise.js'
 import { sum } from './reduce.js'
-import { reshape } from './views.js'
+import { expand, reshape } from './views.js'
 
 interface BatchNormAttrs {
   readonly momentum: number
@@ -53,7 +53,7 @@ const batchNormOp: Op<BatchNormAttrs> = defineOp<BatchNormAttrs>()({
       ? applyAll(batchNormBackwardOp, [dy, x, weight, mean, rstd], undefined)
       : []
     let dx: Tensor | null = fromY ?? null
-    const along = (v: Tensor) => alongChannels(div(v, countOf(x.shape)), x.shape)
+    const along = (v: Tensor) => expand(alongChannels(div(v, countOf(x.shape)), x.shape), x.shape)
     if (dmean) dx = dx === null ? along(dmean) : add(dx, along(dmean))
     if (drstd) {
       const slope = unary('neg', along(mul(drstd, mul(unary('square', rstd), rstd))))

@@ -57,7 +57,7 @@ const conv2dOp: Op<ConvAttrs> = defineOp<ConvAttrs>()({
   autocast: 'half',
   samples: (s) => [
     { inputs: [s.normal([2, 2, 5, 4]), s.normal([3, 2, 3, 2]), s.normal([3])], attrs: plain },
-    { inputs: [s.normal([1, 4, 5, 6]), s.normal([4, 2, 2, 3]), null], attrs: general },
+    { inputs: [s.normal([1, 4, 5, 7]), s.normal([4, 2, 2, 3]), null], attrs: general },
   ],
 })
 
@@ -85,7 +85,7 @@ const backwardInputOp: Op<ConvBackwardAttrs> = defineOp<ConvBackwardAttrs>()({
     },
     {
       inputs: [s.normal([1, 4, 3, 2]), s.normal([4, 2, 2, 3])],
-      attrs: { ...general, shape: [1, 4, 5, 6] },
+      attrs: { ...general, shape: [1, 4, 5, 7] },
     },
   ],
 })
@@ -113,13 +113,13 @@ const backwardWeightOp: Op<ConvBackwardAttrs> = defineOp<ConvBackwardAttrs>()({
       attrs: { ...plain, shape: [3, 2, 3, 2] },
     },
     {
-      inputs: [s.normal([1, 4, 3, 2]), s.normal([1, 4, 5, 6])],
+      inputs: [s.normal([1, 4, 3, 2]), s.normal([1, 4, 5, 7])],
       attrs: { ...general, shape: [4, 2, 2, 3] },
     },
   ],
 })
 
-/** Attributes of the samples: [5, 4] * [3, 2] -> [3, 3] and [5, 6] * [2, 3] -> [3, 2]. */
+/** Attributes of the samples: [5, 4] * [3, 2] -> [3, 3] and [5, 7] * [2, 3] -> [3, 2]. */
 const plain: ConvAttrs = { stride: [1, 1], padding: [0, 0], dilation: [1, 1], groups: 1 }
 const general: ConvAttrs = { stride: [2, 2], padding: [1, 0], dilation: [2, 2], groups: 2 }
 
