@@ -34,12 +34,12 @@ const net = new nn.Sequential(new nn.Linear(10, 10), new nn.ReLU(), new nn.Linea
 const optimizer = new Adam(net.parameters(), { lr: 2e-2 })
 for (let step = 0; step < Number(values.steps); step++) {
   optimizer.zeroGrad()
-  const loss = nn.functional.bceWithLogits(net.forward(train.x) as Tensor, train.y)
+  const loss = nn.functional.binaryCrossEntropyWithLogits(net.forward(train.x), train.y)
   loss.backward()
   optimizer.step()
   if (step % 250 === 0) console.log(`step ${step}  loss ${loss.item().toFixed(4)}`)
 }
-const right = noGrad(() => (net.forward(unseen.x) as Tensor).gt(0).eq(unseen.y.gt(0.5)))
+const right = noGrad(() => net.forward(unseen.x).gt(0).eq(unseen.y.gt(0.5)))
 const accuracy = right.float().mean().item()
 console.log(`accuracy on unseen points ${(100 * accuracy).toFixed(1)} %, stated ${100 * STATED} %`)
 if (values.check && accuracy < STATED) process.exitCode = 1

@@ -136,6 +136,18 @@ export class Tensor {
     return adopt(view, this.device.native.alias(this.handle, view))
   }
 
+  /**
+   * Gives up its memory for that of a tensor of its shape, with its dtype and device. Its history
+   * is the caller's to mend. Internal.
+   */
+  takeOver(source: Tensor): void {
+    const handle = source.device.native.alias(source.handle, this)
+    this.dispose()
+    const { device, dtype, strides, offset } = source
+    Object.assign(this, { device, dtype, strides, offset })
+    adopt(this, handle)
+  }
+
   // ------------------------------------------------------------------ reading
 
   /**

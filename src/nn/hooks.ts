@@ -8,13 +8,13 @@ export type ForwardHook<M extends Callable> = (
   module: M,
   inputs: Parameters<M['forward']>,
   output: ReturnType<M['forward']>,
-) => ReturnType<M['forward']> | undefined | void
+) => ReturnType<M['forward']> | undefined
 
 /** Sees the inputs of a forward; an array that it returns replaces them. */
 export type ForwardPreHook<M extends Callable> = (
   module: M,
   inputs: Parameters<M['forward']>,
-) => Parameters<M['forward']> | undefined | void
+) => Parameters<M['forward']> | undefined
 
 interface Entry<M extends Callable> {
   readonly before?: ForwardPreHook<M>

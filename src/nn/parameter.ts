@@ -1,4 +1,3 @@
-import { adopt } from '../bindings/calls.js'
 import { requiresGrad_ } from '../core/autograd.js'
 import { noGrad } from '../core/grad-mode.js'
 import { keep } from '../core/scope.js'
@@ -18,23 +17,10 @@ export class Parameter extends Tensor {
     data.checkLive('Parameter')
     const dense = noGrad(() => contiguous(data))
     super(dense.device, dense.dtype, dense.shape, dense.strides, dense.offset)
-    adopt(this, dense.device.native.alias(dense.handle, this))
+    this.takeOver(dense)
     keep(this)
     if (options.requiresGrad ?? true) requiresGrad_(this)
   }
-}
-
-type Writable<T> = { -readonly [K in keyof T]: T[K] }
-
-function takeOver(t: Tensor, source: Tensor): void {
-  const handle = source.device.native.alias(source.handle, t)
-  t.dispose()
-  const target = t as Writable<Tensor>
-  target.device = source.device
-  target.dtype = source.dtype
-  target.strides = source.strides
-  target.offset = source.offset
-  adopt(t, handle)
 }
 
 /**
@@ -47,7 +33,7 @@ export function convertInPlace(t: Tensor, convert: (t: Tensor) => Tensor): void 
     if (source === t) return
     const { edge, slot } = t
     if (slot?.grad) slot.grad = keep(convert(slot.grad))
-    takeOver(t, source)
+    t.takeOver(source)
     if (edge !== null) t.edge = Edge.of(edge.node, edge.index, t)
   })
 }

@@ -1,6 +1,12 @@
-import type { Calls } from '../bindings/calls.js'
 import { ArgumentError, describe } from '../core/errors.js'
-import { checkRange, Optimizer, type Params, type Row, type Slots } from './optimizer.js'
+import {
+  type Calls,
+  checkRange,
+  Optimizer,
+  type Params,
+  type Row,
+  type Slots,
+} from './optimizer.js'
 
 export interface AdamOptions {
   /** Default 1e-3. */

@@ -1,6 +1,5 @@
-import type { Calls } from '../bindings/calls.js'
 import type { Device } from '../core/device.js'
-import { ArgumentError, DeviceError, DTypeError, describe } from '../core/errors.js'
+import { ArgumentError, DeviceError, describe } from '../core/errors.js'
 import { noGrad } from '../core/grad-mode.js'
 import { sameShape, showShape } from '../core/shape.js'
 import { Tensor } from '../core/tensor.js'
@@ -46,6 +45,9 @@ export interface Row {
   readonly grads: Tensor[]
   readonly states: ParamState[]
 }
+
+/** Where a native call is encoded. */
+export type Calls = Device['calls']
 
 /** Native slots for what changes from step to step. */
 export interface Slots {
@@ -273,7 +275,7 @@ export abstract class Optimizer<H extends Hyper = Hyper> {
     const byIndex = new Map<number, { p: Tensor; group: H }>()
     groups.forEach((group, i) => {
       const { params } = dict.param_groups[i]
-      params.forEach((index, k) => byIndex.set(index, { p: group.params[k], group }))
+      for (const [k, index] of params.entries()) byIndex.set(index, { p: group.params[k], group })
     })
     const states: [Tensor, ParamState][] = []
     for (const [index, saved] of Object.entries(dict.state)) {
@@ -298,7 +300,9 @@ export abstract class Optimizer<H extends Hyper = Hyper> {
         }
       }
     })
-    groups.forEach((group, i) => Object.assign(this.paramGroups[i], group))
+    groups.forEach((group, i) => {
+      Object.assign(this.paramGroups[i], group)
+    })
     this.state.clear()
     for (const [p, state] of states) this.state.set(p, state)
   }
