@@ -255,7 +255,7 @@ export type Range = readonly [start: number | null, end?: number | null, step?: 
 export type IndexSpec = number | Range | Tensor | null | ':' | '...'
 
 /** Indexing by ranges, as x[…] in PyTorch: `index(x, 0, [1, -1], '...', null)`. */
-export function index(x: Tensor, ...specs: readonly IndexSpec[]): Tensor {
+export function index(x: Tensor, ...specs: IndexSpec[]): Tensor {
   checkTensor('index', x)
   const used = specs.filter((spec) => spec !== null && spec !== '...').length
   if (used > x.ndim || specs.filter((spec) => spec === '...').length > 1) {
