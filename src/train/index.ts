@@ -1,4 +1,5 @@
 export { loadCheckpoint, type RunPosition, type Stateful, saveCheckpoint } from './checkpoint.js'
+export { classifierStep } from './classifier.js'
 export type { EarlyStop, EpochRecord } from './history.js'
 export { type EpochStart, Progress, type ProgressOptions, type Scores } from './progress.js'
 export type { StepResult } from './tally.js'
