@@ -19,7 +19,7 @@ function train(
   mode: 'fresh' | 'resume',
   onLine: (line: string, child: ChildProcess) => void = () => {},
 ): Promise<Finished> {
-  const script = join(import.meta.dirname, 'resume-child.ts')
+  const script = join(import.meta.dirname, 'resume.script.ts')
   const child = spawn(process.execPath, ['--import', 'tsx', script, checkpoint, mode], {
     stdio: ['ignore', 'pipe', 'inherit'],
   })
