@@ -32,6 +32,8 @@ export class Progress {
   private bar: SingleBar | undefined
   private current: Required<EpochStart> = { epoch: 0, epochs: 0, samples: 0, done: 0 }
   private startedAt = 0
+  private endedAt: number | undefined
+  private trained: Scores | undefined
   private done = 0
 
   constructor(options: ProgressOptions = {}) {
@@ -44,6 +46,7 @@ export class Progress {
     this.current = { done: 0, ...start }
     this.done = this.current.done
     this.startedAt = this.now()
+    this.endedAt = undefined
     if (!this.stream.isTTY) return
     this.bar = new cliProgress.SingleBar(
       {
@@ -65,19 +68,26 @@ export class Progress {
     this.bar?.update(done, this.tokens(scoresText(scores)))
   }
 
+  /** Ends the training of the epoch, and the clock of its rate. */
+  endTraining(scores: Scores): void {
+    this.endedAt = this.now()
+    this.trained = scores
+    this.update(this.current.samples, scores)
+    this.stop()
+  }
+
   /** Ends the epoch; `validation` is absent where nothing was validated. */
-  endEpoch(scores: Scores, validation?: Scores): void {
-    const seconds = (this.now() - this.startedAt) / 1000
+  endEpoch(validation?: Scores): void {
     const validationText = validation && `validation ${scoresText(validation)}`
-    if (this.bar) {
-      this.update(this.current.samples, scores)
-      this.stop()
+    if (this.stream.isTTY) {
       if (validationText) this.stream.write(`  ${validationText}\n`)
       return
     }
-    const parts = [scoresText(scores), validationText, `${this.rate()} samples/s`]
-    const line = parts.filter((part) => part !== undefined).join(' · ')
-    this.stream.write(`Epoch ${this.label()} · ${line} · ${seconds.toFixed(1)} s\n`)
+    const seconds = `${this.seconds().toFixed(1)} s`
+    const scores = this.trained && scoresText(this.trained)
+    const parts = [`Epoch ${this.label()}`, scores, validationText, `${this.rate()} samples/s`]
+    const line = [...parts, seconds].filter((part) => part !== undefined).join(' · ')
+    this.stream.write(`${line}\n`)
   }
 
   /** Leaves the bar as it stands and frees the terminal, as after an error or Ctrl-C. */
@@ -96,8 +106,12 @@ export class Progress {
     return { label: this.label(), scores, rate: this.rate(), left }
   }
 
+  private seconds(): number {
+    return ((this.endedAt ?? this.now()) - this.startedAt) / 1000
+  }
+
   private samplesPerSecond(): number {
-    const seconds = (this.now() - this.startedAt) / 1000
+    const seconds = this.seconds()
     return seconds > 0 ? (this.done - this.current.done) / seconds : 0
   }
 

@@ -195,11 +195,12 @@ class Run<Batch> {
     }
     const scores = this.tally.scores()
     const seconds = (performance.now() - started) / 1000
+    progress?.endTraining(scores)
     const interrupted = () => this.interrupt.requested
     const validation =
       options.validation && (await evaluate(this.parts, options.validation, interrupted))
     if (validation === null) return null
-    progress?.endEpoch(scores, validation)
+    progress?.endEpoch(validation)
     return { epoch, ...scores, ...(validation && { validation }), seconds }
   }
 

@@ -21,7 +21,9 @@ describe('Progress', () => {
     expect(text()).toBe('')
     clock = 2500
     progress.update(6000, { loss: 0.25, accuracy: 0.9 })
-    progress.endEpoch({ loss: 0.25, accuracy: 0.9 }, { loss: 0.125, accuracy: 0.9512 })
+    progress.endTraining({ loss: 0.25, accuracy: 0.9 })
+    clock = 9000
+    progress.endEpoch({ loss: 0.125, accuracy: 0.9512 })
     expect(text()).toBe(
       'Epoch 2/5 · loss 0.2500 · accuracy 90.00 % · validation loss 0.1250 · accuracy 95.12 %' +
         ' · 2,000 samples/s · 2.5 s\n',
@@ -32,7 +34,8 @@ describe('Progress', () => {
     const { stream, text } = record(false)
     const progress = new Progress({ stream, now: () => 0 })
     progress.startEpoch({ epoch: 1, epochs: 1, samples: 10 })
-    progress.endEpoch({ loss: 1 })
+    progress.endTraining({ loss: 1 })
+    progress.endEpoch()
     expect(text()).toBe('Epoch 1/1 · loss 1.0000 · 0 samples/s · 0.0 s\n')
   })
 
@@ -47,7 +50,8 @@ describe('Progress', () => {
     clock = 2000
     progress.update(250, { loss: 0.5, accuracy: 0.5 })
     clock = 8000
-    progress.endEpoch({ loss: 0.25, accuracy: 0.75 }, { loss: 0.125, accuracy: 1 })
+    progress.endTraining({ loss: 0.25, accuracy: 0.75 })
+    progress.endEpoch({ loss: 0.125, accuracy: 1 })
     expect(text()).toContain(
       '1000/1000 · loss 0.2500 · accuracy 75.00 % · 125 samples/s · 0 s left',
     )
