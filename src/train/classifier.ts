@@ -1,5 +1,5 @@
 import type { Tensor } from '../core/tensor.js'
-import { crossEntropy } from '../nn/functional.js'
+import { crossEntropy } from '../ops/index.js'
 import type { StepResult } from './tally.js'
 
 /**
