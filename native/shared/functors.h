@@ -18,12 +18,13 @@ namespace adjoint {
 template <class T>
 struct Math;
 
+// clang-format moves this list at every run.
+// clang-format off
 #define ADJOINT_LIBM(X)                                                                           \
-  X(sqrt)                                                                                         \
-  X(exp)                                                                                          \
-  X(exp2) X(expm1) X(log) X(log2) X(log10) X(log1p) X(sin) X(cos) X(tan) X(asin) X(acos) X(atan)  \
-      X(sinh) X(cosh) X(tanh) X(asinh) X(acosh) X(atanh) X(erf) X(erfc) X(floor) X(ceil) X(trunc) \
-          X(rint)
+  X(sqrt) X(exp) X(exp2) X(expm1) X(log) X(log2) X(log10) X(log1p) X(sin) X(cos) X(tan) X(asin)   \
+  X(acos) X(atan) X(sinh) X(cosh) X(tanh) X(asinh) X(acosh) X(atanh) X(erf) X(erfc) X(floor)      \
+  X(ceil) X(trunc) X(rint)
+// clang-format on
 
 template <>
 struct Math<float> {
