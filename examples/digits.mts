@@ -95,9 +95,9 @@ function load(folder: string | undefined): { train: ImageDataset; test: ImageDat
   return { train: loadMnist(folder, 'train'), test: loadMnist(folder, 'test') }
 }
 
-/** Bytes to floats of mean 0 and deviation 1 over the training images. */
+/** Bytes to floats of about mean 0 and deviation 1, measured on the first training images. */
 function normaliser({ tensors: [images] }: ImageDataset) {
-  const floats = images.float()
+  const floats = images.slice(0, 0, 5000).float()
   const mean = floats.mean().item()
   const deviation = floats.std().item()
   return ([x, y]: readonly [Tensor, Tensor]): [Tensor, Tensor] => [
