@@ -1,6 +1,6 @@
+import { engineOps } from './engine-ops.js'
 import { ArgumentError, AutogradError, describe, ShapeError } from './errors.js'
 import { withGradMode } from './grad-mode.js'
-import { engineOps } from './op.js'
 import { keep } from './scope.js'
 import { sameShape, showShape } from './shape.js'
 import { type Edge, LeafNode, type Node } from './tape.js'

@@ -1,7 +1,8 @@
 import { isFloating } from './dtype.js'
+import { engineOps } from './engine-ops.js'
 import { ArgumentError, AutogradError, checkFunction, checkOptions, describe } from './errors.js'
 import { isGradEnabled, noGrad } from './grad-mode.js'
-import { detached, engineOps } from './op.js'
+import { detached } from './in-place.js'
 import { Edge, Node, SavedValue, SavedValues } from './tape.js'
 import { Tensor } from './tensor.js'
 

@@ -1,6 +1,7 @@
 import type { BinaryOpcode, UnaryOpcode } from '../bindings/opcodes.js'
+import { apply } from '../core/apply.js'
 import { ArgumentError, checkOptions, describe } from '../core/errors.js'
-import { apply, defineOp, from } from '../core/op.js'
+import { defineOp, from } from '../core/op.js'
 import { checkTensor, Tensor } from '../core/tensor.js'
 import { binary, binaryInPlace, runBinary, unary, unaryInPlace } from './elementwise.js'
 import { checkOperand, type Operand } from './operand.js'

@@ -1,5 +1,7 @@
+import { apply } from '../core/apply.js'
+import { type Geometry, geometryOf } from '../core/engine-ops.js'
 import { ShapeError } from '../core/errors.js'
-import { apply, defineOp, from, type Geometry, geometryOf, type Op } from '../core/op.js'
+import { defineOp, from, type Op } from '../core/op.js'
 import { type Shape, showShape } from '../core/shape.js'
 import { Tensor } from '../core/tensor.js'
 import { clone } from './copy.js'

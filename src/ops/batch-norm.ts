@@ -1,6 +1,7 @@
+import { applyAll } from '../core/apply.js'
 import { isFloating } from '../core/dtype.js'
 import { ArgumentError, DTypeError, describe, ShapeError } from '../core/errors.js'
-import { applyAll, defineOp, deviceOf, jointly, type Op } from '../core/op.js'
+import { defineOp, deviceOf, jointly, type Op } from '../core/op.js'
 import { numelOf, type Shape, showShape } from '../core/shape.js'
 import { Tensor } from '../core/tensor.js'
 import { byFormula } from './by-formula.js'

@@ -1,6 +1,8 @@
+import { apply } from '../core/apply.js'
 import { checkBigInt, checkDType, type DType } from '../core/dtype.js'
 import { ArgumentError, describe, ShapeError } from '../core/errors.js'
-import { apply, applyInPlace, defineOp, from } from '../core/op.js'
+import { applyInPlace } from '../core/in-place.js'
+import { defineOp, from } from '../core/op.js'
 import { broadcastShapes, sameShape, showShape } from '../core/shape.js'
 import { checkTensor, Tensor } from '../core/tensor.js'
 

@@ -1,6 +1,7 @@
+import { apply, applyAll } from '../core/apply.js'
 import { isFloating } from '../core/dtype.js'
 import { ArgumentError, DTypeError, describe, ShapeError } from '../core/errors.js'
-import { apply, applyAll, defineOp, deviceOf, from, jointly, type Op } from '../core/op.js'
+import { defineOp, deviceOf, from, jointly, type Op } from '../core/op.js'
 import { sameShape, showShape } from '../core/shape.js'
 import { Tensor } from '../core/tensor.js'
 import { onesLike } from './creation.js'

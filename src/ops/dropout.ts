@@ -1,7 +1,8 @@
+import { apply, applyAll } from '../core/apply.js'
 import { isFloating } from '../core/dtype.js'
 import { ArgumentError, DTypeError, describe } from '../core/errors.js'
 import { type Generator, generatorId } from '../core/generator.js'
-import { apply, applyAll, defineOp, from, type Op } from '../core/op.js'
+import { defineOp, from, type Op } from '../core/op.js'
 import { Tensor } from '../core/tensor.js'
 
 interface MaskAttrs {

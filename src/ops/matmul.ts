@@ -1,6 +1,7 @@
+import { apply } from '../core/apply.js'
 import { promoteTypes } from '../core/dtype.js'
 import { DTypeError, ShapeError } from '../core/errors.js'
-import { apply, defineOp, deviceOf, from, type Op } from '../core/op.js'
+import { defineOp, deviceOf, from, type Op } from '../core/op.js'
 import { broadcastShapes, numelOf, showShape } from '../core/shape.js'
 import { checkTensor, Tensor } from '../core/tensor.js'
 import { cast } from './copy.js'

@@ -1,5 +1,6 @@
+import { apply } from '../core/apply.js'
 import { floatType } from '../core/dtype.js'
-import { apply, defineOp, from, type Op } from '../core/op.js'
+import { defineOp, from, type Op } from '../core/op.js'
 import { checkAxis } from '../core/shape.js'
 import { checkTensor, Tensor } from '../core/tensor.js'
 import { cast } from './copy.js'

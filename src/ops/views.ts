@@ -1,5 +1,6 @@
+import { apply } from '../core/apply.js'
 import { ArgumentError, describe, IndexError, ShapeError } from '../core/errors.js'
-import { apply, defineOp, from, type Op } from '../core/op.js'
+import { defineOp, from, type Op } from '../core/op.js'
 import {
   checkAxis,
   checkShape,

@@ -1,6 +1,7 @@
+import { apply } from '../core/apply.js'
 import { resultType } from '../core/dtype.js'
 import { DTypeError } from '../core/errors.js'
-import { apply, defineOp, deviceOf, from, type Value } from '../core/op.js'
+import { defineOp, deviceOf, from, type Value } from '../core/op.js'
 import { broadcastShapes, type Shape } from '../core/shape.js'
 import { checkTensor, Tensor } from '../core/tensor.js'
 import { checkOperand, type Operand } from './operand.js'
