@@ -1,7 +1,7 @@
 // Tensors in safetensors files.
-import { adopt } from '../bindings/calls.js'
+import { bytesOf, tensorFromBytes } from '../core/bytes.js'
 import { type DeviceLike, defaultDevice, device as findDevice } from '../core/device.js'
-import { type DType, dtypeCodes, itemSize } from '../core/dtype.js'
+import type { DType } from '../core/dtype.js'
 import { ArgumentError, describe, FileError } from '../core/errors.js'
 import { MAX_DIMS, showShape } from '../core/shape.js'
 import { Tensor } from '../core/tensor.js'
@@ -106,8 +106,7 @@ function readTensor(file: SafetensorsFile, name: string, device?: DeviceLike): T
   // Kernels rely on 0 and 1.
   if (dtype === 'bool') for (let i = 0; i < bytes.length; i++) bytes[i] = bytes[i] === 0 ? 0 : 1
   const to = device === undefined ? defaultDevice() : findDevice(device)
-  const t = Tensor.pending(to, dtype, shape)
-  return adopt(t, to.native.fromHost(bytes, dtypeCodes[dtype], t))
+  return tensorFromBytes(bytes, dtype, shape, to)
 }
 
 /** The elements are fetched when the writer comes to them, so one tensor at a time is in memory. */
@@ -121,10 +120,6 @@ class TensorBytes implements RawTensor {
   }
 
   get bytes(): Uint8Array {
-    const { tensor } = this
-    const dense = tensor.contiguous()
-    const bytes = new Uint8Array(tensor.numel * itemSize(tensor.dtype))
-    dense.device.native.toHost(bytes, dense.handle, dense.offset)
-    return bytes
+    return bytesOf(this.tensor.contiguous())
   }
 }
