@@ -127,7 +127,7 @@ export class Dropout extends Module {
     options: Pick<DroppingOptions, 'generator'> = {},
   ) {
     super()
-    if (!(p >= 0 && p <= 1)) {
+    if (typeof p !== 'number' || !(p >= 0 && p <= 1)) {
       throw new ArgumentError(`Dropout: expected p in [0, 1], got ${describe(p)}`)
     }
     this.generator = options.generator

@@ -3,7 +3,7 @@ import { ArgumentError, DTypeError, describe, ShapeError } from '../core/errors.
 import type { Generator } from '../core/generator.js'
 import { noGrad } from '../core/grad-mode.js'
 import { numelOf, type Shape, showShape } from '../core/shape.js'
-import type { Tensor } from '../core/tensor.js'
+import { checkTensor, type Tensor } from '../core/tensor.js'
 import { eye, normal, tensor, uniform, where } from '../ops/index.js'
 
 // Every function here overwrites a tensor in place, without recording it, and returns the tensor.
@@ -23,7 +23,7 @@ function overwrite(t: Tensor, make: () => Tensor): Tensor {
 }
 
 function checkFloating(op: string, t: Tensor): void {
-  if (!isFloating(t.dtype)) {
+  if (!isFloating(checkTensor(op, t).dtype)) {
     throw new DTypeError(`${op}: expected a floating tensor, got ${t.dtype}`)
   }
 }
@@ -47,7 +47,7 @@ export function normal_(t: Tensor, mean = 0, std = 1, options: InitOptions = {})
 }
 
 export function constant_(t: Tensor, value: number): Tensor {
-  return noGrad(() => t.fill_(value))
+  return noGrad(() => checkTensor('constant_', t).fill_(value))
 }
 
 export function zeros_(t: Tensor): Tensor {
@@ -173,7 +173,8 @@ export function xavierNormal_(t: Tensor, gain = 1, options: InitOptions = {}): T
 
 /** Ones on the diagonal of a matrix, zeros elsewhere. */
 export function eye_(t: Tensor): Tensor {
-  if (t.ndim !== 2) throw new ShapeError(`eye_: expected a matrix, got ${showShape(t.shape)}`)
+  if (checkTensor('eye_', t).ndim !== 2)
+    throw new ShapeError(`eye_: expected a matrix, got ${showShape(t.shape)}`)
   return overwrite(t, () => eye(t.shape[0], t.shape[1], { dtype: t.dtype, device: t.device }))
 }
 

@@ -42,7 +42,11 @@ abstract class BatchNorm extends Module {
     const { eps = 1e-5, momentum = 0.1, affine = true, trackRunningStats = true } = options
     const name = this.constructor.name
     checkSize(name, 'numFeatures', numFeatures)
-    if (!(eps >= 0) || (momentum !== null && !Number.isFinite(momentum))) {
+    if (
+      typeof eps !== 'number' ||
+      !(eps >= 0) ||
+      (momentum !== null && !Number.isFinite(momentum))
+    ) {
       throw new ArgumentError(
         `${name}: expected eps of 0 or more and a finite momentum, got ${describe(eps)} and ` +
           describe(momentum),

@@ -2,7 +2,7 @@ import { requiresGrad_ } from '../core/autograd.js'
 import { noGrad } from '../core/grad-mode.js'
 import { keep } from '../core/scope.js'
 import { Edge } from '../core/tape.js'
-import { Tensor } from '../core/tensor.js'
+import { checkTensor, Tensor } from '../core/tensor.js'
 import { contiguous } from '../ops/index.js'
 
 /**
@@ -14,7 +14,7 @@ import { contiguous } from '../ops/index.js'
 export class Parameter extends Tensor {
   /** @throws DTypeError for integers and bool that are to require a gradient */
   constructor(data: Tensor, options: { requiresGrad?: boolean } = {}) {
-    data.checkLive('Parameter')
+    checkTensor('Parameter', data).checkLive('Parameter')
     const dense = noGrad(() => contiguous(data))
     super(dense.device, dense.dtype, dense.shape, dense.strides, dense.offset)
     this.takeOver(dense)

@@ -16,12 +16,11 @@ export class MaxPool2d extends Module {
 
   constructor(kernelSize: Pair, options: MaxPool2dOptions = {}) {
     super()
-    const { padding = 0, dilation = 1, ceilMode = false } = options
     this.kernelSize = checkPair('MaxPool2d', 'kernelSize', kernelSize, 1)
-    this.stride = checkPair('MaxPool2d', 'stride', options.stride ?? kernelSize, 1)
-    this.padding = checkPair('MaxPool2d', 'padding', padding, 0)
-    this.dilation = checkPair('MaxPool2d', 'dilation', dilation, 1)
-    this.ceilMode = ceilMode
+    this.stride = checkPair('MaxPool2d', 'stride', options.stride, 1, kernelSize)
+    this.padding = checkPair('MaxPool2d', 'padding', options.padding, 0, 0)
+    this.dilation = checkPair('MaxPool2d', 'dilation', options.dilation, 1, 1)
+    this.ceilMode = options.ceilMode ?? false
   }
 
   override forward(x: Tensor): Tensor {

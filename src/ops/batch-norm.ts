@@ -1,9 +1,9 @@
 import { applyAll } from '../core/apply.js'
 import { isFloating } from '../core/dtype.js'
-import { ArgumentError, DTypeError, describe, ShapeError } from '../core/errors.js'
+import { ArgumentError, checkOptions, DTypeError, describe, ShapeError } from '../core/errors.js'
 import { defineOp, deviceOf, jointly, type Op } from '../core/op.js'
 import { numelOf, type Shape, showShape } from '../core/shape.js'
-import { Tensor } from '../core/tensor.js'
+import { checkTensor, Tensor } from '../core/tensor.js'
 import { byFormula } from './by-formula.js'
 import { cast } from './copy.js'
 import { binary, unary } from './elementwise.js'
@@ -130,7 +130,7 @@ export interface BatchNormOptions {
 
 function checkChannels(x: Tensor, name: string, v: Tensor | null | undefined): void {
   if (!v) return
-  if (v.ndim !== 1 || v.shape[0] !== x.shape[1]) {
+  if (checkTensor('batchNorm', v).ndim !== 1 || v.shape[0] !== x.shape[1]) {
     throw new ShapeError(
       `batchNorm: expected ${name} of shape [${x.shape[1]}], got ${showShape(v.shape)}`,
     )
@@ -153,8 +153,9 @@ export function batchNorm(
   runningVar: Tensor | null,
   options: BatchNormOptions = {},
 ): Tensor {
+  checkOptions('batchNorm', options)
   const { weight = null, bias = null, training = false, momentum = 0.1, eps = 1e-5 } = options
-  if (x.ndim < 2) {
+  if (checkTensor('batchNorm', x).ndim < 2) {
     throw new ShapeError(`batchNorm: expected x of shape [N, C, ..], got ${showShape(x.shape)}`)
   }
   if (!isFloating(x.dtype)) {
@@ -162,7 +163,7 @@ export function batchNorm(
   }
   const vectors = { weight, bias, runningMean, runningVar }
   for (const [name, v] of Object.entries(vectors)) checkChannels(x, name, v)
-  if (!(eps >= 0) || !Number.isFinite(momentum)) {
+  if (typeof eps !== 'number' || !(eps >= 0) || !Number.isFinite(momentum)) {
     throw new ArgumentError(
       `batchNorm: expected eps of 0 or more and a finite momentum, got ${describe(eps)} and ` +
         describe(momentum),

@@ -1,10 +1,10 @@
 import type { Calls } from '../bindings/calls.js'
 import { apply } from '../core/apply.js'
 import { isFloating } from '../core/dtype.js'
-import { ArgumentError, DTypeError, describe, ShapeError } from '../core/errors.js'
+import { ArgumentError, checkOptions, DTypeError, describe, ShapeError } from '../core/errors.js'
 import { defineOp, deviceOf, from, type Op } from '../core/op.js'
 import { type Shape, showShape } from '../core/shape.js'
-import { Tensor } from '../core/tensor.js'
+import { checkTensor, Tensor } from '../core/tensor.js'
 import { sum } from './reduce.js'
 import { checkPair, fromBatch, type HW, type Pair, toBatch, windowCount } from './spatial.js'
 import { slice } from './views.js'
@@ -141,13 +141,12 @@ interface ConvPlan extends ConvAttrs {
 }
 
 function plan(options: Conv2dOptions, [r, s]: HW): ConvPlan {
-  const stride = checkPair('conv2d', 'stride', options.stride ?? 1, 1)
-  const dilation = checkPair('conv2d', 'dilation', options.dilation ?? 1, 1)
-  const groups = options.groups ?? 1
+  const { padding = 0, groups = 1 } = options
+  const stride = checkPair('conv2d', 'stride', options.stride, 1, 1)
+  const dilation = checkPair('conv2d', 'dilation', options.dilation, 1, 1)
   if (!Number.isSafeInteger(groups) || groups < 1) {
     throw new ArgumentError(`conv2d: expected groups of 1 or more, got ${describe(groups)}`)
   }
-  const { padding = 0 } = options
   if (padding === 'same') {
     if (stride[0] !== 1 || stride[1] !== 1) {
       throw new ArgumentError(
@@ -173,7 +172,7 @@ function checkOperands(x: Tensor, w: Tensor, bias: Tensor | null, { groups }: Co
         shapes,
     )
   }
-  if (bias && (bias.ndim !== 1 || bias.shape[0] !== w.shape[0])) {
+  if (bias && (checkTensor('conv2d', bias).ndim !== 1 || bias.shape[0] !== w.shape[0])) {
     throw new ShapeError(
       `conv2d: expected a bias of shape [${w.shape[0]}], got ${showShape(bias.shape)}`,
     )
@@ -200,7 +199,8 @@ export function conv2d(
   options: Conv2dOptions = {},
 ): Tensor {
   const images = toBatch('conv2d', x)
-  if (w.ndim !== 4 || w.shape[2] < 1 || w.shape[3] < 1) {
+  checkOptions('conv2d', options)
+  if (checkTensor('conv2d', w).ndim !== 4 || w.shape[2] < 1 || w.shape[3] < 1) {
     throw new ShapeError(
       `conv2d: expected w of shape [K, C / groups, R, S], got ${showShape(w.shape)}`,
     )

@@ -1,9 +1,9 @@
 import { apply, applyAll } from '../core/apply.js'
 import { isFloating } from '../core/dtype.js'
-import { ArgumentError, DTypeError, describe, ShapeError } from '../core/errors.js'
+import { ArgumentError, checkOptions, DTypeError, describe, ShapeError } from '../core/errors.js'
 import { defineOp, deviceOf, from, jointly, type Op } from '../core/op.js'
 import { sameShape, showShape } from '../core/shape.js'
-import { Tensor } from '../core/tensor.js'
+import { checkTensor, Tensor } from '../core/tensor.js'
 import { onesLike } from './creation.js'
 import { binary, unary } from './elementwise.js'
 import {
@@ -124,8 +124,9 @@ export function crossEntropy(
   target: Tensor,
   options: CrossEntropyOptions = {},
 ): Tensor {
+  checkOptions('crossEntropy', options)
   const { weight, ignoreIndex = IGNORE_INDEX, labelSmoothing = 0 } = options
-  if (!(labelSmoothing >= 0 && labelSmoothing <= 1)) {
+  if (typeof labelSmoothing !== 'number' || !(labelSmoothing >= 0 && labelSmoothing <= 1)) {
     throw new ArgumentError(
       `crossEntropy: expected labelSmoothing in [0, 1], got ${describe(labelSmoothing)}`,
     )
@@ -135,11 +136,12 @@ export function crossEntropy(
       `crossEntropy: expected a whole number as ignoreIndex, got ${describe(ignoreIndex)}`,
     )
   }
-  if (!isFloating(logits.dtype)) {
+  if (!isFloating(checkTensor('crossEntropy', logits).dtype)) {
     throw new DTypeError(`crossEntropy: expected floating logits, got ${logits.dtype}`)
   }
   if (weight) checkClassWeight('crossEntropy', logits, weight)
-  if (isFloating(target.dtype)) return withProbabilities(logits, target, options)
+  if (isFloating(checkTensor('crossEntropy', target).dtype))
+    return withProbabilities(logits, target, options)
   if (labelSmoothing > 0) return smoothed(logits, target, options)
   const rows = classRows('crossEntropy', logits, target)
   const [loss, lse] = applyAll(crossEntropyOp, [rows.scores, rows.target], { ignoreIndex })

@@ -1,9 +1,9 @@
 import { apply, applyAll } from '../core/apply.js'
 import { isFloating } from '../core/dtype.js'
-import { ArgumentError, DTypeError, describe } from '../core/errors.js'
+import { ArgumentError, checkOptions, DTypeError, describe } from '../core/errors.js'
 import { type Generator, generatorId } from '../core/generator.js'
 import { defineOp, from, type Op } from '../core/op.js'
-import { Tensor } from '../core/tensor.js'
+import { checkTensor, Tensor } from '../core/tensor.js'
 
 interface MaskAttrs {
   /** Probability of an element to be dropped. */
@@ -65,10 +65,11 @@ export interface DropoutOptions {
  * @throws ArgumentError for p outside [0, 1]
  */
 export function dropout(x: Tensor, p: number, options: DropoutOptions = {}): Tensor {
-  if (!(p >= 0 && p <= 1)) {
+  if (typeof p !== 'number' || !(p >= 0 && p <= 1)) {
     throw new ArgumentError(`dropout: expected p in [0, 1], got ${describe(p)}`)
   }
-  if (!isFloating(x.dtype)) {
+  checkOptions('dropout', options)
+  if (!isFloating(checkTensor('dropout', x).dtype)) {
     throw new DTypeError(`dropout: expected a floating dtype, got ${x.dtype}`)
   }
   if (p === 0 || options.training === false) return x

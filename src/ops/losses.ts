@@ -1,8 +1,8 @@
 import { isFloating } from '../core/dtype.js'
-import { ArgumentError, DTypeError, describe, ShapeError } from '../core/errors.js'
+import { ArgumentError, checkOptions, DTypeError, describe, ShapeError } from '../core/errors.js'
 import { deviceOf } from '../core/op.js'
 import { numelOf, type Shape, sameShape, showShape } from '../core/shape.js'
-import type { Tensor } from '../core/tensor.js'
+import { checkTensor, type Tensor } from '../core/tensor.js'
 import { cast } from './copy.js'
 import { binary, unary } from './elementwise.js'
 import { gather, indexSelect } from './indexing.js'
@@ -41,8 +41,9 @@ function reduced(op: string, loss: Tensor, reduction?: Reduction): Tensor {
   return kind === 'mean' ? mean(loss) : kind === 'sum' ? sum(loss) : loss
 }
 
-function checkSame(op: string, input: Tensor, target: Tensor): void {
-  deviceOf(op, [input, target])
+function checkSame(op: string, input: Tensor, target: Tensor, options: LossOptions): void {
+  checkOptions(op, options)
+  deviceOf(op, [checkTensor(op, input), checkTensor(op, target)])
   if (!sameShape(input.shape, target.shape)) {
     throw new ShapeError(
       `${op}: expected input and target of one shape, got ${showShape(input.shape)} and ` +
@@ -56,13 +57,13 @@ function checkSame(op: string, input: Tensor, target: Tensor): void {
 
 /** (input - target)², of one shape: broadcasting here is nearly always a mistake. */
 export function mseLoss(input: Tensor, target: Tensor, options: LossOptions = {}): Tensor {
-  checkSame('mseLoss', input, target)
+  checkSame('mseLoss', input, target, options)
   return reduced('mseLoss', unary('square', binary('sub', input, target)), options.reduction)
 }
 
 /** |input - target|, of one shape. */
 export function l1Loss(input: Tensor, target: Tensor, options: LossOptions = {}): Tensor {
-  checkSame('l1Loss', input, target)
+  checkSame('l1Loss', input, target, options)
   return reduced('l1Loss', unary('abs', binary('sub', input, target)), options.reduction)
 }
 
@@ -82,17 +83,21 @@ export function binaryCrossEntropyWithLogits(
   target: Tensor,
   options: BCEWithLogitsOptions = {},
 ): Tensor {
-  const { weight, posWeight, reduction } = options
   const op = 'binaryCrossEntropyWithLogits'
-  checkSame(op, input, target)
+  checkSame(op, input, target, options)
+  const { weight, posWeight, reduction } = options
   const rest = binary('mul', binary('sub', 1, target), input)
   let positive = unary('softplus', unary('neg', input))
   if (posWeight) {
-    const factor = binary('add', binary('mul', binary('sub', posWeight, 1), target), 1)
+    const factor = binary(
+      'add',
+      binary('mul', binary('sub', checkTensor(op, posWeight), 1), target),
+      1,
+    )
     positive = binary('mul', factor, positive)
   }
   let loss = binary('add', rest, positive)
-  if (weight) loss = binary('mul', loss, weight)
+  if (weight) loss = binary('mul', loss, checkTensor(op, weight))
   if (!sameShape(loss.shape, input.shape)) {
     throw new ShapeError(
       `${op}: expected weights that broadcast to ${showShape(input.shape)}, got a loss of shape ` +
@@ -120,7 +125,7 @@ export const classAxis = (scores: Tensor) => (scores.ndim === 1 ? 0 : 1)
  * @internal
  */
 export function classRows(op: string, scores: Tensor, target: Tensor): ClassRows {
-  deviceOf(op, [scores, target])
+  deviceOf(op, [checkTensor(op, scores), checkTensor(op, target)])
   if (isFloating(target.dtype) || target.dtype === 'bool') {
     throw new DTypeError(`${op}: expected int64 classes as targets, got ${target.dtype}`)
   }
@@ -144,8 +149,8 @@ export function classRows(op: string, scores: Tensor, target: Tensor): ClassRows
 
 /** Checks factors by class. @internal */
 export function checkClassWeight(op: string, scores: Tensor, weight: Tensor): void {
+  deviceOf(op, [checkTensor(op, scores), checkTensor(op, weight)])
   const classes = scores.shape[classAxis(scores)]
-  deviceOf(op, [scores, weight])
   if (weight.ndim !== 1 || weight.shape[0] !== classes || !isFloating(weight.dtype)) {
     throw new ShapeError(
       `${op}: expected floating weights of shape [${classes}], got ${weight.dtype} ` +
@@ -188,6 +193,7 @@ export function nllLoss(
   target: Tensor,
   options: ClassLossOptions = {},
 ): Tensor {
+  checkOptions('nllLoss', options)
   const rows = classRows('nllLoss', logProbabilities, target)
   if (options.weight) checkClassWeight('nllLoss', logProbabilities, options.weight)
   const counted = binary('ne', rows.target, options.ignoreIndex ?? IGNORE_INDEX)

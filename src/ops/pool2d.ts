@@ -1,10 +1,10 @@
 import type { Calls } from '../bindings/calls.js'
 import { apply, applyAll } from '../core/apply.js'
 import { isFloating } from '../core/dtype.js'
-import { ArgumentError, DTypeError, ShapeError } from '../core/errors.js'
+import { ArgumentError, checkOptions, DTypeError, ShapeError } from '../core/errors.js'
 import { defineOp, from, type Op } from '../core/op.js'
 import { showShape } from '../core/shape.js'
-import { Tensor } from '../core/tensor.js'
+import { checkTensor, Tensor } from '../core/tensor.js'
 import { cast } from './copy.js'
 import type { ValuesAndIndices } from './reduce.js'
 import { checkPair, fromBatch, type HW, type Pair, toBatch, windowCount } from './spatial.js'
@@ -132,10 +132,11 @@ export function poolGeometry(
   window: Pair,
   options: PoolOptions & { dilation?: Pair },
 ): PoolAttrs {
+  checkOptions(op, options)
   const kernel = checkPair(op, 'kernel', window, 1)
-  const stride = checkPair(op, 'stride', options.stride ?? kernel, 1)
-  const padding = checkPair(op, 'padding', options.padding ?? 0, 0)
-  const dilation = checkPair(op, 'dilation', options.dilation ?? 1, 1)
+  const stride = checkPair(op, 'stride', options.stride, 1, kernel)
+  const padding = checkPair(op, 'padding', options.padding, 0, 0)
+  const dilation = checkPair(op, 'dilation', options.dilation, 1, 1)
   const size = [0, 1].map((i) => {
     if (2 * padding[i] > kernel[i]) {
       throw new ArgumentError(
@@ -162,7 +163,7 @@ export function poolGeometry(
 
 /** A floating batch of images. @internal */
 export function checkImages(op: string, x: Tensor): Tensor {
-  if (!isFloating(x.dtype)) {
+  if (!isFloating(checkTensor(op, x).dtype)) {
     throw new DTypeError(`${op}: expected a floating dtype, got ${x.dtype}`)
   }
   return toBatch(op, x)

@@ -1,6 +1,6 @@
 import { ArgumentError, describe, ShapeError } from '../core/errors.js'
 import { showShape } from '../core/shape.js'
-import type { Tensor } from '../core/tensor.js'
+import { checkTensor, type Tensor } from '../core/tensor.js'
 import { reshape } from './views.js'
 
 /** One number for both spatial axes, or one for each. */
@@ -11,8 +11,15 @@ export type HW = readonly [h: number, w: number]
 
 const LARGEST = 2 ** 31 - 1
 
-/** A pair of whole numbers of `least` or more. */
-export function checkPair(op: string, name: string, value: unknown, least: number): HW {
+/** A pair of whole numbers of `least` or more; `fallback` where none is given. */
+export function checkPair(
+  op: string,
+  name: string,
+  value: unknown,
+  least: number,
+  fallback?: Pair,
+): HW {
+  if (value === undefined && fallback !== undefined) return checkPair(op, name, fallback, least)
   const pair: unknown = typeof value === 'number' ? [value, value] : value
   const fits = (v: unknown) => Number.isInteger(v) && Number(v) >= least && Number(v) <= LARGEST
   if (!Array.isArray(pair) || pair.length !== 2 || !pair.every(fits)) {
@@ -37,7 +44,7 @@ export function windowCount(
 
 /** x [N, C, H, W]; a single image [C, H, W] gets its batch axis. */
 export function toBatch(op: string, x: Tensor): Tensor {
-  if (x.ndim === 4) return x
+  if (checkTensor(op, x).ndim === 4) return x
   if (x.ndim !== 3) {
     throw new ShapeError(
       `${op}: expected x of shape [N, C, H, W] or [C, H, W], got ${showShape(x.shape)}`,

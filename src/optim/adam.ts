@@ -79,7 +79,7 @@ export class Adam extends AdamFamily {
   protected override readonly decoupledDecay = false
 
   constructor(params: Params<AdamOptions>, options: Partial<AdamOptions> = {}) {
-    super(params, { ...defaults, ...options })
+    super(params, defaults, options)
   }
 }
 
@@ -88,6 +88,6 @@ export class AdamW extends AdamFamily {
   protected override readonly decoupledDecay = true
 
   constructor(params: Params<AdamOptions>, options: Partial<AdamOptions> = {}) {
-    super(params, { ...defaults, weightDecay: 1e-2, ...options })
+    super(params, { ...defaults, weightDecay: 1e-2 }, options)
   }
 }

@@ -1,5 +1,5 @@
 import type { Device } from '../core/device.js'
-import { ArgumentError, DeviceError, describe } from '../core/errors.js'
+import { ArgumentError, checkOptions, DeviceError, describe } from '../core/errors.js'
 import { noGrad } from '../core/grad-mode.js'
 import { sameShape, showShape } from '../core/shape.js'
 import { Tensor } from '../core/tensor.js'
@@ -69,10 +69,11 @@ export abstract class Optimizer<H extends Hyper = Hyper> {
   /** By device, one for each row: a recorded step may be replayed with other values in them. */
   private readonly slots = new Map<Device, Slots[]>()
 
-  protected constructor(
-    params: Params<H>,
-    private readonly defaults: H,
-  ) {
+  private readonly defaults: H
+
+  protected constructor(params: Params<H>, defaults: H, options: Partial<H>) {
+    checkOptions(this.name, options)
+    this.defaults = { ...defaults, ...given(options) }
     const list: unknown = params
     if (typeof list !== 'object' || list === null || !(Symbol.iterator in list)) {
       throw new ArgumentError(`${this.name}: expected parameters, got ${describe(params)}`)
@@ -130,8 +131,7 @@ export abstract class Optimizer<H extends Hyper = Hyper> {
       }
       known.add(p)
     }
-    const given = Object.entries(options).filter(([, value]) => value !== undefined)
-    const group: ParamGroup<H> = { ...this.defaults, ...Object.fromEntries(given), params }
+    const group: ParamGroup<H> = { ...this.defaults, ...given(options), params }
     this.checkGroup(group)
     this.paramGroups.push(group)
   }
@@ -306,6 +306,11 @@ export abstract class Optimizer<H extends Hyper = Hyper> {
     this.state.clear()
     for (const [p, state] of states) this.state.set(p, state)
   }
+}
+
+/** Options without those that are undefined, which stand for their defaults. */
+function given(options: object): object {
+  return Object.fromEntries(Object.entries(options).filter(([, value]) => value !== undefined))
 }
 
 function zerosOf(p: Tensor): Tensor {

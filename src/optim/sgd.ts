@@ -39,7 +39,7 @@ const defaults: SGDOptions = {
  */
 export class SGD extends Optimizer<SGDOptions> {
   constructor(params: Params<SGDOptions>, options: Partial<SGDOptions> = {}) {
-    super(params, { ...defaults, ...options })
+    super(params, defaults, options)
   }
 
   protected override checkGroup(group: SGDOptions): void {
