@@ -4,7 +4,7 @@ import { checkDType, type DType, dtypeCodes, isFloating } from '../core/dtype.js
 import { ArgumentError, DTypeError, describe } from '../core/errors.js'
 import { keep } from '../core/scope.js'
 import { Tensor } from '../core/tensor.js'
-import { type ForwardHook, type ForwardPreHook, Hooks } from './hooks.js'
+import { type Callable, type ForwardHook, type ForwardPreHook, Hooks } from './hooks.js'
 import { membersOf } from './members.js'
 import { convertInPlace, Parameter } from './parameter.js'
 import { type LoadResult, loadEntries, type StateDict, type StateEntry } from './state-dict.js'
@@ -205,13 +205,19 @@ export abstract class Module {
    * Calls `hook` with the module, the inputs and the output of each forward; what it returns, if
    * anything, replaces the output. Returns what removes it.
    */
-  registerForwardHook<M extends Module>(this: M, hook: ForwardHook<M>): () => void {
-    return this.#hooks.add({ after: hook as ForwardHook<Module> })
+  registerForwardHook<I extends readonly unknown[], O>(
+    this: Module & Callable<I, O>,
+    hook: ForwardHook<Module, I, NoInfer<O>>,
+  ): () => void {
+    return this.#hooks.add({ after: hook as unknown as ForwardHook<Module, unknown[], unknown> })
   }
 
   /** As `registerForwardHook`, before: an array that it returns replaces the inputs. */
-  registerForwardPreHook<M extends Module>(this: M, hook: ForwardPreHook<M>): () => void {
-    return this.#hooks.add({ before: hook as ForwardPreHook<Module> })
+  registerForwardPreHook<I extends readonly unknown[] | []>(
+    this: Module & Callable<I, unknown>,
+    hook: ForwardPreHook<Module, I>,
+  ): () => void {
+    return this.#hooks.add({ before: hook as unknown as ForwardPreHook<Module, unknown[]> })
   }
 
   // ------------------------------------------------------------------ printing

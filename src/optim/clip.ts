@@ -5,6 +5,9 @@ import { norm, stack, zeros } from '../ops/index.js'
 
 function gradientsOf(op: string, params: Iterable<Tensor>, limit: number): Tensor[] {
   if (!(limit >= 0)) throw new ArgumentError(`${op}: expected a limit of 0 or more, got ${limit}`)
+  if (typeof params !== 'object' || params === null || !(Symbol.iterator in params)) {
+    throw new ArgumentError(`${op}: expected parameters, got ${describe(params)}`)
+  }
   return [...params].flatMap((p) => p.slot?.grad ?? [])
 }
 

@@ -1,4 +1,4 @@
-import { ArgumentError, describe } from '../core/errors.js'
+import { ArgumentError, checkOptions, describe } from '../core/errors.js'
 import type { Optimizer } from './optimizer.js'
 
 /** Plain data, with PyTorch's keys where it has them. */
@@ -18,7 +18,11 @@ export abstract class LRScheduler {
   /** The rates at the start, by group. */
   private baseLrs: readonly number[]
 
-  protected constructor(protected readonly optimizer: Optimizer) {
+  protected constructor(
+    protected readonly optimizer: Optimizer,
+    options: object,
+  ) {
+    checkOptions(this.constructor.name, options)
     const groups: unknown = optimizer?.paramGroups
     if (!Array.isArray(groups)) {
       throw new ArgumentError(

@@ -9,7 +9,7 @@ export class StepLR extends LRScheduler {
 
   /** @param options.gamma default 0.1 */
   constructor(optimizer: Optimizer, options: { stepSize: number; gamma?: number }) {
-    super(optimizer)
+    super(optimizer, options)
     this.stepSize = checkCount('StepLR', 'stepSize', options.stepSize)
     this.gamma = checkNumber('StepLR', 'gamma', options.gamma ?? 0.1)
     this.update()
@@ -27,7 +27,7 @@ export class MultiStepLR extends LRScheduler {
 
   /** @param options.gamma default 0.1 */
   constructor(optimizer: Optimizer, options: { milestones: readonly number[]; gamma?: number }) {
-    super(optimizer)
+    super(optimizer, options)
     if (!Array.isArray(options.milestones)) {
       throw new ArgumentError(
         `MultiStepLR: expected a list of milestones, got ${describe(options.milestones)}`,
@@ -48,7 +48,7 @@ export class ExponentialLR extends LRScheduler {
   private readonly gamma: number
 
   constructor(optimizer: Optimizer, options: { gamma: number }) {
-    super(optimizer)
+    super(optimizer, options)
     this.gamma = checkNumber('ExponentialLR', 'gamma', options.gamma)
     this.update()
   }
@@ -66,7 +66,7 @@ export class LambdaLR extends LRScheduler {
     optimizer: Optimizer,
     options: { lrLambda: ((epoch: number) => number) | readonly ((epoch: number) => number)[] },
   ) {
-    super(optimizer)
+    super(optimizer, options)
     const { lrLambda } = options
     const groups = optimizer.paramGroups.length
     const list = typeof lrLambda === 'function' ? Array(groups).fill(lrLambda) : lrLambda
@@ -102,7 +102,7 @@ export class LinearLR extends LRScheduler {
     optimizer: Optimizer,
     options: { startFactor?: number; endFactor?: number; totalIters?: number } = {},
   ) {
-    super(optimizer)
+    super(optimizer, options)
     this.start = checkNumber('LinearLR', 'startFactor', options.startFactor ?? 1 / 3)
     this.end = checkNumber('LinearLR', 'endFactor', options.endFactor ?? 1)
     this.total = checkCount('LinearLR', 'totalIters', options.totalIters ?? 5)
@@ -125,7 +125,7 @@ export class CosineAnnealingLR extends LRScheduler {
 
   /** @param options.etaMin default 0 */
   constructor(optimizer: Optimizer, options: { tMax: number; etaMin?: number }) {
-    super(optimizer)
+    super(optimizer, options)
     this.tMax = checkCount('CosineAnnealingLR', 'tMax', options.tMax)
     this.etaMin = checkNumber('CosineAnnealingLR', 'etaMin', options.etaMin ?? 0)
     this.update()
@@ -158,7 +158,7 @@ export class OneCycleLR extends LRScheduler {
   private readonly options: Required<OneCycleOptions>
 
   constructor(optimizer: Optimizer, options: OneCycleOptions) {
-    super(optimizer)
+    super(optimizer, options)
     const {
       pctStart = 0.3,
       annealStrategy = 'cos',
