@@ -7,9 +7,13 @@
 #include "shared/error.h"
 #include "shared/host_device.h"
 
-// An array in a block's shared memory; the emulation brings its own, with red zones.
+// An array in a block's shared memory, and the one whose size is given at the launch; the emulation
+// brings its own, with red zones.
 #ifndef ADJOINT_SHARED
 #define ADJOINT_SHARED(T, name, count) __shared__ T name[count]
+#define ADJOINT_DYNAMIC_SHARED(T, name)                        \
+  extern __shared__ __align__(16) unsigned char name##Bytes[]; \
+  T* const name = reinterpret_cast<T*>(name##Bytes)
 #endif
 
 // Device code: kernels call these helpers, the host never does.

@@ -95,12 +95,10 @@ void describe(const char* what, const Thread& t, const Thread& other) {
   scheduler.error += ", " + where(other);
 }
 
-// Ends the block from inside a thread. The fiber is never resumed, so nothing that owns memory may
-// be alive on its stack.
 template <class... Threads>
 [[noreturn]] void abandonBlock(const char* what, const Threads&... threads) {
   describe(what, threads...);
-  while (true) Fiber::suspend();
+  failBlock(scheduler.error.c_str());
 }
 
 Fiber* takeFiber() {
@@ -214,6 +212,12 @@ ThreadOrder threadOrder() {
   return currentOrder;
 }
 
+// The fiber is never resumed, so nothing that owns memory may be alive on its stack.
+void failBlock(const char* message) {
+  if (message != scheduler.error.c_str()) scheduler.error = message;
+  while (true) Fiber::suspend();
+}
+
 void barrier(Site site) {
   running.thread->site = site;
   wait(*running.thread, State::atBarrier);
@@ -255,7 +259,7 @@ uint64_t warp(WarpOp op, unsigned mask, uint64_t value, unsigned source, Site si
   for (unsigned i = 0; i < 32; i++) {
     if (!(mask >> i & 1)) continue;
     lanes[i].result = op == WarpOp::shuffle ? lanes[lanes[i].source].value : ballot;
-    lanes[i].warpEpoch++;
+    if (op == WarpOp::sync) lanes[i].warpEpoch++;  // a shuffle orders no memory
     lanes[i].state = State::runnable;
     if (lanes + i != &t) released.push_back(lanes + i);
   }
@@ -271,6 +275,10 @@ void* sharedMemory(SharedArray& array, size_t bytes, size_t alignment) {
     if (!array.address) abandonBlock("more than 48 KiB of shared memory", *running.thread);
   }
   return array.address;
+}
+
+bool isSharedMemory(const void* p) {
+  return arena.contains(p);
 }
 
 void* dynamicSharedMemory() {

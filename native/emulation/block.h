@@ -64,6 +64,9 @@ void barrier(Site site);
 // a ballot the set of lanes whose value is not 0.
 uint64_t warp(WarpOp op, unsigned mask, uint64_t value, unsigned source, Site site);
 
+// Ends the block from inside a thread, which does not go on.
+[[noreturn]] void failBlock(const char* message);
+
 // One array of shared memory: the place is fixed at the first use in each block.
 struct SharedArray {
   const char* name;
@@ -72,6 +75,7 @@ struct SharedArray {
 };
 void* sharedMemory(SharedArray& array, size_t bytes, size_t alignment);
 void* dynamicSharedMemory();
+bool isSharedMemory(const void* p);
 
 // Threads (and blocks) run in this order; a kernel must give the same result in each.
 enum class ThreadOrder { forward, reverse, shuffled };

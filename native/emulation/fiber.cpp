@@ -109,6 +109,11 @@ void Fiber::restart() {
 #endif
 }
 
+bool Fiber::isOnStack(const void* p) {
+  const auto* byte = static_cast<const char*>(p);
+  return running && byte >= running->stack_ && byte < running->stack_ + kStackBytes;
+}
+
 void Fiber::entry() {
   arrive(nullptr, &host.stackBottom, &host.stackBytes);
   while (true) {

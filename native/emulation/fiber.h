@@ -24,6 +24,8 @@ class Fiber {
   // Forgets whatever the fiber was doing; the next resume() starts `body` anew. No destructor of
   // its frames runs.
   void restart();
+  // Whether `p` lies on the stack of the fiber that runs now.
+  static bool isOnStack(const void* p);
 
  private:
   [[noreturn]] static void entry();

@@ -14,6 +14,10 @@ class SharedArena {
   // nullptr where more than 48 KiB would be needed.
   void* take(const char* name, size_t bytes, size_t alignment);
   void* dynamic() const { return dynamic_; }
+  bool contains(const void* p) const {
+    const auto* byte = static_cast<const unsigned char*>(p);
+    return byte >= memory_.data() && byte < memory_.data() + memory_.size();
+  }
   // The name of an array next to which a red zone was written, or nullptr.
   const char* endBlock();
 

@@ -115,6 +115,9 @@ using adjoint::emulation::threadIdx;
   T* const name = static_cast<T*>(                             \
       ::adjoint::emulation::sharedMemory(name##Array, sizeof(T) * (count), alignof(T)))
 
+#define ADJOINT_DYNAMIC_SHARED(T, name) \
+  T* const name = static_cast<T*>(::adjoint::emulation::dynamicSharedMemory())
+
 inline void __syncthreads(const char* file = __builtin_FILE(), int line = __builtin_LINE()) {
   adjoint::emulation::barrier({file, line});
 }

@@ -75,6 +75,25 @@ TEST_P(Emulation, barriersOrderSharedMemory) {
   ADJOINT_CUDA(cudaFree(y));
 }
 
+// y[i] = x[n - 1 - i] through memory whose size is given at the launch.
+__global__ void reverseKernel(int* y, const int* x) {
+  ADJOINT_DYNAMIC_SHARED(int, values);
+  values[threadIdx.x] = x[threadIdx.x];
+  __syncthreads();
+  y[threadIdx.x] = values[blockDim.x - 1 - threadIdx.x];
+}
+
+TEST_P(Emulation, dynamicSharedMemory) {
+  int* x = deviceArray<int>(100);
+  int* y = deviceArray<int>(100);
+  for (int i = 0; i < 100; i++) x[i] = i;
+  launch(1, 100, 100 * sizeof(int), stream, reverseKernel, y, x);
+  EXPECT_EQ(run(), "");
+  for (int i = 0; i < 100; i++) EXPECT_EQ(y[i], 99 - i);
+  ADJOINT_CUDA(cudaFree(x));
+  ADJOINT_CUDA(cudaFree(y));
+}
+
 __global__ void warpKernel(int* down, double* xored, unsigned* ballots, int* broadcast) {
   const unsigned i = threadIdx.x, lane = i % 32;
   down[i] = __shfl_down_sync(~0u, static_cast<int>(i), 3u);

@@ -89,6 +89,7 @@ const Shape kShapes[] = {
     {{5000}, {0}, 1},            // two passes
     {{2, 70001}, {0, 1}, 2},     // three passes
     {{3000, 2}, {0, 1}, 1},      // long rows across memory
+    {{20, 1100}, {0, 1}, 1},     // several rounds a block across memory
     {{300, 11}, {0, 1}, 2},      // many rows
     {{4, 6}, {0, 1}, 0},         // nothing reduced
     {{4, 0}, {0, 1}, 2},         // rows of nothing
@@ -195,6 +196,7 @@ const Shape kSoftmaxShapes[] = {
     {{37, 6}, {0, 1}, 1},    // across memory
     {{4, 9, 5}, {0, 1, 2}, 2},
     {{300, 10}, {1, 0}, 2},
+    {{20, 1100}, {0, 1}, 1},
     {{2, 0}, {0, 1}, 2},
 };
 
