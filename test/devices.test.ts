@@ -19,6 +19,8 @@ import {
   tensor,
   where,
 } from '../src/index.js'
+import * as nn from '../src/nn/index.js'
+import { AdamW } from '../src/optim/index.js'
 import { emulatedCuda } from './support/emulated.js'
 
 const cpu = device('cpu')
@@ -163,6 +165,53 @@ describe('between devices', () => {
     expect(() => here.add(there)).toThrow(DeviceError)
     expect(() => here.add(there)).toThrow(/add.*cpu.*cuda/)
     expect(() => here.matmul(there)).toThrow(DeviceError)
+  })
+})
+
+describe('training', () => {
+  /** Points of the plane, and whether each lies in a disc. */
+  const points = (at: Device) => {
+    const xy = wave(400, cpu).reshape([200, 2])
+    const inside = xy.square().sum(1).lt(6).to('int64')
+    const classes = arange(0, 2, 1, { dtype: 'int64' })
+    const oneHot = inside.unsqueeze(1).eq(classes).float()
+    return { xy: xy.to(at), oneHot: oneHot.to(at) }
+  }
+
+  /** The losses of a small network with dropout; every device starts from the same weights. */
+  function train(at: Device): number[] {
+    manualSeed(3)
+    manualSeed(3, at)
+    const net = new nn.Sequential(
+      new nn.Linear(2, 32),
+      new nn.ReLU(),
+      new nn.Dropout(0.2),
+      new nn.Linear(32, 16),
+      new nn.GELU(),
+      new nn.Linear(16, 2),
+    ).to(at)
+    const optimizer = new AdamW(net.parameters(), { lr: 1e-2 })
+    const { xy, oneHot } = points(at)
+    manualSeed(4, at)
+    const losses: Tensor[] = []
+    for (let step = 0; step < 60; step++) {
+      optimizer.zeroGrad()
+      const loss = net.forward(xy).logSoftmax(1).mul(oneHot).sum(1).mean().neg()
+      loss.backward()
+      optimizer.step()
+      losses.push(loss.detach())
+    }
+    // Nothing has been read so far: all steps are in the queue.
+    return losses.map((loss) => loss.item())
+  }
+
+  test('a small network trains to the same losses', () => {
+    const here = train(cpu)
+    const there = train(cuda)
+    here.forEach((loss, step) => {
+      expect(Math.abs(there[step] - loss), `step ${step}`).toBeLessThan(1e-4 * (1 + loss))
+    })
+    expect(here[59]).toBeLessThan(0.5 * here[0])
   })
 })
 
