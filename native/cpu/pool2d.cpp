@@ -23,14 +23,16 @@ const Pool2dKernels<T>& pool2dKernels() {
   }
 }
 
-// Calls body(plane, first element of the plane) for each channel of each image of x.
+// Calls body(plane, first element of the plane, scratch) for each channel of each image of x.
 template <class F>
-void forEachPlane(const View& x, const F& body) {
+void forEachPlane(const View& x, size_t scratchBytes, const F& body) {
   const int64_t elements = std::max<int64_t>(1, x.size[2] * x.size[3]);
   parallelFor(x.size[0] * x.size[1], std::max<int64_t>(1, kTaskElements / elements),
               [&](int64_t begin, int64_t end) {
+                Workspace scratch(scratchBytes);
                 for (int64_t i = begin; i < end; i++) {
-                  body(i, i / x.size[1] * x.stride[0] + i % x.size[1] * x.stride[1]);
+                  body(i, i / x.size[1] * x.stride[0] + i % x.size[1] * x.stride[1],
+                       scratch.as<void>());
                 }
               });
 }
@@ -64,10 +66,13 @@ void maxPool2d(const View& y, const View& index, const View& x, const Pool2dShap
   visitCompute(computeType(y.dtype), [&](auto tag) {
     using T = typename decltype(tag)::type;
     const int64_t outputs = window.p * window.q;
-    forEachPlane(from, [&](int64_t plane, int64_t at) {
+    const int64_t slack = kPoolSlack * (window.strideW + 1);
+    const int64_t slab = window.isPairs() ? 0 : window.slabRows() * window.slabColumns() + slack;
+    forEachPlane(from, slab * sizeof(T), [&](int64_t plane, int64_t at, void* scratch) {
       pool2dKernels<T>().maxPool(computeY.view().as<T>() + plane * outputs,
                                  computeIndex.view().as<int32_t>() + plane * outputs,
-                                 from.as<T>() + at, from.stride[2], window);
+                                 from.as<T>() + at, from.stride[2], window,
+                                 static_cast<T*>(scratch));
     });
   });
   computeY.finish();
@@ -84,7 +89,7 @@ void maxPool2dBackward(const View& dx, const View& dy, const View& index) {
   visitCompute(computeType(dx.dtype), [&](auto tag) {
     using T = typename decltype(tag)::type;
     const int64_t pixels = dx.size[2] * dx.size[3], outputs = dy.size[2] * dy.size[3];
-    forEachPlane(computeDx.view(), [&](int64_t plane, int64_t at) {
+    forEachPlane(computeDx.view(), 0, [&](int64_t plane, int64_t at, void*) {
       if (!pool2dKernels<T>().scatter(
               computeDx.view().as<T>() + at, computeDy.view().as<T>() + plane * outputs,
               computeIndex.view().as<int32_t>() + plane * outputs, pixels, outputs)) {
@@ -106,7 +111,7 @@ void maxPool2dGather(const View& y, const View& x, const View& index) {
   visitCompute(computeType(y.dtype), [&](auto tag) {
     using T = typename decltype(tag)::type;
     const int64_t pixels = x.size[2] * x.size[3], outputs = y.size[2] * y.size[3];
-    forEachPlane(computeX.view(), [&](int64_t plane, int64_t at) {
+    forEachPlane(computeX.view(), 0, [&](int64_t plane, int64_t at, void*) {
       if (!pool2dKernels<T>().gather(
               computeY.view().as<T>() + plane * outputs, computeX.view().as<T>() + at,
               computeIndex.view().as<int32_t>() + plane * outputs, pixels, outputs)) {

@@ -11,11 +11,6 @@ namespace {
 constexpr int64_t kBlockVectors = 64;
 constexpr int64_t kBlockRows = 64;
 
-template <class T>
-ADJOINT_INLINE Vector<T> splat(T x) {
-  return x - Vector<T>{};  // - 0 keeps a negative zero
-}
-
 // ---- planes: a channel's rows are contiguous
 
 // Sums of several vectors side by side hide the latency of an addition.

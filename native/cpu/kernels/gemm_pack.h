@@ -6,39 +6,14 @@
 namespace adjoint::cpu::ADJOINT_LEVEL {
 namespace {
 
-template <int N>
-struct Int {};
-
 // Lanes of (a, b) in which blocks of D lanes alternate: the even blocks of both, or the odd ones.
-template <int D, bool Odd, class V>
-ADJOINT_INLINE V blocks(V a, V b, Int<2>) {
-  constexpr int o = Odd ? D : 0;
-  return __builtin_shufflevector(a, b, o, 2 + o);
-}
 template <int L, int D, bool Odd>
 constexpr int blockLane(int i) {
   return (i & D ? L + i - D : i) + (Odd ? D : 0);
 }
-template <int D, bool Odd, class V>
-ADJOINT_INLINE V blocks(V a, V b, Int<4>) {
-#define LANE(i) blockLane<4, D, Odd>(i)
-  return __builtin_shufflevector(a, b, LANE(0), LANE(1), LANE(2), LANE(3));
-#undef LANE
-}
-template <int D, bool Odd, class V>
-ADJOINT_INLINE V blocks(V a, V b, Int<8>) {
-#define LANE(i) blockLane<8, D, Odd>(i)
-  return __builtin_shufflevector(a, b, LANE(0), LANE(1), LANE(2), LANE(3), LANE(4), LANE(5),
-                                 LANE(6), LANE(7));
-#undef LANE
-}
-template <int D, bool Odd, class V>
-ADJOINT_INLINE V blocks(V a, V b, Int<16>) {
-#define LANE(i) blockLane<16, D, Odd>(i)
-  return __builtin_shufflevector(a, b, LANE(0), LANE(1), LANE(2), LANE(3), LANE(4), LANE(5),
-                                 LANE(6), LANE(7), LANE(8), LANE(9), LANE(10), LANE(11), LANE(12),
-                                 LANE(13), LANE(14), LANE(15));
-#undef LANE
+template <int D, bool Odd, class V, int... I>
+ADJOINT_INLINE V blocks(V a, V b, std::integer_sequence<int, I...>) {
+  return __builtin_shufflevector(a, b, blockLane<sizeof...(I), D, Odd>(I)...);
 }
 
 // Transposes a square of lanes x lanes by exchanging off-diagonal blocks of halving size.
@@ -48,8 +23,8 @@ ADJOINT_INLINE void transposeSquare(V (&x)[L]) {
   for (int i = 0; i < L; i++) {
     if (i & D) continue;
     const V a = x[i], b = x[i + D];
-    x[i] = blocks<D, false>(a, b, Int<L>{});
-    x[i + D] = blocks<D, true>(a, b, Int<L>{});
+    x[i] = blocks<D, false>(a, b, std::make_integer_sequence<int, L>());
+    x[i + D] = blocks<D, true>(a, b, std::make_integer_sequence<int, L>());
   }
   if constexpr (D > 1) transposeSquare<D / 2, L, V>(x);
 }

@@ -2,8 +2,13 @@
 // alone; everything has internal linkage.
 #pragma once
 #include <cstdint>
+#include <utility>
 
 #include "shared/host_device.h"
+
+#if defined(ADJOINT_LEVEL_AVX2) || defined(ADJOINT_LEVEL_AVX512)
+#include <immintrin.h>
+#endif
 
 namespace adjoint::cpu::ADJOINT_LEVEL {
 namespace {
@@ -36,6 +41,10 @@ ADJOINT_INLINE void storeVector(T* p, Vector<T> v) {
   __builtin_memcpy(p, &v, sizeof v);
 }
 template <class T>
+ADJOINT_INLINE Vector<T> splat(T x) {
+  return x - Vector<T>{};  // - 0 keeps a negative zero
+}
+template <class T>
 ADJOINT_INLINE void copyElements(T* y, const T* x, int64_t n) {
   for (int64_t i = 0; i < n; i++) y[i] = x[i];
 }
@@ -43,19 +52,63 @@ template <class T>
 ADJOINT_INLINE void addElements(T* y, const T* a, const T* b, int64_t n) {
   for (int64_t i = 0; i < n; i++) y[i] = a[i] + b[i];
 }
-// The first `count` lanes, zeros in the rest; reads nothing beyond.
+// ---- the first `count` lanes, 0 <= count <= lanes: zeros in the rest; nothing beyond is touched
+#if defined(ADJOINT_LEVEL_AVX512)
+ADJOINT_INLINE Vector<float> loadPartial(const float* p, int64_t count) {
+  return _mm512_maskz_loadu_ps(static_cast<__mmask16>((1u << count) - 1), p);
+}
+ADJOINT_INLINE Vector<double> loadPartial(const double* p, int64_t count) {
+  return _mm512_maskz_loadu_pd(static_cast<__mmask8>((1u << count) - 1), p);
+}
+ADJOINT_INLINE void storePartial(float* p, Vector<float> v, int64_t count) {
+  _mm512_mask_storeu_ps(p, static_cast<__mmask16>((1u << count) - 1), v);
+}
+ADJOINT_INLINE void storePartial(double* p, Vector<double> v, int64_t count) {
+  _mm512_mask_storeu_pd(p, static_cast<__mmask8>((1u << count) - 1), v);
+}
+#elif defined(ADJOINT_LEVEL_AVX2)
+ADJOINT_INLINE __m256i firstLanes(const float*, int64_t count) {
+  const Vector<int32_t> lane = {0, 1, 2, 3, 4, 5, 6, 7};
+  return (__m256i)(lane < static_cast<int32_t>(count));
+}
+ADJOINT_INLINE __m256i firstLanes(const double*, int64_t count) {
+  const Vector<int64_t> lane = {0, 1, 2, 3};
+  return (__m256i)(lane < count);
+}
+ADJOINT_INLINE Vector<float> loadPartial(const float* p, int64_t count) {
+  return _mm256_maskload_ps(p, firstLanes(p, count));
+}
+ADJOINT_INLINE Vector<double> loadPartial(const double* p, int64_t count) {
+  return _mm256_maskload_pd(p, firstLanes(p, count));
+}
+ADJOINT_INLINE void storePartial(float* p, Vector<float> v, int64_t count) {
+  _mm256_maskstore_ps(p, firstLanes(p, count), v);
+}
+ADJOINT_INLINE void storePartial(double* p, Vector<double> v, int64_t count) {
+  _mm256_maskstore_pd(p, firstLanes(p, count), v);
+}
+#endif
 template <class T>
 ADJOINT_INLINE Vector<T> loadPartial(const T* p, int64_t count) {
-  if (count == kLanes<T>) return load(p);
-  Vector<T> v = {};
-  __builtin_memcpy(&v, p, static_cast<unsigned long>(count) * sizeof(T));
-  return v;
+  T lane[kLanes<T>] = {};
+  for (int64_t i = 0; i < count; i++) lane[i] = p[i];
+  return load(lane);
 }
 template <class T>
 ADJOINT_INLINE void storePartial(T* p, Vector<T> v, int64_t count) {
-  if (count == kLanes<T>) return storeVector(p, v);
-  __builtin_memcpy(p, &v, static_cast<unsigned long>(count) * sizeof(T));
+  for (int64_t i = 0; i < count; i++) p[i] = v[i];
 }
+
+// The even or odd elements of a and b, one after the other.
+template <int Odd, class V, int... I>
+ADJOINT_INLINE V everySecond(V a, V b, std::integer_sequence<int, I...>) {
+  return __builtin_shufflevector(a, b, (2 * I + Odd)...);
+}
+template <class T, int Odd>
+ADJOINT_INLINE Vector<T> everySecond(Vector<T> a, Vector<T> b) {
+  return everySecond<Odd>(a, b, std::make_integer_sequence<int, kLanes<T>>());
+}
+
 ADJOINT_INLINE float squareRoot(float x) {
   return __builtin_sqrtf(x);
 }

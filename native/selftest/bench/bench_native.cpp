@@ -1,6 +1,7 @@
 // Rates of the CPU kernels beside the processor's probed limit:
 //   bench_native [name-substring]; ADJOINT_SIMD chooses the level.
 #include <algorithm>
+#include <array>
 #include <chrono>
 #include <cstdio>
 #include <cstring>
@@ -200,6 +201,52 @@ void convolutions(Report& report) {
   }
 }
 
+void pooling(Report& report) {
+  for (int64_t c : {32, 64}) {
+    const int64_t h = c == 32 ? 28 : 14;
+    const Buffer x({64, c, h, h}), y({64, c, h / 2, h / 2});
+    const Buffer index({64, c, h / 2, h / 2}, DType::int32);
+    const backend::Pool2dShape shape{2, 2, 2, 2, 0, 0, 1, 1};
+    const std::string size = "n64 c" + std::to_string(c) + " h" + std::to_string(h);
+    report.row("maxPool2d 2x2 " + size, 0,
+               [&] { backend::maxPool2d(y.view(), index.view(), x.view(), shape); });
+    report.row("maxPool2dBackward 2x2 " + size, 0,
+               [&] { backend::maxPool2dBackward(x.view(), y.view(), index.view()); });
+  }
+  const Buffer x({32, 64, 56, 56}), y({32, 64, 28, 28}), index({32, 64, 28, 28}, DType::int32);
+  report.row("maxPool2d 3x3 s2 n32 c64 h56", 0, [&] {
+    backend::maxPool2d(y.view(), index.view(), x.view(), {3, 3, 2, 2, 1, 1, 1, 1});
+  });
+}
+
+void batchNorms(Report& report) {
+  for (auto [n, c, h] : {std::array<int64_t, 3>{64, 32, 28}, {64, 64, 14}, {32, 64, 56}}) {
+    const Buffer x({n, c, h, h}), y({n, c, h, h}), dx({n, c, h, h}), mean({c}), rstd({c});
+    const Buffer weight({c}), bias({c}), dweight({c}), dbias({c});
+    const std::string size =
+        "n" + std::to_string(n) + " c" + std::to_string(c) + " h" + std::to_string(h);
+    report.row("batchNorm " + size, 0, [&] {
+      backend::batchNorm({y.view(), mean.view(), rstd.view(), x.view(), &weight.view(),
+                          &bias.view(), nullptr, nullptr, 0.1, 1e-5});
+    });
+    report.row("batchNormBackward " + size, 0, [&] {
+      backend::batchNormBackward(dx.view(), dweight.view(), dbias.view(), y.view(), x.view(),
+                                 &weight.view(), mean.view(), rstd.view());
+    });
+  }
+}
+
+void optimizers(Report& report) {
+  const Buffer p({2800000}), g({2800000}), m({2800000}), v({2800000});
+  report.row("adamw 2.8M", 0, [&] {
+    backend::adam({{p.view(), g.view(), m.view(), v.view(), View{}}},
+                  {1e-3, 0.9, 0.999, 1e-8, 0.01, 100, true, false});
+  });
+  report.row("sgd with momentum 2.8M", 0, [&] {
+    backend::sgd({{p.view(), g.view(), m.view()}}, {1e-3, 0.9, 0, 0, false, false, false});
+  });
+}
+
 }  // namespace
 }  // namespace adjoint
 
@@ -209,5 +256,8 @@ int main(int argc, char** argv) {
   Report report(argc > 1 ? argv[1] : "");
   products(report);
   convolutions(report);
+  pooling(report);
+  batchNorms(report);
+  optimizers(report);
   backend::shutdown();
 }
