@@ -78,13 +78,14 @@ class Convolution {
 
  private:
   static constexpr double kTaskOperations = 1e6;
+  static_assert(DepthBlocks::kMax <= kConvDepth, "a block of the depth is packed at once");
 
   int64_t blockPixels() const {
     return ceilDivide(blockRows_ * z_.q, gemm_.columns) * gemm_.columns;
   }
-  int64_t slabSize() const { return z_.c * window_.slabChannel + kConvSlack; }
+  int64_t slabSize() const { return lineAligned(z_.c * window_.slabChannel + z_.slabSlack()); }
   int64_t columnsSize() const {
-    return std::min(depth_.size, z_.depth) * blockPixels() + kConvSlack;
+    return lineAligned(std::min(depth_.size, z_.depth) * blockPixels() + kConvSlack * kConvPanel);
   }
   int64_t resultSize() const { return isDirect_ ? 0 : z_.k * blockPixels(); }
 

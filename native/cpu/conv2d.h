@@ -41,6 +41,8 @@ struct ConvSizes {
             slabColumns() * slabRows(rows)};
   }
 
+  int64_t slabSlack() const { return kConvSlack * (shape.strideW + 1); }
+
   // Rows of y in a block whose columns fit the L2 cache, evenly cut.
   int64_t blockRows() const {
     constexpr int64_t kBlockPixels = 384;

@@ -72,8 +72,8 @@ class WeightGradient {
     const int64_t pixels = blockRows_ * z_.q;
     // Many panels of columns read dy again and again: then it is packed.
     const bool packs = kEnd - k > 2 * gemm_.columns;
-    const int64_t slabSize = channels * window_.slabChannel + kConvSlack;
-    const int64_t columnsSize = width * pixels + kConvSlack;
+    const int64_t slabSize = lineAligned(channels * window_.slabChannel + z_.slabSlack());
+    const int64_t columnsSize = lineAligned(width * pixels + kConvSlack * kConvPanel);
     const int64_t rowsSize = packs ? ceilDivide(z_.k, panelRows_) * panelRows_ * pixels : 0;
     Workspace space((slabSize + columnsSize + rowsSize) * sizeof(T));
     T* slab = space.template as<T>();
@@ -100,7 +100,7 @@ class WeightGradient {
                           z_.slabRows(pEnd - p));
         product.k = (pEnd - p) * z_.q;
         kernels_.packTransposedColumns(columns, slab, window_, k - channel * taps,
-                                       kEnd - channel * taps, 0, product.k);
+                                       kEnd - channel * taps, product.k);
         setRows(product, dy + p * dy_.stride[2], packs ? rows : nullptr);
         product.bPanel = gemm_.columns * product.k;
         product.bEdge = columns + product.n / gemm_.columns * product.bPanel;
@@ -153,7 +153,7 @@ void scatterInputGradient(const View& dx, const View& dy, const View& weight, co
   const int64_t blockRows = z.blockRows();
   const ConvWindow window = z.window(z.p);
   parallelFor(z.n * z.groups * cuts, 1, [&](int64_t begin, int64_t end) {
-    const int64_t slabSize = taskChannels * window.slabChannel;
+    const int64_t slabSize = lineAligned(taskChannels * window.slabChannel + z.slabSlack());
     Workspace space((slabSize + taskChannels * taps * blockRows * z.q) * sizeof(T));
     T* slab = space.template as<T>();
     T* columns = slab + slabSize;

@@ -45,6 +45,12 @@ inline int64_t ceilDivide(int64_t a, int64_t b) {
   return (a + b - 1) / b;
 }
 
+// A number of elements that keeps what follows them on a cache line's boundary: panels of b are
+// read in whole vectors.
+inline int64_t lineAligned(int64_t elements) {
+  return ceilDivide(elements, 16) * 16;
+}
+
 // Calls product(i) for i < count products of so many operations: small ones side by side, each on
 // one thread; large ones one after the other, each on all threads.
 template <class F>

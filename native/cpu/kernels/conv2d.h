@@ -32,22 +32,25 @@ struct Conv2dKernels {
   // x[c, i, j] = slab[c, i - top, j - left], or 0 outside
   void (*readSlab)(const ImageView<T>& x, const T* slab, const ConvWindow& w, int64_t top,
                    int64_t left, int64_t rows);
-  // Rows k..kEnd of the columns of the first `pixels` pixels of the slab, as panels of b of a
-  // product of depth kEnd - k.
+  // Rows k..kEnd, at most kConvDepth, of the columns of the first `pixels` pixels of the slab, as
+  // panels of b of a product of depth kEnd - k.
   void (*packColumns)(T* panels, const T* slab, const ConvWindow& w, int64_t k, int64_t kEnd,
                       int64_t pixels);
-  // Rows k..kEnd of the columns of pixels pixel..pixelEnd, transposed, as panels of b of a product
-  // of depth pixelEnd - pixel.
+  // Rows k..kEnd of the columns of the first `pixels` pixels of the slab, whole rows of the output,
+  // transposed, as panels of b of a product of depth `pixels`.
   void (*packTransposedColumns)(T* panels, const T* slab, const ConvWindow& w, int64_t k,
-                                int64_t kEnd, int64_t pixel, int64_t pixelEnd);
+                                int64_t kEnd, int64_t pixels);
   // slab += columns: [channels kernelH kernelW, pixels], where the columns' values come from
   void (*addColumns)(T* slab, const T* columns, const ConvWindow& w, int64_t channels,
                      int64_t pixels);
 };
 
-// Vectors are read beyond the end of a slab and written beyond the end of the panels, by no more
-// than so many elements: room for it is the caller's.
-constexpr int64_t kConvSlack = 16 * 32;
+// Vectors are read and written beyond the end of a slab, by no more than kConvSlack pixels, and
+// written beyond the end of the panels, by no more than kConvSlack pixels of a panel's width: the
+// caller has room.
+constexpr int64_t kConvSlack = 16;
+constexpr int64_t kConvPanel = 32;
+constexpr int64_t kConvDepth = 512;
 
 struct Conv2dTable {
   Conv2dKernels<float> f32;

@@ -109,6 +109,17 @@ ADJOINT_INLINE Vector<T> everySecond(Vector<T> a, Vector<T> b) {
   return everySecond<Odd>(a, b, std::make_integer_sequence<int, kLanes<T>>());
 }
 
+// The low or high halves of a and b, lanes alternating.
+template <int Half, class V, int... I>
+ADJOINT_INLINE V interleave(V a, V b, std::integer_sequence<int, I...>) {
+  constexpr int lanes = sizeof...(I);
+  return __builtin_shufflevector(a, b, (I / 2 + I % 2 * lanes + Half * lanes / 2)...);
+}
+template <class T, int Half>
+ADJOINT_INLINE Vector<T> interleave(Vector<T> a, Vector<T> b) {
+  return interleave<Half>(a, b, std::make_integer_sequence<int, kLanes<T>>());
+}
+
 ADJOINT_INLINE float squareRoot(float x) {
   return __builtin_sqrtf(x);
 }
