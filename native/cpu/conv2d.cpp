@@ -48,7 +48,7 @@ class Convolution {
         depth_(z.depth),
         panelRows_(ceilDivide(z.k, ceilDivide(z.k, gemm_.rows))),
         packedRows_(ceilDivide(z.k, panelRows_) * panelRows_),
-        blockRows_(z.blockRows()),
+        blockRows_(z.blockRows(kBlockPixels)),
         window_(z.window(blockRows_)),
         isDirect_(y.stride[3] == 1 && hasFlatPixels(y)),
         packed_(z.groups * (packedRows_ * z.depth + z.k * gemm_.columns) * sizeof(T)) {
@@ -66,7 +66,7 @@ class Convolution {
     const double operations = 2.0 * z_.k * z_.depth * blockRows_ * z_.q + 1;
     const int64_t grain = std::max<int64_t>(1, static_cast<int64_t>(kTaskOperations / operations));
     parallelFor(z_.n * z_.groups * blocks, grain, [&](int64_t begin, int64_t end) {
-      Workspace space((slabSize() + columnsSize() + resultSize()) * sizeof(T));
+      Workspace space((slabSize() + panelSize() + resultSize()) * sizeof(T));
       T* slab = space.template as<T>();
       for (int64_t i = begin; i < end; i++) {
         const int64_t p = i % blocks * blockRows_;
@@ -78,15 +78,13 @@ class Convolution {
 
  private:
   static constexpr double kTaskOperations = 1e6;
-  static_assert(DepthBlocks::kMax <= kConvDepth, "a block of the depth is packed at once");
+  static constexpr int64_t kBlockPixels = 384;
 
   int64_t blockPixels() const {
     return ceilDivide(blockRows_ * z_.q, gemm_.columns) * gemm_.columns;
   }
   int64_t slabSize() const { return lineAligned(z_.c * window_.slabChannel + z_.slabSlack()); }
-  int64_t columnsSize() const {
-    return lineAligned(std::min(depth_.size, z_.depth) * blockPixels() + kConvSlack * kConvPanel);
-  }
+  int64_t panelSize() const { return (depth_.size + kConvSlack) * gemm_.columns; }
   int64_t resultSize() const { return isDirect_ ? 0 : z_.k * blockPixels(); }
 
   // The rows of each group, whole, as panels of a: block after block of the depth.
@@ -109,7 +107,7 @@ class Convolution {
 
   // Rows p..pEnd of the output of one image and group.
   void block(int64_t n, int64_t g, int64_t p, int64_t pEnd, T* slab) const {
-    T* columns = slab + slabSize();
+    T* panel = slab + slabSize();
     const int64_t pixels = (pEnd - p) * z_.q;
     const ImageView<const T> image = imageOf<T, const T>(x_, n, g * z_.c, z_.c);
     kernels_.fillSlab(slab, image, window_, p * z_.shape.strideH - z_.shape.padH, -z_.shape.padW,
@@ -118,33 +116,34 @@ class Convolution {
 
     GemmBlock<T> product;
     product.m = z_.k;
-    product.n = pixels;
     product.aRow = 1;
     product.aK = product.panelRows = panelRows_;
-    product.b = columns;
+    product.b = product.bEdge = panel;
+    product.bPanel = 0;
     product.bRow = gemm_.columns;
-    product.c = isDirect_ ? y : columns + columnsSize();
+    T* c = isDirect_ ? y : panel + panelSize();
     product.cRow = isDirect_ ? y_.stride[1] : blockPixels();
-    product.init = bias_ + g * z_.k * gemm_.columns;
-    product.initRow = gemm_.columns;
-    product.initColumn = 0;
     for (int64_t d = 0; d < depth_.count; d++) {
-      const int64_t k = depth_.begin(d), kEnd = depth_.end(d);
-      kernels_.packColumns(columns, slab, window_, k, kEnd, pixels);
-      product.k = kEnd - k;
+      const int64_t k = depth_.begin(d);
+      int64_t offset[DepthBlocks::kMax];
+      product.k = depth_.end(d) - k;
       product.a = packedWeights(g, k);
       product.aPanel = panelRows_ * product.k;
-      product.bPanel = gemm_.columns * product.k;
-      product.bEdge = columns + pixels / gemm_.columns * product.bPanel;
-      gemm_.multiply(product);
-      product.init = product.c;
-      product.initRow = product.cRow;
-      product.initColumn = 1;
+      kernels_.tapOffsets(offset, window_, k, product.k);
+      for (int64_t j = 0; j < pixels; j += gemm_.columns) {
+        product.n = std::min(gemm_.columns, pixels - j);
+        kernels_.packColumns(panel, slab, window_, offset, product.k, j, product.n);
+        product.c = c + j;
+        product.init = d == 0 ? bias_ + g * z_.k * gemm_.columns : product.c;
+        product.initRow = d == 0 ? gemm_.columns : product.cRow;
+        product.initColumn = 0;
+        gemm_.multiply(product);
+      }
     }
     if (isDirect_) return;
     for (int64_t row = 0; row < pEnd - p; row++) {
-      gemm_.store(y + row * y_.stride[2], y_.stride[1], y_.stride[3], product.c + row * z_.q,
-                  product.cRow, z_.k, z_.q);
+      gemm_.store(y + row * y_.stride[2], y_.stride[1], y_.stride[3], c + row * z_.q, product.cRow,
+                  z_.k, z_.q);
     }
   }
 

@@ -43,10 +43,9 @@ struct ConvSizes {
 
   int64_t slabSlack() const { return kConvSlack * (shape.strideW + 1); }
 
-  // Rows of y in a block whose columns fit the L2 cache, evenly cut.
-  int64_t blockRows() const {
-    constexpr int64_t kBlockPixels = 384;
-    const int64_t cuts = ceilDivide(p, std::max<int64_t>(1, kBlockPixels / q));
+  // Rows of y of about so many pixels, evenly cut.
+  int64_t blockRows(int64_t pixels) const {
+    const int64_t cuts = ceilDivide(p, std::max<int64_t>(1, pixels / q));
     return ceilDivide(p, cuts);
   }
 

@@ -1,4 +1,6 @@
 // The gradients of a convolution, as products with its columns and with its weights.
+#include <vector>
+
 #include "cpu/compute_view.h"
 #include "cpu/conv2d.h"
 #include "cpu/pool.h"
@@ -18,7 +20,7 @@ class WeightGradient {
         gemm_(gemmKernels<T>()),
         kernels_(conv2dKernels<T>()),
         panelRows_(ceilDivide(z.k, ceilDivide(z.k, gemm_.rows))),
-        blockRows_(z.blockRows()),
+        blockRows_(z.blockRows(kBlockPixels)),
         window_(z.window(blockRows_)) {
     const int64_t cuts = ceilDivide(z.depth, kTaskDepth);
     taskDepth_ = ceilDivide(ceilDivide(z.depth, cuts), gemm_.columns) * gemm_.columns;
@@ -46,7 +48,7 @@ class WeightGradient {
   }
 
  private:
-  static constexpr int64_t kTasks = 16, kTaskDepth = 576;
+  static constexpr int64_t kTasks = 16, kTaskDepth = 576, kBlockPixels = 224;
   static constexpr double kPartialBytes = 64e6;
 
   int64_t weightCount() const { return z_.groups * z_.k * z_.depth; }
@@ -68,29 +70,29 @@ class WeightGradient {
     const int64_t kEnd = std::min(z_.depth, k + taskDepth_);
     const int64_t taps = z_.r * z_.s, channel = k / taps;
     const int64_t channels = ceilDivide(kEnd, taps) - channel;
-    const int64_t width = ceilDivide(kEnd - k, gemm_.lanes) * gemm_.lanes;
     const int64_t pixels = blockRows_ * z_.q;
     // Many panels of columns read dy again and again: then it is packed.
     const bool packs = kEnd - k > 2 * gemm_.columns;
     const int64_t slabSize = lineAligned(channels * window_.slabChannel + z_.slabSlack());
-    const int64_t columnsSize = lineAligned(width * pixels + kConvSlack * kConvPanel);
+    const int64_t panelSize = (pixels + kConvSlack) * gemm_.columns;
     const int64_t rowsSize = packs ? ceilDivide(z_.k, panelRows_) * panelRows_ * pixels : 0;
-    Workspace space((slabSize + columnsSize + rowsSize) * sizeof(T));
+    Workspace space((slabSize + panelSize + rowsSize) * sizeof(T));
     T* slab = space.template as<T>();
-    T* columns = slab + slabSize;
-    T* rows = columns + columnsSize;
+    T* panel = slab + slabSize;
+    T* rows = panel + panelSize;
     alignas(64) static const T zeros[64] = {};
+    std::vector<int64_t> offset(kEnd - k);
+    kernels_.tapOffsets(offset.data(), window_, k - channel * taps, kEnd - k);
 
     GemmBlock<T> product;
     product.m = z_.k;
-    product.n = kEnd - k;
     product.panelRows = panelRows_;
-    product.b = columns;
+    product.b = product.bEdge = panel;
+    product.bPanel = 0;
     product.bRow = gemm_.columns;
-    product.c = sums + g * z_.k * z_.depth + k;
     product.cRow = z_.depth;
-    product.init = zeros;
-    product.initRow = product.initColumn = 0;
+    product.initColumn = 0;
+    bool isFirst = true;
     for (int64_t n = image; n < std::min(z_.n, image + taskImages_); n++) {
       const ImageView<const T> x = imageOf<T, const T>(x_, n, g * z_.c + channel, channels);
       const T* dy = imageOf<T>(dy_, n, g * z_.k, z_.k).data;
@@ -99,15 +101,17 @@ class WeightGradient {
         kernels_.fillSlab(slab, x, window_, p * z_.shape.strideH - z_.shape.padH, -z_.shape.padW,
                           z_.slabRows(pEnd - p));
         product.k = (pEnd - p) * z_.q;
-        kernels_.packTransposedColumns(columns, slab, window_, k - channel * taps,
-                                       kEnd - channel * taps, product.k);
         setRows(product, dy + p * dy_.stride[2], packs ? rows : nullptr);
-        product.bPanel = gemm_.columns * product.k;
-        product.bEdge = columns + product.n / gemm_.columns * product.bPanel;
-        gemm_.multiply(product);
-        product.init = product.c;
-        product.initRow = product.cRow;
-        product.initColumn = 1;
+        for (int64_t j = k; j < kEnd; j += gemm_.columns) {
+          product.n = std::min(gemm_.columns, kEnd - j);
+          kernels_.packTransposedColumns(panel, slab, window_, offset.data() + j - k, product.n,
+                                         product.k);
+          product.c = sums + g * z_.k * z_.depth + j;
+          product.init = isFirst ? zeros : product.c;
+          product.initRow = isFirst ? 0 : product.cRow;
+          gemm_.multiply(product);
+        }
+        isFirst = false;
       }
     }
   }
@@ -145,12 +149,12 @@ class WeightGradient {
 // has some channels of one image to itself.
 template <class T>
 void scatterInputGradient(const View& dx, const View& dy, const View& weight, const ConvSizes& z) {
-  constexpr int64_t kTaskDepth = 256;
+  constexpr int64_t kTaskDepth = 256, kBlockPixels = 384;
   const Conv2dKernels<T>& kernels = conv2dKernels<T>();
   const int64_t taps = z.r * z.s;
   const int64_t taskChannels = std::min(z.c, std::max<int64_t>(1, kTaskDepth / taps));
   const int64_t cuts = ceilDivide(z.c, taskChannels);
-  const int64_t blockRows = z.blockRows();
+  const int64_t blockRows = z.blockRows(kBlockPixels);
   const ConvWindow window = z.window(z.p);
   parallelFor(z.n * z.groups * cuts, 1, [&](int64_t begin, int64_t end) {
     const int64_t slabSize = lineAligned(taskChannels * window.slabChannel + z.slabSlack());

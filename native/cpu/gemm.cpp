@@ -1,6 +1,7 @@
 #include "cpu/gemm.h"
 
 #include <algorithm>
+#include <cmath>
 
 #include "cpu/pool.h"
 #include "cpu/workspace.h"
@@ -8,13 +9,14 @@
 namespace adjoint::cpu {
 namespace {
 
-// One chunk of a parallel loop is worth some 10 µs.
-constexpr double kTaskOperations = 2e6;
-constexpr int64_t kMaxTasks = 64;
+// Tasks are worth 10 µs at least; beyond some tasks they had better grow, since a block of c uses
+// its panels the more often the larger it is.
+constexpr double kTaskOperations = 2e6, kLargeTaskOperations = 64e6;
+constexpr double kSomeTasks = 16, kMostTasks = 64;
 constexpr int64_t kPackGrain = 1 << 15;    // elements packed in one chunk
 constexpr int64_t kVectorGrain = 1 << 16;  // elements of the matrix in one chunk
 constexpr int64_t kSlabBytes = 16 << 20;   // of packed panels of each operand
-constexpr int64_t kRowPanels = 8;          // of a in one task: they stay in the L2 cache
+constexpr int64_t kRowPanels = 16;         // of a in one task: they stay in the L2 cache
 constexpr int64_t kTaskColumns = 1024;
 // So few columns that dot products along the rows beat filling a vector with them.
 constexpr int64_t kFewColumns = 4;
@@ -167,18 +169,21 @@ class BlockedProduct {
     const int64_t rowPanels = ceilDivide(rows_.size(), panelRows_);
     const int64_t columnPanels = ceilDivide(columns_.size(), kernels_.columns);
     const double operations = 2.0 * rows_.size() * columns_.size() * std::max<int64_t>(1, p_.k);
-    const int64_t tasks = std::max<int64_t>(
-        1, static_cast<int64_t>(std::min<double>(kMaxTasks, operations / kTaskOperations)));
+    const double tasks = std::max(std::min(kSomeTasks, operations / kTaskOperations),
+                                  std::min(kMostTasks, operations / kLargeTaskOperations));
+    const double aspect = static_cast<double>(rows_.size()) / columns_.size();
     const int64_t rowCuts =
-        std::max(ceilDivide(rowPanels, kRowPanels), std::min(tasks, ceilDivide(rowPanels, 4)));
-    const int64_t taskRows = ceilDivide(rowPanels, rowCuts) * panelRows_;
-    const int64_t columnCuts =
-        std::min(columnPanels,
-                 std::max(ceilDivide(tasks, rowCuts), ceilDivide(columns_.size(), kTaskColumns)));
-    const int64_t taskColumns = ceilDivide(columnPanels, columnCuts) * kernels_.columns;
+        std::min(rowPanels, std::max(ceilDivide(rowPanels, kRowPanels),
+                                     static_cast<int64_t>(std::sqrt(tasks * aspect) + 0.5)));
+    const int64_t taskRows = ceilDivide(rowPanels, std::max<int64_t>(1, rowCuts)) * panelRows_;
+    const int64_t columnCuts = std::min(
+        columnPanels, std::max(ceilDivide(columns_.size(), kTaskColumns),
+                               static_cast<int64_t>(tasks / std::max<int64_t>(1, rowCuts) + 0.5)));
+    const int64_t taskColumns =
+        ceilDivide(columnPanels, std::max<int64_t>(1, columnCuts)) * kernels_.columns;
     const int64_t down = ceilDivide(rows_.size(), taskRows);
     const int64_t across = ceilDivide(columns_.size(), taskColumns);
-    parallelFor(down * across, tasks == 1 ? down * across : 1, [&](int64_t begin, int64_t end) {
+    parallelFor(down * across, 1, [&](int64_t begin, int64_t end) {
       for (int64_t t = begin; t < end; t++) {
         const int64_t i = rows_.begin + t % down * taskRows;
         const int64_t j = columns_.begin + t / down * taskColumns;
@@ -228,6 +233,7 @@ class BlockedProduct {
     }
     for (int64_t d = 0; d < depth_.count; d++) {
       setOperands(block, rows.begin, columns, depth_.begin(d), depth_.end(d));
+      setAhead(block, rows, columns, d + 1);
       kernels_.multiply(block);
       block.init = c;
       block.initRow = cRow;
@@ -268,6 +274,20 @@ class BlockedProduct {
     }
   }
 
+  // Panels of large slabs have left the L2 cache by the time that they are needed.
+  void setAhead(GemmBlock<T>& block, Range rows, Range columns, int64_t d) const {
+    constexpr int64_t kFarBytes = 4 << 20;
+    const int64_t packed = (packsA_ ? rows_.size() : 0) + (packsB_ ? columns_.size() : 0);
+    const bool isFar = packed * p_.k * static_cast<int64_t>(sizeof(T)) > kFarBytes;
+    const int64_t size = isFar && d < depth_.count ? depth_.end(d) - depth_.begin(d) : 0;
+    GemmBlock<T> next = block;
+    if (size > 0) setOperands(next, rows.begin, columns, depth_.begin(d), depth_.end(d));
+    block.aAhead = next.a;
+    block.bAhead = next.b;
+    block.aAheadSize = packsA_ ? rows.size() * size : 0;
+    block.bAheadSize = packsB_ ? columns.size() * size : 0;
+  }
+
   const Product<T>& p_;
   const GemmKernels<T>& kernels_;
   const DepthBlocks depth_;
@@ -276,6 +296,47 @@ class BlockedProduct {
   T *packedA_ = nullptr, *packedB_ = nullptr;
   Range rows_{}, columns_{};  // of the slab at hand
 };
+
+// A small c of a great depth: the depth is shared out, and the sums of its parts are added in
+// order.
+template <class T>
+bool hasGreatDepth(const Product<T>& p) {
+  constexpr int64_t kSmallResult = 1 << 15, kGreatDepth = 4096;
+  return p.k >= kGreatDepth && p.m <= kSmallResult && p.n <= kSmallResult &&
+         p.m * p.n <= kSmallResult;
+}
+
+template <class T>
+void splitDepth(const Product<T>& p) {
+  constexpr int64_t kPart = 1024, kMostParts = 16;
+  const int64_t size = ceilDivide(p.k, std::min(kMostParts, p.k / kPart));
+  const int64_t parts = ceilDivide(p.k, size), area = p.m * p.n;
+  Workspace space(parts * area * sizeof(T));
+  T* sums = space.as<T>();
+  parallelFor(parts, 1, [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; i++) {
+      Product<T> part = p;
+      part.a += i * size * p.aK;
+      part.b += i * size * p.bK;
+      part.k = std::min(size, p.k - i * size);
+      part.c = sums + i * area;
+      part.cRow = p.n;
+      part.cColumn = 1;
+      part.bias = i == 0 ? p.bias : nullptr;
+      gemm(part);
+    }
+  });
+  parallelFor(p.m, std::max<int64_t>(1, kPackGrain / (p.n * parts)),
+              [&](int64_t begin, int64_t end) {
+                for (int64_t i = begin; i < end; i++) {
+                  for (int64_t j = 0; j < p.n; j++) {
+                    T sum = sums[i * p.n + j];
+                    for (int64_t t = 1; t < parts; t++) sum += sums[t * area + i * p.n + j];
+                    p.c[i * p.cRow + j * p.cColumn] = sum;
+                  }
+                }
+              });
+}
 
 }  // namespace
 
@@ -298,6 +359,7 @@ void gemm(const Product<T>& product) {
   const Product<T> flipped = transposed(product);
   if (hasFewColumns(product)) return matrixVectors(product);
   if (hasFewColumns(flipped)) return matrixVectors(flipped);
+  if (hasGreatDepth(product)) return splitDepth(product);
   const GemmKernels<T>& kernels = gemmKernels<T>();
   BlockedProduct<T>(prefersTransposed(product, kernels) ? flipped : product, kernels).run();
 }

@@ -37,7 +37,7 @@ struct DepthBlocks {
   int64_t begin(int64_t i) const { return i * size; }
   int64_t end(int64_t i) const { return i + 1 < count ? (i + 1) * size : k; }
 
-  static constexpr int64_t kMax = 320;
+  static constexpr int64_t kMax = 256;
   int64_t k, count, size;
 };
 

@@ -161,35 +161,31 @@ void packPanel(T* panel, int64_t width, const T* slab, const int64_t* offset, in
   }
 }
 
-template <class T>
-void packColumns(T* panels, const T* slab, const ConvWindow& w, int64_t k, int64_t kEnd,
-                 int64_t pixels) {
-  constexpr int64_t lanes = kLanes<T>, columns = 2 * lanes;
-  int64_t offset[kConvDepth];
+void tapOffsets(int64_t* offset, const ConvWindow& w, int64_t k, int64_t count) {
   Taps taps(w, k);
-  for (int64_t t = 0; t < kEnd - k; t++, taps.next()) offset[t] = taps.offset();
-  for (int64_t j = 0; j < pixels; j += columns) {
-    const int64_t count = pixels - j < columns ? pixels - j : columns;
-    const int64_t width = count <= lanes ? lanes : columns;
-    PixelVector vectors[columns];
-    int64_t n = 0, q = j % w.q;
-    for (int64_t at = 0, row = j / w.q * w.strideH * w.slabRow; at < count;) {
-      const int64_t size = w.q - q < count - at ? w.q - q : count - at;
-      for (int64_t x = 0; x < size; x += lanes) {
-        vectors[n++] = {row + (q + x) * w.strideW, at + x};
-      }
-      at += size;
-      row += w.strideH * w.slabRow;
-      q = 0;
-    }
-    T* panel = panels + j * (kEnd - k);
-    if (w.strideW == 1) {
-      packPanel<T, 1>(panel, width, slab, offset, kEnd - k, vectors, n, 1, count);
-    } else if (w.strideW == 2) {
-      packPanel<T, 2>(panel, width, slab, offset, kEnd - k, vectors, n, 2, count);
-    } else {
-      packPanel<T, 0>(panel, width, slab, offset, kEnd - k, vectors, n, w.strideW, count);
-    }
+  for (int64_t i = 0; i < count; i++, taps.next()) offset[i] = taps.offset();
+}
+
+template <class T>
+void packColumns(T* panel, const T* slab, const ConvWindow& w, const int64_t* offset, int64_t rows,
+                 int64_t pixel, int64_t count) {
+  constexpr int64_t lanes = kLanes<T>, columns = 2 * lanes;
+  const int64_t width = count <= lanes ? lanes : columns;
+  PixelVector vectors[columns];
+  int64_t n = 0, q = pixel % w.q;
+  for (int64_t at = 0, row = pixel / w.q * w.strideH * w.slabRow; at < count;) {
+    const int64_t size = w.q - q < count - at ? w.q - q : count - at;
+    for (int64_t x = 0; x < size; x += lanes) vectors[n++] = {row + (q + x) * w.strideW, at + x};
+    at += size;
+    row += w.strideH * w.slabRow;
+    q = 0;
+  }
+  if (w.strideW == 1) {
+    packPanel<T, 1>(panel, width, slab, offset, rows, vectors, n, 1, count);
+  } else if (w.strideW == 2) {
+    packPanel<T, 2>(panel, width, slab, offset, rows, vectors, n, 2, count);
+  } else {
+    packPanel<T, 0>(panel, width, slab, offset, rows, vectors, n, w.strideW, count);
   }
 }
 
@@ -214,29 +210,21 @@ ADJOINT_INLINE void packSquares(T* y, int64_t width, const T* const* tap, int64_
 }
 
 template <class T>
-void packTransposedColumns(T* panels, const T* slab, const ConvWindow& w, int64_t k, int64_t kEnd,
-                           int64_t pixels) {
+void packTransposedColumns(T* panel, const T* slab, const ConvWindow& w, const int64_t* offset,
+                           int64_t count, int64_t pixels) {
   constexpr int64_t lanes = kLanes<T>, columns = 2 * lanes;
-  for (int64_t j = k; j < kEnd; j += columns) {
-    const int64_t count = kEnd - j < columns ? kEnd - j : columns;
-    const int64_t width = count <= lanes ? lanes : columns;
-    // Lanes beyond the last tap repeat it; the product drops their results.
-    const T* tap[columns];
-    Taps taps(w, j);
-    for (int64_t i = 0; i < width; i++) {
-      tap[i] = slab + taps.offset();
-      if (i + 1 < count) taps.next();
-    }
-    T* y = panels + (j - k) * pixels;
-    for (int64_t at = 0; at < pixels; at += w.q, y += w.q * width) {
-      const int64_t source = at / w.q * w.strideH * w.slabRow;
-      if (w.strideW == 1) {
-        packSquares<T, 1>(y, width, tap, source, 1, w.q);
-      } else if (w.strideW == 2) {
-        packSquares<T, 2>(y, width, tap, source, 2, w.q);
-      } else {
-        packSquares<T, 0>(y, width, tap, source, w.strideW, w.q);
-      }
+  const int64_t width = count <= lanes ? lanes : columns;
+  // Lanes beyond the last tap repeat it; the product drops their results.
+  const T* tap[columns];
+  for (int64_t i = 0; i < width; i++) tap[i] = slab + offset[i < count ? i : count - 1];
+  for (int64_t at = 0; at < pixels; at += w.q, panel += w.q * width) {
+    const int64_t source = at / w.q * w.strideH * w.slabRow;
+    if (w.strideW == 1) {
+      packSquares<T, 1>(panel, width, tap, source, 1, w.q);
+    } else if (w.strideW == 2) {
+      packSquares<T, 2>(panel, width, tap, source, 2, w.q);
+    } else {
+      packSquares<T, 0>(panel, width, tap, source, w.strideW, w.q);
     }
   }
 }
@@ -275,7 +263,8 @@ void addColumns(T* slab, const T* columns, const ConvWindow& w, int64_t channels
 
 template <class T>
 constexpr Conv2dKernels<T> kernelsOf() {
-  return {fillSlab<T>, readSlab<T>, packColumns<T>, packTransposedColumns<T>, addColumns<T>};
+  return {fillSlab<T>,  readSlab<T>, tapOffsets, packColumns<T>, packTransposedColumns<T>,
+          addColumns<T>};
 }
 
 }  // namespace

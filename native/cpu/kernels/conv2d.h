@@ -32,14 +32,16 @@ struct Conv2dKernels {
   // x[c, i, j] = slab[c, i - top, j - left], or 0 outside
   void (*readSlab)(const ImageView<T>& x, const T* slab, const ConvWindow& w, int64_t top,
                    int64_t left, int64_t rows);
-  // Rows k..kEnd, at most kConvDepth, of the columns of the first `pixels` pixels of the slab, as
-  // panels of b of a product of depth kEnd - k.
-  void (*packColumns)(T* panels, const T* slab, const ConvWindow& w, int64_t k, int64_t kEnd,
-                      int64_t pixels);
-  // Rows k..kEnd of the columns of the first `pixels` pixels of the slab, whole rows of the output,
-  // transposed, as panels of b of a product of depth `pixels`.
-  void (*packTransposedColumns)(T* panels, const T* slab, const ConvWindow& w, int64_t k,
-                                int64_t kEnd, int64_t pixels);
+  // offset[i] = where tap k + i = (c, r, s) lies in the slab for pixel 0
+  void (*tapOffsets)(int64_t* offset, const ConvWindow& w, int64_t k, int64_t count);
+  // Rows of the columns of `count` pixels from `pixel` on, as a panel of b of a product of depth
+  // `rows`.
+  void (*packColumns)(T* panel, const T* slab, const ConvWindow& w, const int64_t* offset,
+                      int64_t rows, int64_t pixel, int64_t count);
+  // `count` rows of the columns of the first `pixels` pixels, whole rows of the output, transposed,
+  // as a panel of b of a product of depth `pixels`.
+  void (*packTransposedColumns)(T* panel, const T* slab, const ConvWindow& w, const int64_t* offset,
+                                int64_t count, int64_t pixels);
   // slab += columns: [channels kernelH kernelW, pixels], where the columns' values come from
   void (*addColumns)(T* slab, const T* columns, const ConvWindow& w, int64_t channels,
                      int64_t pixels);
@@ -50,7 +52,6 @@ struct Conv2dKernels {
 // caller has room.
 constexpr int64_t kConvSlack = 16;
 constexpr int64_t kConvPanel = 32;
-constexpr int64_t kConvDepth = 512;
 
 struct Conv2dTable {
   Conv2dKernels<float> f32;

@@ -18,20 +18,19 @@ constexpr int kRows = 4;
 constexpr int kVectors = 2;
 constexpr int kIntegerRows = 4;
 
-// c [R, V lanes] = a [R, k] b [k, V lanes] + init
+// sum [R, V lanes] += a [R, k] b [k, V lanes]
 template <class T, int R, int V>
-void tile(int64_t k, const T* a, int64_t aRow, int64_t aK, const T* b, int64_t bRow, T* c,
-          int64_t cRow, const T* init, int64_t initRow) {
-  using Vec = Vector<T>;
-  Vec sum[R][V] = {};
+ADJOINT_INLINE void accumulate(Vector<T> (&sum)[R][V], int64_t k, const T* a, int64_t aRow,
+                               int64_t aK, const T* b, int64_t bRow) {
   // Every third row has a pointer; the others are one or two strides (an addressing mode) away.
-  const T* row[(R + 2) / 3];
+  constexpr int groups = (R + 2) / 3;
+  const T* row[groups];
 #pragma GCC unroll 8
-  for (int g = 0; g < (R + 2) / 3; g++) row[g] = a + 3 * g * aRow;
+  for (int g = 0; g < groups; g++) row[g] = a + 3 * g * aRow;
   for (; k > 0; k--) {
-    Vec bv[V];
+    Vector<T> bv[V];
 #pragma GCC unroll 2
-    for (int v = 0; v < V; v++) bv[v] = load<T>(b + v * kLanes<T>);
+    for (int v = 0; v < V; v++) bv[v] = load(b + v * kLanes<T>);
 #pragma GCC unroll 16
     for (int r = 0; r < R; r++) {
       const T x = row[r / 3][r % 3 * aRow];
@@ -39,15 +38,49 @@ void tile(int64_t k, const T* a, int64_t aRow, int64_t aK, const T* b, int64_t b
       for (int v = 0; v < V; v++) sum[r][v] += x * bv[v];
     }
 #pragma GCC unroll 8
-    for (int g = 0; g < (R + 2) / 3; g++) row[g] += aK;
+    for (int g = 0; g < groups; g++) row[g] += aK;
     b += bRow;
+  }
+}
+
+// The same for rows that lie side by side: one pointer does, which leaves ports to the products.
+template <class T, int R, int V>
+ADJOINT_INLINE void accumulatePacked(Vector<T> (&sum)[R][V], int64_t k, const T* a, int64_t aK,
+                                     const T* b, int64_t bRow) {
+  for (; k > 0; k--, a += aK, b += bRow) {
+    Vector<T> bv[V];
+#pragma GCC unroll 2
+    for (int v = 0; v < V; v++) bv[v] = load(b + v * kLanes<T>);
+#pragma GCC unroll 16
+    for (int r = 0; r < R; r++) {
+#pragma GCC unroll 2
+      for (int v = 0; v < V; v++) sum[r][v] += a[r] * bv[v];
+    }
+  }
+}
+
+// c [R, V lanes] = a [R, k] b [k, V lanes] + init
+template <class T, int R, int V>
+void tile(int64_t k, const T* a, int64_t aRow, int64_t aK, const T* b, int64_t bRow, T* c,
+          int64_t cRow, const T* init, int64_t initRow) {
+  // c is next wanted when the sums are ready; by then it can be here.
+#pragma GCC unroll 16
+  for (int r = 0; r < R; r++) {
+#pragma GCC unroll 2
+    for (int v = 0; v < V; v++) __builtin_prefetch(c + r * cRow + v * kLanes<T>, 1);
+  }
+  Vector<T> sum[R][V] = {};
+  if (aRow == 1) {
+    accumulatePacked<T, R, V>(sum, k, a, aK, b, bRow);
+  } else {
+    accumulate<T, R, V>(sum, k, a, aRow, aK, b, bRow);
   }
 #pragma GCC unroll 16
   for (int r = 0; r < R; r++) {
 #pragma GCC unroll 2
     for (int v = 0; v < V; v++) {
       const int at = v * kLanes<T>;
-      storeVector(c + r * cRow + at, sum[r][v] + load<T>(init + r * initRow + at));
+      storeVector(c + r * cRow + at, sum[r][v] + load(init + r * initRow + at));
     }
   }
 }
@@ -84,9 +117,20 @@ struct Tiles<uint64_t> : TileRow<uint64_t, 1, 2, 3, 4> {
   static constexpr int rows = kIntegerRows;
 };
 
+// Asks for part `i` of `parts` of so many elements.
+template <class T>
+ADJOINT_INLINE void prefetchPart(const T* x, int64_t size, int64_t i, int64_t parts) {
+  constexpr int64_t line = 64 / static_cast<int64_t>(sizeof(T));
+  const int64_t part = (size + parts - 1) / parts;
+  const int64_t end = (i + 1) * part < size ? (i + 1) * part : size;
+  for (int64_t at = i * part; at < end; at += line) __builtin_prefetch(x + at, 0, 2);
+}
+
 template <class T>
 void multiply(const GemmBlock<T>& g) {
   constexpr int64_t lanes = kLanes<T>, columns = kVectors * lanes;
+  const int64_t tiles = ((g.n + columns - 1) / columns) * ((g.m + g.panelRows - 1) / g.panelRows);
+  int64_t at = 0;
   for (int64_t j = 0; j < g.n; j += columns) {
     const int64_t width = g.n - j < columns ? g.n - j : columns;
     const int vectors = width <= lanes ? 1 : 2;
@@ -99,6 +143,9 @@ void multiply(const GemmBlock<T>& g) {
       const T* a = g.a + i / g.panelRows * g.aPanel;
       T* c = g.c + i * g.cRow + j;
       const T* init = g.init + i * g.initRow + j * g.initColumn;
+      prefetchPart(g.aAhead, g.aAheadSize, at, tiles);
+      prefetchPart(g.bAhead, g.bAheadSize, at, tiles);
+      at++;
       if (width == vectors * lanes) {
         run(g.k, a, g.aRow, g.aK, b, bRow, c, g.cRow, init, g.initRow);
         continue;
