@@ -21,10 +21,10 @@ class DeviceSegments final : public SegmentSource {
     return segment;
   }
   // Blocks may be reused in stream order, but the segment leaves the stream: queued work that
-  // still uses it must have ended.
+  // still uses it must have ended. Called while tensors die, so it must not throw: after an error
+  // of the device the segment is lost with everything else.
   void unmap(void* segment, size_t) override {
-    backend::synchronize();
-    ADJOINT_CUDA(cudaFree(segment));
+    if (cudaStreamSynchronize(stream()) == cudaSuccess) cudaFree(segment);
   }
 };
 

@@ -7,9 +7,12 @@
 #include <cstdlib>
 #include <new>
 
-#include "emulation/sanitizer.h"
+#include "shared/poison.h"
+#if defined(ADJOINT_ASAN)
+#include <sanitizer/common_interface_defs.h>
+#endif
 
-#if defined(__x86_64__)
+#if defined(ADJOINT_FIBER_ASSEMBLY)
 // (void** saveStackPointer, void* stackPointer): the registers that a callee must keep go on the
 // old stack, then the same six come off the new one. About 8 ns a switch; swapcontext makes a
 // system call and takes 230.
@@ -50,7 +53,7 @@ constexpr size_t kStackBytes = 64 << 10;
 
 // Blocks run one at a time under the emulation's lock, so one host context is enough.
 struct Host {
-#if defined(__x86_64__)
+#if defined(ADJOINT_FIBER_ASSEMBLY)
   void* stackPointer = nullptr;
 #else
   ucontext_t context;
@@ -91,9 +94,9 @@ Fiber::~Fiber() {
 }
 
 void Fiber::restart() {
-  unpoisonMemory(stack_, kStackBytes);
+  unpoison(stack_, kStackBytes);
   fakeStack_ = nullptr;
-#if defined(__x86_64__)
+#if defined(ADJOINT_FIBER_ASSEMBLY)
   // As if entry() had been called: six registers to pop, its address, and a return address of 0.
   auto** top = reinterpret_cast<void**>(stack_ + kStackBytes);
   *--top = nullptr;
@@ -125,7 +128,7 @@ void Fiber::entry() {
 void Fiber::resume() {
   running = this;
   leave(&host.fakeStack, stack_, kStackBytes);
-#if defined(__x86_64__)
+#if defined(ADJOINT_FIBER_ASSEMBLY)
   adjointEmulationSwitch(&host.stackPointer, stackPointer_);
 #else
   swapcontext(&host.context, &context_);
@@ -137,7 +140,7 @@ void Fiber::resume() {
 void Fiber::suspend() {
   Fiber* self = running;
   leave(&self->fakeStack_, host.stackBottom, host.stackBytes);
-#if defined(__x86_64__)
+#if defined(ADJOINT_FIBER_ASSEMBLY)
   adjointEmulationSwitch(&self->stackPointer_, host.stackPointer);
 #else
   swapcontext(&self->context_, &host.context);

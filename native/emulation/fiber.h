@@ -2,7 +2,9 @@
 #pragma once
 #include <cstddef>
 
-#if !defined(__x86_64__)
+#if defined(__x86_64__) && !defined(ADJOINT_PORTABLE)
+#define ADJOINT_FIBER_ASSEMBLY 1
+#else
 #include <ucontext.h>
 #endif
 
@@ -34,7 +36,7 @@ class Fiber {
   char* mapping_;  // guard page, then the stack
   char* stack_;
   void* fakeStack_ = nullptr;  // AddressSanitizer's, kept across a switch
-#if defined(__x86_64__)
+#if defined(ADJOINT_FIBER_ASSEMBLY)
   void* stackPointer_ = nullptr;
 #else
   ucontext_t context_;

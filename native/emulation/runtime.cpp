@@ -197,9 +197,7 @@ cudaError_t cudaFree(void* pointer) {
   if (it == device().blocks.end()) {
     return failWith(cudaErrorInvalidValue, "cudaFree: no block starts here");
   }
-  if (pendingWork() > 0 && device().error == cudaSuccess) {
-    return failWith(cudaErrorInvalidValue, "cudaFree: work that may use the block is queued");
-  }
+  for (EmulatedStream* stream : device().streams) cudaStreamSynchronize(stream);
   device().allocated -= it->second;
   device().blocks.erase(it);
   std::free(pointer);
@@ -212,7 +210,7 @@ cudaError_t cudaHostAlloc(void** pointer, size_t bytes, unsigned) {
 }
 cudaError_t cudaFreeHost(void* pointer) {
   Lock lock(device().mutex);
-  if (pendingWork() > 0) return failWith(cudaErrorInvalidValue, "cudaFreeHost: work is queued");
+  for (EmulatedStream* stream : device().streams) cudaStreamSynchronize(stream);
   std::free(pointer);
   return cudaSuccess;
 }

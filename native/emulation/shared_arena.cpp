@@ -2,15 +2,15 @@
 
 #include <cstring>
 
-#include "emulation/sanitizer.h"
+#include "shared/poison.h"
 
 namespace adjoint::emulation {
 namespace {
 
 constexpr size_t kLimit = 48 << 10;  // what a kernel gets without asking for more
 constexpr size_t kArenaBytes = 128 << 10;
-constexpr size_t kRedZoneBytes = 64;
-constexpr unsigned char kRedZoneByte = 0xa5;
+constexpr size_t kZoneBytes = 64;
+constexpr unsigned char kZoneByte = 0xa5;
 constexpr int kNanByte = 0xff;  // a NaN in every floating type, -1 in every integer
 
 size_t roundUp(size_t n, size_t multiple) {
@@ -25,9 +25,9 @@ SharedArena::SharedArena() : memory_(kArenaBytes, kNanByte) {}
 // found at the end of the block.
 void SharedArena::addRedZone(const char* neighbour) {
   redZones_.push_back({used_, neighbour});
-  std::memset(&memory_[used_], kRedZoneByte, kRedZoneBytes);
-  poisonMemory(&memory_[used_], kRedZoneBytes);
-  used_ += kRedZoneBytes;
+  std::memset(&memory_[used_], kZoneByte, kZoneBytes);
+  poison(&memory_[used_], kZoneBytes);
+  used_ += kZoneBytes;
 }
 
 void SharedArena::startBlock(size_t dynamicBytes) {
@@ -50,10 +50,10 @@ void* SharedArena::take(const char* name, size_t bytes, size_t alignment) {
 }
 
 const char* SharedArena::endBlock() {
-  unpoisonMemory(memory_.data(), used_);
+  unpoison(memory_.data(), used_);
   for (const RedZone& zone : redZones_) {
-    for (size_t i = 0; i < kRedZoneBytes; i++) {
-      if (memory_[zone.offset + i] != kRedZoneByte) return zone.neighbour;
+    for (size_t i = 0; i < kZoneBytes; i++) {
+      if (memory_[zone.offset + i] != kZoneByte) return zone.neighbour;
     }
   }
   return nullptr;

@@ -228,14 +228,15 @@ TEST_P(Emulation, workRunsOnlyWhenAwaited) {
   ADJOINT_CUDA(cudaMemcpyAsync(&target, y, n, cudaMemcpyDeviceToHost, stream));
   EXPECT_EQ(emulation::pendingWork(), 3u);
   EXPECT_EQ(target, 0);
-  EXPECT_NE(cudaFree(y), cudaSuccess) << "freed under queued work";
   source = 6;  // as from pinned memory: read when the copy runs
   EXPECT_EQ(run(), "");
   EXPECT_EQ(target, 16);
   EXPECT_NE(cudaMemcpyAsync(&target, y, n, cudaMemcpyHostToDevice, stream), cudaSuccess);
   EXPECT_NE(cudaMemcpyAsync(&target, y, n + 1, cudaMemcpyDeviceToHost, stream), cudaSuccess);
   EXPECT_NE(cudaMemcpyAsync(&target, y, n, cudaMemcpyDeviceToHost, nullptr), cudaSuccess);
-  ADJOINT_CUDA(cudaFree(y));
+  launch(1, 32, 0, stream, addKernel, y, 1);
+  ADJOINT_CUDA(cudaFree(y));  // waits for the kernel
+  EXPECT_EQ(emulation::pendingWork(), 0u);
   EXPECT_NE(cudaFree(y), cudaSuccess);
 }
 
