@@ -123,8 +123,17 @@ class Reader {
     if (n <= at.leftInRow() && innerStride_ == 1) {
       return converted(data_ + (at.offset(stride_) << shift_), n);
     }
-    void* raw = convert_ ? raw_ : buffer_;
-    gather(at, n, raw);
+    char* raw = convert_ ? raw_ : buffer_;
+    const int64_t row = at.leftInRow();
+    if (repeats_ && at.inner() == 0 && row < n) {
+      gather(at, row, raw);  // one row, repeated by doubling
+      for (int64_t filled = row; filled < n; filled *= 2) {
+        const int64_t more = std::min(filled, n - filled);
+        std::memcpy(raw + (filled << shift_), raw, static_cast<size_t>(more << shift_));
+      }
+    } else {
+      gather(at, n, raw);
+    }
     if (convert_) convert_(buffer_, raw_, n);
     cached_ = n;
     cachedInner_ = at.inner();

@@ -16,7 +16,7 @@ namespace {
 
 constexpr int64_t kChunk = 32768;   // inputs of a chunk
 constexpr int64_t kManyTasks = 64;  // tasks enough to need no chunks
-constexpr int64_t kRowsAlign = 16;  // chunks of rows are whole groups of the kernels
+constexpr int64_t kRowsAlign = 16;  // rows that the kernels fold at once
 
 // The axes of x: kept (0: x, 1: y) and reduced (0: x).
 struct Split {
@@ -200,9 +200,16 @@ class Reduction {
         const auto* x = static_cast<const char*>(split_.kept.data[0]);
         kernel_.columns(acc.value, acc.low, x + (start << log2Size(xType_)), rows, step, n);
       } else {
-        for (int64_t r = 0; r < rows; r++) {
-          reader.moveTo(offset + r * step);
-          kernel_.columns(acc.value, acc.low, reader.read(at, n), 1, 0, n);
+        const size_t size = itemSize(storedAs(compute_));
+        alignas(64) char group[kRowsAlign * kBlock * 8];
+        for (int64_t r = 0; r < rows; r += kRowsAlign) {
+          const int64_t count = std::min(kRowsAlign, rows - r);
+          for (int64_t k = 0; k < count; k++) {
+            reader.moveTo(offset + (r + k) * step);
+            std::memcpy(group + static_cast<size_t>(k * n) * size, reader.read(at, n),
+                        static_cast<size_t>(n) * size);
+          }
+          kernel_.columns(acc.value, acc.low, group, count, n, n);
         }
       }
       place.advance(rows);

@@ -69,25 +69,36 @@ struct MinimumOf {
     return x;
   }
 };
-// Over 0 and 1.
-struct AnyOf : MaximumOf {
+
+// Over 0 and 1, by arithmetic: conditions here end in an internal error of GCC 12 at the base
+// level.
+struct TruthOf {
+  template <class T>
+  static ADJOINT_INLINE T lift(T x) {
+    if constexpr (std::is_arithmetic<T>::value)
+      return static_cast<T>(x != T(0));
+    else
+      return select(x != T(0), T(1), T(0));
+  }
+};
+struct AnyOf : TruthOf {
   template <class T>
   static ADJOINT_INLINE T identity() {
     return T(0);
   }
   template <class T>
-  static ADJOINT_INLINE T lift(T x) {
-    return select(x != T(0), T(1), T(0));
+  ADJOINT_INLINE T operator()(T a, T b) const {
+    return a + b - a * b;
   }
 };
-struct AllOf : MinimumOf {
+struct AllOf : TruthOf {
   template <class T>
   static ADJOINT_INLINE T identity() {
     return T(1);
   }
   template <class T>
-  static ADJOINT_INLINE T lift(T x) {
-    return select(x != T(0), T(1), T(0));
+  ADJOINT_INLINE T operator()(T a, T b) const {
+    return a * b;
   }
 };
 

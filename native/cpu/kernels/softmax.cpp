@@ -65,6 +65,15 @@ ADJOINT_INLINE void put(T* p, typename Lanes<T>::V x, int64_t rest) {
   }
 }
 
+#if defined(ADJOINT_LEVEL_SCALAR)
+ADJOINT_INLINE float expOrZero(float x) {
+  return ::expf(x);
+}
+#endif
+ADJOINT_INLINE double expOrZero(double x) {
+  return ::exp(x);
+}
+
 template <class T>
 ADJOINT_INLINE T maximumOfRow(const T* x, int64_t n) {
   if constexpr (std::is_same<T, float>::value) {
@@ -102,7 +111,7 @@ template <class T, bool keep>
 ADJOINT_INLINE double sumOfExponentials(T* y, const T* x, T m, int64_t n) {
   using V = typename Lanes<T>::V;
   return sumOfRow<T>(n, [&](int64_t i, int64_t rest) {
-    const V e = Math<V>::exp(get(x + i, rest, T(-HUGE_VALF)) - V(m));
+    const V e = expOrZero(get(x + i, rest, T(-HUGE_VALF)) - V(m));
     if constexpr (keep) put(y + i, e, rest);
     return e;
   });

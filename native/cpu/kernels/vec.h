@@ -44,6 +44,10 @@ ADJOINT_INLINE Vec loadPartial(const float* p, int64_t n, Vec fill) {
 ADJOINT_INLINE void storePartial(float* p, Vec x, int64_t n) {
   if (n) *p = x;
 }
+template <class F>
+ADJOINT_INLINE float foldLanes(Vec x, F) {
+  return x;
+}
 ADJOINT_INLINE Vec select(Mask m, Vec a, Vec b) {
   return m ? a : b;
 }
@@ -135,7 +139,7 @@ ADJOINT_INLINE void store(float* p, Vec x) {
 }
 
 // ---- what vector extensions cannot say: the first n lanes (0 <= n < kLanes),
-// square root, rounding, a product's low part, and whether any lane is set
+// square root, rounding, a product's low part, whether any lane is set, the fold of all lanes
 #if defined(ADJOINT_LEVEL_AVX512)
 
 // The zero-masking forms: GCC 12 warns about the undefined operand of the others.
@@ -173,6 +177,15 @@ ADJOINT_INLINE Vec fusedMultiplySubtract(Vec a, Vec b, Vec c) {
 }
 ADJOINT_INLINE bool any(Mask m) {
   return _mm512_movepi32_mask((__m512i)m.v) != 0;
+}
+// Halves, quarters, pairs and neighbours change places until every lane holds the whole fold.
+template <class F>
+ADJOINT_INLINE float foldLanes(Vec x, F f) {
+  x = f(x, Vec(_mm512_maskz_shuffle_f32x4(kAllLanes, x.v, x.v, 0x4e)));
+  x = f(x, Vec(_mm512_maskz_shuffle_f32x4(kAllLanes, x.v, x.v, 0xb1)));
+  x = f(x, Vec(_mm512_maskz_permute_ps(kAllLanes, x.v, 0x4e)));
+  x = f(x, Vec(_mm512_maskz_permute_ps(kAllLanes, x.v, 0xb1)));
+  return x.v[0];
 }
 
 #elif defined(ADJOINT_LEVEL_AVX2)
@@ -213,6 +226,13 @@ ADJOINT_INLINE Vec fusedMultiplySubtract(Vec a, Vec b, Vec c) {
 ADJOINT_INLINE bool any(Mask m) {
   return _mm256_movemask_ps((__m256)m.v) != 0;
 }
+template <class F>
+ADJOINT_INLINE float foldLanes(Vec x, F f) {
+  x = f(x, Vec(_mm256_permute2f128_ps(x.v, x.v, 1)));
+  x = f(x, Vec(_mm256_permute_ps(x.v, 0x4e)));
+  x = f(x, Vec(_mm256_permute_ps(x.v, 0xb1)));
+  return x.v[0];
+}
 
 #else
 
@@ -246,6 +266,12 @@ ADJOINT_INLINE Vec fusedMultiplySubtract(Vec a, Vec b, Vec c) {
 ADJOINT_INLINE bool any(Mask m) {
   return vmaxvq_u32((uint32x4_t)m.v) != 0;
 }
+template <class F>
+ADJOINT_INLINE float foldLanes(Vec x, F f) {
+  x = f(x, Vec((Floats)vextq_f32((float32x4_t)x.v, (float32x4_t)x.v, 2)));
+  x = f(x, Vec((Floats)vrev64q_f32((float32x4_t)x.v)));
+  return x.v[0];
+}
 
 #endif
 
@@ -270,17 +296,6 @@ ADJOINT_INLINE Vec mapLanes(Vec a, Vec b, F f) {
 
 ADJOINT_INLINE Vec loadPartial(const float* p, int64_t n) {
   return loadPartial(p, n, Vec(0));
-}
-
-// Folds the lanes of x by f, as a tree: lane i with lane i + half.
-template <class F>
-ADJOINT_INLINE float foldLanes(Vec x, F f) {
-  float lanes[kLanes];
-  store(lanes, x);
-  for (int half = kLanes / 2; half > 0; half /= 2) {
-    for (int i = 0; i < half; i++) lanes[i] = f(lanes[i], lanes[i + half]);
-  }
-  return lanes[0];
 }
 
 // Calls f(i) for each whole vector of [0, n) and tail(i, rest) for what is left.

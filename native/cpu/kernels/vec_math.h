@@ -35,14 +35,18 @@ ADJOINT_INLINE Vec clamp(Vec x, float low, float high) {
   return select(Vec(high) < x, Vec(high), select(Vec(low) > x, Vec(low), x));
 }
 
-// x 2^n for whole n in [-152, 130]: one rounding where the result is denormal.
+// x 2^n for x in [1/2, 2) and whole n in [-161, 161]. A product that is denormal would trap into
+// microcode, at 30 times the time; as a multiple of 2^-149 its bits are that integer.
 ADJOINT_INLINE Vec scaleByPower(Vec x, Vec n) {
+  const Mask denormal = n <= Vec(-126);
+  const Vec exponent = select(denormal, n + Vec(149), n);
 #if defined(ADJOINT_LEVEL_AVX512)
-  return Vec(_mm512_maskz_scalef_ps(kAllLanes, x.v, n.v));
+  const Vec y(_mm512_maskz_scalef_ps(kAllLanes, x.v, exponent.v));
 #else
-  const Ints k = toInts(n), half = k >> 1;
-  return x * fromBits((half + 127) << 23) * fromBits((k - half + 127) << 23);
+  const Ints k = toInts(exponent), half = k >> 1;
+  const Vec y = x * fromBits((half + 127) << 23) * fromBits((k - half + 127) << 23);
 #endif
+  return select(denormal, fromBits(toInts(roundEven(y))), y);
 }
 
 // ---------------------------------------------------------------- exponentials
@@ -55,13 +59,25 @@ ADJOINT_INLINE Vec reduceByLn2(Vec x, Vec& n) {
   return x - n * Vec(kLn2High) - n * Vec(kLn2Low);
 }
 
-// e^x = 2^n e^r, e^r = 1 + r + r^2 q(r)
+// e^r = 1 + r + r^2 q(r)
+ADJOINT_INLINE Vec expNear0(Vec r) {
+  const Vec q =
+      polynomial(r, {0.49999994f, 0.166665196f, 0.0416684002f, 0.00836885069f, 0.00138143206f});
+  return Vec(1) + (r + r * r * q);
+}
+// e^x = 2^n e^r
 ADJOINT_INLINE Vec expOf(Vec x) {
   Vec n;
   const Vec r = reduceByLn2(clamp(x, -104.0f, 89.0f), n);
-  const Vec q =
-      polynomial(r, {0.49999994f, 0.166665196f, 0.0416684002f, 0.00836885069f, 0.00138143206f});
-  return scaleByPower(Vec(1) + (r + r * r * q), n);
+  return scaleByPower(expNear0(r), n);
+}
+// e^x for x <= 0, where 0 may stand for what is below the smallest normal number.
+ADJOINT_INLINE Vec expOrZero(Vec x) {
+  constexpr float kLowest = -87.3f;
+  Vec n;
+  const Vec r = reduceByLn2(select(x < Vec(kLowest), Vec(kLowest), x), n);
+  const Vec y = expNear0(r) * fromBits((toInts(n) + 127) << 23);
+  return select(x < Vec(kLowest), Vec(0), y);
 }
 
 // 2^x = 2^n 2^r, 2^r = 1 + r q(r)
