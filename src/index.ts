@@ -8,7 +8,18 @@ export { customFunction, FunctionContext, type FunctionSpec } from './core/custo
 export { Device, type DeviceLike, defaultDevice, device, setDefaultDevice } from './core/device.js'
 export type { DType, FloatDType } from './core/dtype.js'
 export { promoteTypes } from './core/dtype.js'
-export * from './core/errors.js'
+export {
+  AdjointError,
+  ArgumentError,
+  AutogradError,
+  DeviceError,
+  DisposedError,
+  DTypeError,
+  FileError,
+  IndexError,
+  OutOfMemoryError,
+  ShapeError,
+} from './core/errors.js'
 export {
   Generator,
   type GeneratorState,

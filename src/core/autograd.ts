@@ -2,7 +2,14 @@ import { type BackwardOptions, edgesOf, walkBack } from './backward.js'
 import { commonDevice } from './device.js'
 import { isFloating } from './dtype.js'
 import { engineOps, geometryOf } from './engine-ops.js'
-import { AutogradError, checkFunction, checkOptions, DTypeError, ShapeError } from './errors.js'
+import {
+  ArgumentError,
+  AutogradError,
+  checkFunction,
+  checkOptions,
+  DTypeError,
+  ShapeError,
+} from './errors.js'
 import { enableGrad } from './grad-mode.js'
 import { detached } from './in-place.js'
 import { sameShape, showShape } from './shape.js'
@@ -128,6 +135,7 @@ export function grad(
   const list = outputs instanceof Tensor ? [outputs] : outputs
   const roots = edgesOf('grad', list)
   const targets = edgesOf('grad', inputs)
+  if (targets.length === 0) throw new ArgumentError('grad: expected inputs, got an empty list')
   const seeds = list.map((t, i) => seed('grad', t, options.gradOutputs?.[i]))
   const results = walkBack(roots, seeds, options, targets)
   if (!options.allowUnused) {

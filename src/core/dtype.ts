@@ -59,8 +59,8 @@ const integerWidth: Partial<Record<DType, number>> = { int64: 64, int32: 32, int
 /** The dtype that holds both, as torch.promote_types. */
 export function promoteTypes(a: DType, b: DType): DType {
   if (a === b) return a
-  const ca = category(a)
-  const cb = category(b)
+  const ca = category(checkDType('promoteTypes', a))
+  const cb = category(checkDType('promoteTypes', b))
   if (ca !== cb) return ca > cb ? a : b
   if (ca === 2) {
     if (a === 'float64' || b === 'float64') return 'float64'

@@ -1,6 +1,6 @@
 import { AsyncLocalStorage } from 'node:async_hooks'
 import { AutogradError, checkFunction } from './errors.js'
-import type { Tensor } from './tensor.js'
+import { checkTensor, type Tensor } from './tensor.js'
 
 /** Tensors made since the innermost synchronous `tidy` began; null outside of any. */
 let synchronous: Tensor[] | null = null
@@ -22,6 +22,7 @@ export function track(t: Tensor): void {
 
 /** Takes a tensor out of the scopes that would dispose it. */
 export function keep<T extends Tensor>(t: T): T {
+  checkTensor('keep', t)
   const scope = currentScope()
   const at = scope?.lastIndexOf(t) ?? -1
   if (at >= 0) scope?.splice(at, 1)

@@ -249,6 +249,7 @@ export class Tensor {
 
   /** A tensor with the same elements on another device; itself if it is there already. Internal. */
   copyToDevice(target: DeviceLike): Tensor {
+    this.checkLive('to')
     const to = findDevice(target)
     if (to === this.device) return this
     const array = new Uint8Array(this.numel * itemSize(this.dtype))
@@ -305,9 +306,12 @@ Object.defineProperty(Tensor.prototype, Symbol.dispose ?? Symbol.for('Symbol.dis
   value: Tensor.prototype.dispose,
 })
 
-/** Checks that a user's argument is a tensor. */
+/** Checks that a user's argument is a tensor, and a live one. */
 export function checkTensor(op: string, x: unknown): Tensor {
-  if (x instanceof Tensor) return x
+  if (x instanceof Tensor) {
+    x.checkLive(op)
+    return x
+  }
   throw new ArgumentError(`${op}: expected a tensor, got ${describe(x)}`)
 }
 

@@ -230,8 +230,8 @@ export function linspace(
   const device = place('linspace', options)
   const dtype = checkDType('linspace', options.dtype ?? 'float32')
   if (!isFloating(dtype)) throw new DTypeError(`linspace: expected a floating dtype, got ${dtype}`)
-  if (typeof start !== 'number' || typeof end !== 'number') {
-    throw new ArgumentError(`linspace: expected two numbers, got ${describe([start, end])}`)
+  if (!Number.isFinite(start) || !Number.isFinite(end)) {
+    throw new ArgumentError(`linspace: expected two finite numbers, got ${describe([start, end])}`)
   }
   const [n] = checkShape('linspace', [count])
   const step = n > 1 ? (end - start) / (n - 1) : 0

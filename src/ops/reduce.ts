@@ -253,6 +253,7 @@ function extremeAlong(
   axis: number,
   options: ReduceOptions,
 ): ValuesAndIndices {
+  checkOptions(name, options)
   const at = checkAxis(name, axis, checkTensor(name, x).ndim)
   const indices = argReduce(name, x, at, { keepdim: true })
   const values = gather(x, at, indices)

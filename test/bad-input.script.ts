@@ -1,0 +1,45 @@
+// Makes every wrong call of the table and prints what came of each, one JSON line per call. A line
+// goes out before its call, so that after a crash the last one names what crashed.
+import { writeSync } from 'node:fs'
+import { AdjointError, tensor } from '../src/index.js'
+import { type Attempt, attemptsOf, names } from './bad-input.table.js'
+
+export interface Outcome {
+  readonly name: string
+  readonly label: string
+  /** The class of the error, or null if there was none. */
+  readonly error: string | null
+  readonly message: string
+  readonly typed: boolean
+}
+
+const print = (line: unknown) => writeSync(1, `${JSON.stringify(line)}\n`)
+
+async function attempt({ name, label, run }: Attempt): Promise<void> {
+  print({ name, label })
+  let outcome: Outcome = { name, label, error: null, message: '', typed: false }
+  try {
+    await run()
+  } catch (error) {
+    const { message, constructor: kind } = error as Error
+    const typed = error instanceof AdjointError && kind !== AdjointError
+    outcome = { name, label, error: kind.name, message, typed }
+  }
+  print(outcome)
+}
+
+async function main(): Promise<void> {
+  for (const name of names) {
+    const { good, wrong } = attemptsOf(name)
+    await attempt(good)
+    for (const each of wrong) await attempt(each)
+    const sum = tensor([1, 2])
+      .add(tensor([3, 4]))
+      .sum()
+      .item()
+    if (sum !== 10) throw new Error(`after ${name} the library computes ${sum} instead of 10`)
+  }
+  print({ done: true })
+}
+
+void main()
