@@ -1,5 +1,7 @@
 // Layers and losses as functions, as torch.nn.functional.
 export {
+  adaptiveAvgPool2d,
+  avgPool2d,
   batchNorm,
   binaryCrossEntropyWithLogits,
   conv2d,

@@ -21,5 +21,5 @@ export { BCEWithLogitsLoss, CrossEntropyLoss, L1Loss, MSELoss, NLLLoss } from '.
 export { type BufferOptions, type Layer, Module, type ModuleTarget } from './module.js'
 export { BatchNorm1d, BatchNorm2d, type BatchNormOptions } from './norm.js'
 export { Parameter } from './parameter.js'
-export { MaxPool2d, type MaxPool2dOptions } from './pooling.js'
+export { AdaptiveAvgPool2d, AvgPool2d, MaxPool2d, type MaxPool2dOptions } from './pooling.js'
 export type { LoadResult, StateDict } from './state-dict.js'

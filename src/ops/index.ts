@@ -2,6 +2,12 @@ import './methods.js'
 import { binaryFunctions, unaryFunctions } from './arithmetic.js'
 
 export { clamp, frac, gelu, isclose, type Operand } from './arithmetic.js'
+export {
+  type AdaptiveSize,
+  type AvgPool2dOptions,
+  adaptiveAvgPool2d,
+  avgPool2d,
+} from './average-pool2d.js'
 export { type BatchNormOptions, batchNorm } from './batch-norm.js'
 export { type Conv2dOptions, conv2d } from './conv2d.js'
 export { cast, clone, contiguous } from './copy.js'

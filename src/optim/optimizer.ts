@@ -1,6 +1,7 @@
 import type { Device } from '../core/device.js'
 import { ArgumentError, checkOptions, DeviceError, describe } from '../core/errors.js'
 import { noGrad } from '../core/grad-mode.js'
+import { keep } from '../core/scope.js'
 import { sameShape, showShape } from '../core/shape.js'
 import { Tensor } from '../core/tensor.js'
 import { cast, contiguous } from '../ops/index.js'
@@ -166,6 +167,9 @@ export abstract class Optimizer<H extends Hyper = Hyper> {
     native.setSlot(slots.step, row.step)
     this.encode(calls, row, group, slots)
     for (const state of row.states) state.step = row.step
+    row.grads.forEach((grad, i) => {
+      if (grad !== row.params[i].slot?.grad) grad.dispose()
+    })
   }
 
   /** The parameters of a group that have gradients, by what can go into one call. */
@@ -313,8 +317,9 @@ function given(options: object): object {
   return Object.fromEntries(Object.entries(options).filter(([, value]) => value !== undefined))
 }
 
+/** State outlives a `tidy` around the step that makes it. */
 function zerosOf(p: Tensor): Tensor {
-  const t = Tensor.pending(p.device, p.dtype, p.shape)
+  const t = keep(Tensor.pending(p.device, p.dtype, p.shape))
   p.device.calls.begin('fill').operand(0).output(t).run()
   return t
 }

@@ -189,8 +189,9 @@ export class OneCycleLR extends LRScheduler {
     const last = totalSteps - 1
     const peak = pctStart * totalSteps - 1
     const at = Math.min(epoch, last)
-    if (at <= peak) return this.between(first, maxLr, at / peak)
-    return this.between(maxLr, first / finalDivFactor, (at - peak) / (last - peak))
+    if (at < peak) return this.between(first, maxLr, at / peak)
+    const down = at === peak ? 0 : (at - peak) / (last - peak)
+    return this.between(maxLr, first / finalDivFactor, down)
   }
 
   private between(from: number, to: number, share: number): number {

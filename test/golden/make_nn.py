@@ -97,6 +97,22 @@ ops += [
 ]
 
 
+def average(x, kernel, **options):
+    words = {"ceilMode": "ceil_mode", "countIncludePad": "count_include_pad"}
+    torch_options = {words.get(k, k): v for k, v in options.items()}
+    row = case(
+        "avgPool2d", lambda x: F.avg_pool2d(x, kernel, **torch_options), {"x": x}, options
+    )
+    row["kernel"] = kernel
+    return row
+
+
+def adaptive(x, size):
+    row = case("adaptiveAvgPool2d", lambda x: F.adaptive_avg_pool2d(x, size), {"x": x})
+    row["kernel"] = size
+    return row
+
+
 def norm(x, affine, training, momentum=0.1, eps=1e-5):
     c = x.shape[1]
     running_mean, running_var = normal(c), positive(c)
@@ -238,6 +254,17 @@ for reduction in ["mean", "sum", "none"]:
             reduction=reduction,
         ),
     ]
+
+
+ops += [
+    average(normal(2, 2, 4, 6), 2),
+    average(normal(1, 2, 7, 6), [3, 2], stride=[2, 1], padding=[1, 0]),
+    average(normal(1, 1, 6, 7), 3, stride=2, padding=1, ceilMode=True),
+    average(normal(2, 6, 7), 3, stride=2, padding=1, ceilMode=True, countIncludePad=False),
+    adaptive(normal(2, 3, 5, 7), [2, 3]),
+    adaptive(normal(2, 4, 4), 1),
+    adaptive(normal(1, 2, 3, 5), [None, 8]),
+]
 
 
 def optimizer_run(name, **options):

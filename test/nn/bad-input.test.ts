@@ -59,6 +59,15 @@ describe('bad input', () => {
       () => F.maxPool2d(x, 2, any(3)),
       () => F.maxPool2d(ones([4]), 2),
     ],
+    averages: [
+      ...numbers.map((kernel) => () => F.avgPool2d(x, any(kernel))),
+      ...numbers.map((size) => () => F.adaptiveAvgPool2d(x, any(size))),
+      () => F.avgPool2d(x, 2, { padding: 2 }),
+      () => F.avgPool2d(x, 2, any(null)),
+      () => F.avgPool2d(integer, 2),
+      () => F.adaptiveAvgPool2d(ones([1, 1, 0, 2]), 1),
+      () => F.adaptiveAvgPool2d(disposed, 1),
+    ],
     batchNorm: [
       () => F.batchNorm(x, null, null),
       () => F.batchNorm(ones([1, 2]), null, null, { training: true }),

@@ -22,6 +22,8 @@ type Inputs = Record<string, Tensor>
 const functions: Record<string, (i: Inputs, c: OpCase) => Tensor> = {
   conv2d: ({ x, w, bias }, { options }) => F.conv2d(x, w, bias, options),
   maxPool2d: ({ x }, { kernel, options }) => F.maxPool2d(x, kernel as number, options),
+  avgPool2d: ({ x }, { kernel, options }) => F.avgPool2d(x, kernel as number, options),
+  adaptiveAvgPool2d: ({ x }, { kernel }) => F.adaptiveAvgPool2d(x, kernel as number),
   batchNorm: ({ x, weight, bias, runningMean, runningVar }, { options }) =>
     F.batchNorm(x, runningMean, runningVar, { ...(options as object), weight, bias }),
   crossEntropy: ({ x, target, weight }, { options }) =>

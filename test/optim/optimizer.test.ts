@@ -12,6 +12,7 @@ import {
   randn,
   type Tensor,
   tensor,
+  tidy,
   zeros,
 } from '../../src/index.js'
 import { loadState, type State, saveState } from '../../src/io/index.js'
@@ -191,6 +192,35 @@ test('a loop of steps holds no more memory than its start', () => {
   const before = memoryStats().reservedBytes
   train(net, optimizer, 500)
   expect(memoryStats().reservedBytes).toBeLessThanOrEqual(before * 1.1)
+})
+
+test('state outlives a tidy around the step', () => {
+  const p = new nn.Parameter(ones([2]))
+  const optimizer = new Adam([p])
+  for (let i = 0; i < 3; i++) {
+    tidy(() => {
+      optimizer.zeroGrad()
+      p.mul(p).sum().backward()
+      optimizer.step()
+    })
+  }
+  expect(optimizer.stateDict().state[0].step).toBe(3)
+})
+
+test('OneCycleLR of one and two steps', () => {
+  const rates = (totalSteps: number, pctStart: number) => {
+    const optimizer = new SGD([new nn.Parameter(zeros([1]))], { lr: 1 })
+    const options = { maxLr: 1, totalSteps, pctStart, divFactor: 8, finalDivFactor: 8 }
+    const schedule = new optim.OneCycleLR(optimizer, options)
+    return Array.from({ length: 3 }, () => {
+      const [lr] = schedule.getLastLr()
+      schedule.step()
+      return lr
+    })
+  }
+  expect(rates(2, 0.5)).toEqual([1, 1 / 64, 1 / 64])
+  expect(rates(2, 1)).toEqual([1 / 8, 1, 1])
+  expect(rates(1, 0.3)).toEqual([1 / 64, 1 / 64, 1 / 64])
 })
 
 test('SGD takes over PyTorch’s momentum, which has no step count', () => {
