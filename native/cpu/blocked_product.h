@@ -1,0 +1,279 @@
+// A product in packed panels (Van Zee & van de Geijn 2015): slabs of a and b are packed, c is cut
+// into tasks by its shape alone.
+#pragma once
+#include <algorithm>
+#include <cmath>
+
+#include "cpu/gemm.h"
+#include "cpu/workspace.h"
+
+namespace adjoint::cpu {
+
+template <class T>
+class BlockedProduct {
+ public:
+  BlockedProduct(const Product<T>& p, const GemmKernels<T>& kernels)
+      : p_(p), kernels_(kernels), depth_(p.k) {
+    const int64_t fewest = ceilDivide(p.m, kernels.rows);
+    panelRows_ = ceilDivide(p.m, fewest);
+    const int64_t rowPanels = ceilDivide(p.m, panelRows_);
+    const int64_t columnPanels = ceilDivide(p.n, kernels.columns);
+    // Reading a in place costs nothing while each element is used for few panels of b, and b while
+    // few panels of a pass over it.
+    packsA_ = columnPanels > (p.aK == 1 || p.aRow == 1 ? 4 : 1);
+    packsB_ = p.bColumn != 1 || rowPanels > 2;
+    // Where one task takes all rows, no other wants its panels of b: it packs each as it comes.
+    packsInTask_ = packsB_ && rowPanels <= kRowPanels && columnPanels >= kManyPanels;
+    slabRows_ = packsA_ ? slab(rowPanels, panelRows_) : rowPanels * panelRows_;
+    slabColumns_ = packsB_ && !packsInTask_ ? slab(columnPanels, kernels.columns)
+                                            : columnPanels * kernels.columns;
+  }
+
+  void run() {
+    const int64_t edge = p_.n % kernels_.columns;
+    const int64_t columnsKept = packsInTask_ ? 0
+                                : packsB_    ? std::min(slabColumns_, padded(p_.n))
+                                             : padded(edge);
+    const int64_t rowsKept = packsA_ ? slabRows_ : 0;
+    Workspace packed((columnsKept + rowsKept) * p_.k * sizeof(T));
+    packedB_ = packed.as<T>();
+    packedA_ = packedB_ + columnsKept * p_.k;
+    for (int64_t j = 0; j < p_.n; j += slabColumns_) {
+      for (int64_t i = 0; i < p_.m; i += slabRows_) {
+        rows_ = {i, std::min(p_.m, i + slabRows_)};
+        columns_ = {j, std::min(p_.n, j + slabColumns_)};
+        pack(i == 0);
+        multiply();
+      }
+    }
+  }
+
+ private:
+  // Tasks are worth 10 µs at least; beyond some tasks they had better grow, since a block of c uses
+  // its panels the more often the larger it is.
+  static constexpr double kTaskOperations = 2e6, kLargeTaskOperations = 64e6;
+  static constexpr double kSomeTasks = 16, kMostTasks = 64;
+  static constexpr int64_t kPackGrain = 1 << 15;   // elements packed in one chunk
+  static constexpr int64_t kSlabBytes = 16 << 20;  // of packed panels of each operand
+  static constexpr int64_t kRowPanels = 16;        // of a in one task: they stay in the L2 cache
+  static constexpr int64_t kTaskColumns = 1024;
+  static constexpr int64_t kManyPanels = 8;
+
+  struct Range {
+    int64_t begin, end;
+    int64_t size() const { return end - begin; }
+  };
+
+  // Packed columns are padded to whole vectors.
+  int64_t padded(int64_t n) const { return ceilDivide(n, kernels_.lanes) * kernels_.lanes; }
+  // So many panels of `width` that they fit kSlabBytes, evenly cut.
+  int64_t slab(int64_t panels, int64_t width) const {
+    const double bytes = static_cast<double>(p_.k) * width * sizeof(T);
+    const int64_t most = std::max<int64_t>(1, static_cast<int64_t>(kSlabBytes / (bytes + 1)));
+    return ceilDivide(panels, ceilDivide(panels, most)) * width;
+  }
+
+  // Packs the slab's panels, those of b only for the first slab of a: over the whole depth, block
+  // after block of it, so that a block of the depth of all panels is contiguous.
+  void pack(bool first) {
+    const int64_t aPanels = packsA_ ? ceilDivide(rows_.size(), panelRows_) : 0;
+    int64_t bPanels = 0, bSkipped = 0;
+    if (first && !packsInTask_) {
+      bPanels = ceilDivide(columns_.size(), kernels_.columns);
+      if (!packsB_) {
+        bSkipped = columns_.size() / kernels_.columns;
+        bPanels -= bSkipped;
+      }
+    }
+    const int64_t grain = std::max<int64_t>(
+        1, kPackGrain / std::max<int64_t>(1, p_.k * std::max(panelRows_, kernels_.columns)));
+    parallelFor(aPanels + bPanels, grain, [&](int64_t begin, int64_t end) {
+      for (int64_t i = begin; i < end; i++) {
+        if (i < aPanels) {
+          packRows(i);
+        } else {
+          packColumns(i - aPanels + bSkipped, bSkipped);
+        }
+      }
+    });
+  }
+
+  void packRows(int64_t panel) {
+    const int64_t row = rows_.begin + panel * panelRows_;
+    const int64_t count = std::min(panelRows_, rows_.end - row);
+    for (int64_t d = 0; d < depth_.count; d++) {
+      const int64_t k = depth_.begin(d), size = depth_.end(d) - k;
+      kernels_.pack(packedA_ + k * slabRows_ + panel * panelRows_ * size, panelRows_,
+                    p_.a + row * p_.aRow + k * p_.aK, p_.aRow, p_.aK, count, size);
+    }
+  }
+
+  void packColumns(int64_t panel, int64_t skipped) {
+    const int64_t column = columns_.begin + panel * kernels_.columns;
+    const int64_t count = std::min(kernels_.columns, columns_.end - column);
+    const int64_t kept = packsB_ ? padded(columns_.size()) : padded(count);
+    for (int64_t d = 0; d < depth_.count; d++) {
+      const int64_t k = depth_.begin(d), size = depth_.end(d) - k;
+      kernels_.pack(packedB_ + k * kept + (panel - skipped) * kernels_.columns * size,
+                    padded(count), p_.b + column * p_.bColumn + k * p_.bK, p_.bColumn, p_.bK, count,
+                    size);
+    }
+  }
+
+  // Cuts the slab of c into tasks, by its shape alone.
+  void multiply() {
+    const int64_t rowPanels = ceilDivide(rows_.size(), panelRows_);
+    const int64_t columnPanels = ceilDivide(columns_.size(), kernels_.columns);
+    const double operations = 2.0 * rows_.size() * columns_.size() * std::max<int64_t>(1, p_.k);
+    const double tasks = std::max(std::min(kSomeTasks, operations / kTaskOperations),
+                                  std::min(kMostTasks, operations / kLargeTaskOperations));
+    // Blocks of c near squares read the least.
+    const double aspect = static_cast<double>(rows_.size()) / columns_.size();
+    const auto evenly = [](double cuts) { return static_cast<int64_t>(cuts + 0.5); };
+    const int64_t rowCuts = packsInTask_ ? 1
+                                         : std::clamp(evenly(std::sqrt(tasks * aspect)),
+                                                      ceilDivide(rowPanels, kRowPanels), rowPanels);
+    const int64_t columnCuts =
+        std::clamp(evenly(tasks / rowCuts),
+                   std::min(columnPanels, ceilDivide(columns_.size(), kTaskColumns)), columnPanels);
+    const int64_t taskRows = ceilDivide(rowPanels, rowCuts) * panelRows_;
+    const int64_t taskColumns = ceilDivide(columnPanels, columnCuts) * kernels_.columns;
+    const int64_t down = ceilDivide(rows_.size(), taskRows);
+    const int64_t across = ceilDivide(columns_.size(), taskColumns);
+    parallelFor(down * across, 1, [&](int64_t begin, int64_t end) {
+      for (int64_t t = begin; t < end; t++) {
+        const int64_t i = rows_.begin + t % down * taskRows;
+        const int64_t j = columns_.begin + t / down * taskColumns;
+        multiplyBlock({i, std::min(rows_.end, i + taskRows)},
+                      {j, std::min(columns_.end, j + taskColumns)});
+      }
+    });
+  }
+
+  void multiplyBlock(Range rows, Range columns) {
+    alignas(64) static const T zeros[64] = {};
+    const int64_t m = rows.size(), n = columns.size();
+    // A bias of the rows becomes a panel of its repeated values. c without unit column stride is
+    // computed beside it.
+    const bool isDirect = p_.cColumn == 1 || p_.n == 1;
+    const bool hasRowBias = p_.bias && p_.biasColumn == 0;
+    const bool copiesBias = p_.bias && !hasRowBias && p_.biasColumn != 1;
+    const int64_t width = ceilDivide(n, kernels_.columns) * kernels_.columns;
+    const int64_t biasSize = hasRowBias ? m * kernels_.columns : copiesBias ? width : 0;
+    const int64_t panelSize = packsInTask_ ? depth_.size * kernels_.columns : 0;
+    Workspace space((panelSize + biasSize + (isDirect ? 0 : m * width)) * sizeof(T));
+    T* panel = space.as<T>();
+    T* bias = panel + panelSize;
+    T* c = isDirect ? p_.c + rows.begin * p_.cRow + columns.begin : bias + biasSize;
+    const int64_t cRow = isDirect ? p_.cRow : width;
+
+    GemmBlock<T> block;
+    block.m = m;
+    block.n = n;
+    block.panelRows = panelRows_;
+    block.c = c;
+    block.cRow = cRow;
+    block.init = zeros;
+    block.initRow = block.initColumn = 0;
+    if (hasRowBias) {
+      for (int64_t i = 0; i < m; i++) {
+        const T value = p_.bias[(rows.begin + i) * p_.biasRow];
+        std::fill_n(bias + i * kernels_.columns, kernels_.columns, value);
+      }
+      block.init = bias;
+      block.initRow = kernels_.columns;
+    } else if (p_.bias) {
+      block.init = p_.bias + columns.begin * p_.biasColumn;
+      if (copiesBias) {
+        for (int64_t j = 0; j < n; j++) bias[j] = block.init[j * p_.biasColumn];
+        block.init = bias;
+      }
+      block.initColumn = 1;
+    }
+    for (int64_t d = 0; d < depth_.count; d++) {
+      setOperands(block, rows.begin, columns, depth_.begin(d), depth_.end(d));
+      if (packsInTask_) {
+        multiplyPanels(block, columns, depth_.begin(d), panel);
+      } else {
+        setAhead(block, rows, columns, d + 1);
+        kernels_.multiply(block);
+      }
+      block.init = c;
+      block.initRow = cRow;
+      block.initColumn = 1;
+    }
+    if (!isDirect) {
+      kernels_.store(p_.c + rows.begin * p_.cRow + columns.begin * p_.cColumn, p_.cRow, p_.cColumn,
+                     c, cRow, m, n);
+    }
+  }
+
+  // Panel after panel of b, packed where it stays in the L1 cache.
+  void multiplyPanels(const GemmBlock<T>& block, Range columns, int64_t k, T* panel) const {
+    for (int64_t j = 0; j < columns.size(); j += kernels_.columns) {
+      GemmBlock<T> part = block;
+      part.n = std::min(kernels_.columns, columns.size() - j);
+      kernels_.pack(panel, padded(part.n), p_.b + (columns.begin + j) * p_.bColumn + k * p_.bK,
+                    p_.bColumn, p_.bK, part.n, block.k);
+      part.b = part.bEdge = panel;
+      part.bRow = kernels_.columns;
+      part.c += j;
+      part.init += j * part.initColumn;
+      kernels_.multiply(part);
+    }
+  }
+
+  void setOperands(GemmBlock<T>& block, int64_t row, Range columns, int64_t k, int64_t kEnd) const {
+    const int64_t size = kEnd - k;
+    block.k = size;
+    if (packsA_) {
+      const int64_t panel = (row - rows_.begin) / panelRows_;
+      block.a = packedA_ + k * slabRows_ + panel * panelRows_ * size;
+      block.aPanel = panelRows_ * size;
+      block.aRow = 1;
+      block.aK = panelRows_;
+    } else {
+      block.a = p_.a + row * p_.aRow + k * p_.aK;
+      block.aPanel = panelRows_ * p_.aRow;
+      block.aRow = p_.aRow;
+      block.aK = p_.aK;
+    }
+    if (packsInTask_) return;
+    const int64_t whole = columns.size() / kernels_.columns;
+    if (packsB_) {
+      block.b = packedB_ + k * padded(columns_.size()) + (columns.begin - columns_.begin) * size;
+      block.bPanel = kernels_.columns * size;
+      block.bRow = kernels_.columns;
+      block.bEdge = block.b + whole * block.bPanel;
+    } else {
+      block.b = p_.b + columns.begin + k * p_.bK;
+      block.bPanel = kernels_.columns;
+      block.bRow = p_.bK;
+      block.bEdge = packedB_ + k * padded(columns.size() % kernels_.columns);
+    }
+  }
+
+  // Panels of large slabs have left the L2 cache by the time that they are needed.
+  void setAhead(GemmBlock<T>& block, Range rows, Range columns, int64_t d) const {
+    constexpr int64_t kFarBytes = 4 << 20;
+    const int64_t packed = (packsA_ ? rows_.size() : 0) + (packsB_ ? columns_.size() : 0);
+    const bool isFar = packed * p_.k * static_cast<int64_t>(sizeof(T)) > kFarBytes;
+    const int64_t size = isFar && d < depth_.count ? depth_.end(d) - depth_.begin(d) : 0;
+    GemmBlock<T> next = block;
+    if (size > 0) setOperands(next, rows.begin, columns, depth_.begin(d), depth_.end(d));
+    block.aAhead = next.a;
+    block.bAhead = next.b;
+    block.aAheadSize = packsA_ ? rows.size() * size : 0;
+    block.bAheadSize = packsB_ ? columns.size() * size : 0;
+  }
+
+  const Product<T>& p_;
+  const GemmKernels<T>& kernels_;
+  const DepthBlocks depth_;
+  int64_t panelRows_, slabRows_, slabColumns_;
+  bool packsA_, packsB_, packsInTask_;
+  T *packedA_ = nullptr, *packedB_ = nullptr;
+  Range rows_{}, columns_{};  // of the slab at hand
+};
+
+}  // namespace adjoint::cpu
