@@ -78,7 +78,7 @@ class Convolution {
 
  private:
   static constexpr double kTaskOperations = 1e6;
-  static constexpr int64_t kBlockPixels = 384;
+  static constexpr int64_t kBlockPixels = 384, kPackGrain = 1 << 15;
 
   int64_t blockPixels() const {
     return ceilDivide(blockRows_ * z_.q, gemm_.columns) * gemm_.columns;
@@ -90,16 +90,19 @@ class Convolution {
   // The rows of each group, whole, as panels of a: block after block of the depth.
   void packWeights(const View& weight) {
     const T* w = weight.as<T>();
-    for (int64_t g = 0; g < z_.groups; g++) {
-      for (int64_t d = 0; d < depth_.count; d++) {
-        const int64_t k = depth_.begin(d), size = depth_.end(d) - k;
-        for (int64_t row = 0; row < z_.k; row += panelRows_) {
+    const int64_t panels = packedRows_ / panelRows_;
+    const int64_t grain = std::max<int64_t>(1, kPackGrain / (panelRows_ * z_.depth + 1));
+    parallelFor(z_.groups * panels, grain, [&](int64_t begin, int64_t end) {
+      for (int64_t i = begin; i < end; i++) {
+        const int64_t g = i / panels, row = i % panels * panelRows_;
+        for (int64_t d = 0; d < depth_.count; d++) {
+          const int64_t k = depth_.begin(d), size = depth_.end(d) - k;
           gemm_.pack(packedWeights(g, k) + row * size, panelRows_,
                      w + (g * z_.k + row) * z_.depth + k, z_.depth, 1,
                      std::min(panelRows_, z_.k - row), size);
         }
       }
-    }
+    });
   }
   T* packedWeights(int64_t group, int64_t k) const {
     return weights_ + packedRows_ * (group * z_.depth + k);

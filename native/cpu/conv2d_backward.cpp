@@ -199,15 +199,17 @@ void convolveInputGradient(const View& dx, const View& dy, const View& weight, c
   T* turned = space.template as<T>();
   const T* w = weight.as<T>();
   const int64_t taps = z.r * z.s;
-  for (int64_t g = 0; g < z.groups; g++) {
-    for (int64_t c = 0; c < z.c; c++) {
+  const int64_t grain = std::max<int64_t>(1, (1 << 14) / (z.k * taps));
+  parallelFor(z.groups * z.c, grain, [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; i++) {
+      const int64_t g = i / z.c, c = i % z.c;
       for (int64_t k = 0; k < z.k; k++) {
-        T* to = turned + ((g * z.c + c) * z.k + k) * taps;
+        T* to = turned + (i * z.k + k) * taps;
         const T* from = w + ((g * z.k + k) * z.c + c) * taps;
         for (int64_t t = 0; t < taps; t++) to[t] = from[taps - 1 - t];
       }
     }
-  }
+  });
   View turnedView = weight;
   turnedView.data = turned;
   turnedView.size[0] = z.groups * z.c;

@@ -76,9 +76,9 @@ TEST(Matmul, EverySizeUpToThreeTilesInEveryLayout) {
   forEachSimdLevel([](const char* level) {
     SCOPED_TRACE(level);
     for (const Layout& layout : kLayouts) {
-      for (int64_t m = 1; m <= 45; m = m < 18 ? m + 1 : m + 9) {
+      for (int64_t m : {1, 2, 3, 4, 5, 6, 7, 8, 12, 13, 14, 15, 16, 17, 29, 45}) {
         for (int64_t n : {1, 2, 3, 4, 5, 7, 8, 9, 15, 16, 17, 31, 32, 33, 48, 65}) {
-          for (int64_t k : {1, 2, 3, 7, 16, 33}) {
+          for (int64_t k : {1, 3, 16, 33}) {
             expectCorrect(DType::float32, m, n, k, layout);
             if (testing::Test::HasFatalFailure()) return;
           }
