@@ -177,28 +177,30 @@ void products(Report& report) {
 
 void convolutions(Report& report) {
   struct Shape {
-    int64_t n, c, h, k, r, stride, pad;
+    int64_t n, c, h, k, r, stride, pad, groups = 1;
   };
-  for (auto [n, c, h, k, r, stride, pad] : {Shape{64, 1, 28, 32, 3, 1, 0},
-                                            {64, 1, 28, 32, 3, 1, 1},
-                                            {64, 32, 14, 64, 3, 1, 1},
-                                            {64, 3, 32, 16, 3, 1, 1},
-                                            {64, 16, 32, 16, 3, 1, 1},
-                                            {64, 16, 32, 32, 3, 2, 1},
-                                            {64, 32, 16, 32, 3, 1, 1},
-                                            {64, 64, 8, 64, 3, 1, 1},
-                                            {64, 16, 32, 32, 1, 2, 0},
-                                            {32, 64, 32, 64, 3, 1, 1},
-                                            {32, 256, 8, 256, 3, 1, 1},
-                                            {32, 64, 56, 64, 3, 1, 1},
-                                            {32, 64, 56, 256, 1, 1, 0}}) {
+  for (auto [n, c, h, k, r, stride, pad, groups] : {Shape{64, 1, 28, 32, 3, 1, 0},
+                                                    {64, 1, 28, 32, 3, 1, 1},
+                                                    {64, 32, 14, 64, 3, 1, 1},
+                                                    {64, 3, 32, 16, 3, 1, 1},
+                                                    {64, 16, 32, 16, 3, 1, 1},
+                                                    {64, 16, 32, 32, 3, 2, 1},
+                                                    {64, 32, 16, 32, 3, 1, 1},
+                                                    {64, 64, 8, 64, 3, 1, 1},
+                                                    {64, 16, 32, 32, 1, 2, 0},
+                                                    {32, 64, 32, 64, 3, 1, 1},
+                                                    {32, 256, 8, 256, 3, 1, 1},
+                                                    {32, 64, 56, 64, 3, 1, 1},
+                                                    {32, 64, 56, 256, 1, 1, 0},
+                                                    {32, 64, 28, 64, 3, 1, 1, 64}}) {
     const int64_t p = (h + 2 * pad - r) / stride + 1;
-    const backend::Conv2dShape shape{stride, stride, pad, pad, 1, 1, 1};
-    const Buffer x({n, c, h, h}), w({k, c, r, r}), bias({k}), y({n, k, p, p});
+    const backend::Conv2dShape shape{stride, stride, pad, pad, 1, 1, groups};
+    const Buffer x({n, c, h, h}), w({k, c / groups, r, r}), bias({k}), y({n, k, p, p});
     const std::string size = "n" + std::to_string(n) + " c" + std::to_string(c) + " h" +
                              std::to_string(h) + " k" + std::to_string(k) + " r" +
-                             std::to_string(r) + " s" + std::to_string(stride);
-    const double operations = 2.0 * n * k * p * p * c * r * r;
+                             std::to_string(r) + " s" + std::to_string(stride) + " g" +
+                             std::to_string(groups);
+    const double operations = 2.0 * n * k * p * p * c / groups * r * r;
     report.row("conv2d " + size, operations,
                [&] { backend::conv2d(y.view(), x.view(), w.view(), &bias.view(), shape); });
     report.row("conv2dBackwardInput " + size, operations,
