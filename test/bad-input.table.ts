@@ -250,6 +250,8 @@ export const table: Record<string, readonly Argument[]> = {
     O,
   ],
   maxPool2d: [['tensor', image], value('pair', 2), O],
+  avgPool2d: [['tensor', image], value('pair', 2), O],
+  adaptiveAvgPool2d: [['tensor', image], value('pair', 2)],
   dropout: [T, value('probability', 0.5), O],
   crossEntropy: [M, ['classes', ints0], O],
   nllLoss: [M, ['classes', ints0], O],
