@@ -1,6 +1,6 @@
-// Makes every wrong call of the table and prints what came of each, one JSON line per call. A line
-// goes out before its call, so that after a crash the last one names what crashed.
-import { writeSync } from 'node:fs'
+// Makes every wrong call of the table and writes what came of each to the file given, one JSON line
+// per call. A line goes out before its call, so that after a crash the last one names what crashed.
+import { openSync, writeSync } from 'node:fs'
 import { AdjointError, tensor } from '../src/index.js'
 import { type Attempt, attemptsOf, names } from './bad-input.table.js'
 
@@ -13,7 +13,8 @@ export interface Outcome {
   readonly typed: boolean
 }
 
-const print = (line: unknown) => writeSync(1, `${JSON.stringify(line)}\n`)
+const report = openSync(process.argv[2], 'w')
+const print = (line: unknown) => writeSync(report, `${JSON.stringify(line)}\n`)
 
 async function attempt({ name, label, run }: Attempt): Promise<void> {
   print({ name, label })

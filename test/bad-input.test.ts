@@ -1,3 +1,6 @@
+import { mkdtempSync, readFileSync, rmSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import path from 'node:path'
 import { describe, expect, test } from 'vitest'
 import * as adjoint from '../src/index.js'
 import type { Outcome } from './bad-input.script.js'
@@ -5,11 +8,14 @@ import { methodTable, names, table } from './bad-input.table.js'
 import { runScript } from './support/run.js'
 
 // In a process of its own: no input may crash it, and a crash is to be a failure that names it.
-const done = runScript('test/bad-input.script.ts')
-const lines = done.stdout
+const folder = mkdtempSync(path.join(tmpdir(), 'adjoint-'))
+const report = path.join(folder, 'calls.jsonl')
+const done = runScript('test/bad-input.script.ts', [report])
+const lines = readFileSync(report, 'utf8')
   .split('\n')
   .filter(Boolean)
   .map((line) => JSON.parse(line) as Outcome & { done?: boolean })
+rmSync(folder, { recursive: true })
 const outcomes = lines.filter((line) => 'error' in line)
 
 test('the process outlives every call', () => {

@@ -21,7 +21,6 @@ export function runScript(
     env: { ...process.env, ...env },
     encoding: 'utf8',
     timeout: 120_000,
-    maxBuffer: 2 ** 26,
   })
   return { status: done.status, signal: done.signal, stdout: done.stdout, stderr: done.stderr }
 }
