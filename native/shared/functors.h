@@ -137,8 +137,12 @@ ADJOINT_INLINE T minimumOf(T a, T b) {
   return select((a < b) | (a != a), a, b);
 }
 
-ADJOINT_INLINE int64_t maximumOf(int64_t a, int64_t b) { return a > b ? a : b; }
-ADJOINT_INLINE int64_t minimumOf(int64_t a, int64_t b) { return a < b ? a : b; }
+ADJOINT_INLINE int64_t maximumOf(int64_t a, int64_t b) {
+  return a > b ? a : b;
+}
+ADJOINT_INLINE int64_t minimumOf(int64_t a, int64_t b) {
+  return a < b ? a : b;
+}
 
 // 1 / (1 + e^-x), with the exponential of -|x|, which cannot overflow.
 template <class T>

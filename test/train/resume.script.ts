@@ -31,7 +31,7 @@ async function main() {
     batchSize: 10,
     shuffle: true,
     seed: 3,
-    transform: ([x, y]) => [x.float().div(255), y],
+    transform: ([x, y]): [Tensor, Tensor] => [x.float().div(255), y],
   })
   const optimizer = new AdamW(model.parameters(), { lr: 1e-2 })
   const trainer = new Trainer({
