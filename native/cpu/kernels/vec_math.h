@@ -31,7 +31,9 @@ constexpr float kLn2High = 0.693147182f, kLn2Low = -1.90465421e-9f;
 // x = n ln 2 + r, |r| <= ln 2 / 2
 ADJOINT_INLINE Vec reduceByLn2(Vec x, Vec& n) {
   n = roundEven(x * Vec(kLog2e));
-  return x - n * Vec(kLn2High) - n * Vec(kLn2Low);
+  // Fused, whatever the compiler contracts: kLn2High has no spare bits, so n kLn2High is not exact.
+  const Vec negative = fusedMultiplySubtract(n, Vec(kLn2High), x);
+  return -fusedMultiplySubtract(n, Vec(kLn2Low), -negative);
 }
 
 // e^r = 1 + r + r^2 q(r)
@@ -81,7 +83,7 @@ ADJOINT_INLINE Vec expm1Of(Vec x) {
 // x = 2^k (1 + f), 1 + f in [sqrt(1/2), sqrt(2)), for 0 < x < infinity
 ADJOINT_INLINE Vec splitPower(Vec x, Vec& k) {
   const Mask denormal = x < Vec(0x1p-126f);
-  const Ints i = bits(select(denormal, x * Vec(0x1p23f), x));
+  const Ints i = bits(absolute(select(denormal, x * Vec(0x1p23f), x)));
   const Ints exponent = (i - 0x3f3504f3) >> 23;  // of sqrt(1/2)
   k = toFloats(exponent) - select(denormal, Vec(23), Vec(0));
   return fromBits(i - (exponent << 23)) - Vec(1);
