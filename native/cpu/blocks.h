@@ -35,8 +35,8 @@ class Cursor {
   Cursor(const Plan<N>& plan, int64_t linear)
       : ndim_(plan.ndim), size_(plan.size), linear_(linear) {
     for (int i = ndim_ - 1; i >= 0; i--) {
-      index_[i] = linear % size_[i];
-      linear /= size_[i];
+      index_[i] = linear == 0 ? 0 : linear % size_[i];  // sizes may be 0 in an empty plan
+      if (linear != 0) linear /= size_[i];
     }
   }
   int64_t linear() const { return linear_; }

@@ -292,6 +292,11 @@ ADJOINT_INLINE Vec mapLanes(Vec a, Vec b, F f) {
   return load(x);
 }
 
+// x - a b, rounded once, whatever the compiler contracts by itself
+ADJOINT_INLINE Vec subtractProduct(Vec x, Vec a, Vec b) {
+  return -fusedMultiplySubtract(a, b, x);
+}
+
 #endif
 
 ADJOINT_INLINE Vec loadPartial(const float* p, int64_t n) {

@@ -31,9 +31,7 @@ constexpr float kLn2High = 0.693147182f, kLn2Low = -1.90465421e-9f;
 // x = n ln 2 + r, |r| <= ln 2 / 2
 ADJOINT_INLINE Vec reduceByLn2(Vec x, Vec& n) {
   n = roundEven(x * Vec(kLog2e));
-  // Fused, whatever the compiler contracts: kLn2High has no spare bits, so n kLn2High is not exact.
-  const Vec negative = fusedMultiplySubtract(n, Vec(kLn2High), x);
-  return -fusedMultiplySubtract(n, Vec(kLn2Low), -negative);
+  return subtractProduct(subtractProduct(x, n, Vec(kLn2High)), n, Vec(kLn2Low));
 }
 
 // e^r = 1 + r + r^2 q(r)

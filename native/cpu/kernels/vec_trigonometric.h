@@ -38,7 +38,8 @@ constexpr float kReducible = 65536.0f;
 ADJOINT_INLINE Vec reduceByHalfPi(Vec x, Ints& quadrant) {
   const Vec k = roundEven(x * Vec(0.636619772f));
   quadrant = toInts(k);
-  return x - k * Vec(1.57079637f) - k * Vec(-4.37113883e-8f) - k * Vec(-1.71512451e-15f);
+  const Vec r = subtractProduct(subtractProduct(x, k, Vec(1.57079637f)), k, Vec(-4.37113883e-8f));
+  return subtractProduct(r, k, Vec(-1.71512451e-15f));
 }
 ADJOINT_INLINE Vec sinNear0(Vec r) {
   const Vec z = r * r;
