@@ -137,8 +137,8 @@ void Reclaimer::collectAll() {
   if (collecting_) return;
   collecting_ = true;
   sweep(true);
-  minor();
-  major();
+  // The first may finish a marking that began earlier and keeps what has died since.
+  for (int i = 0; i < 2; i++) major();
   sweep(true);
   bytesSince_ = entriesSince_ = 0;
   collecting_ = false;
