@@ -50,9 +50,9 @@ function buildWithNodeGyp(jobs) {
   const headers = existsSync(path.join(prefix, 'include/node/node_api.h'))
     ? [`--nodedir=${prefix}`]
     : []
-  runNode([nodeGyp, 'rebuild', '--directory=native/gyp', `--jobs=${jobs}`, ...headers])
+  runNode([nodeGyp, 'rebuild', '--directory=native', `--jobs=${jobs}`, ...headers])
   mkdirSync(path.dirname(addonPath), { recursive: true })
-  copyFileSync(path.join(root, 'native/gyp/build/Release/adjoint_cpu.node'), addonPath)
+  copyFileSync(path.join(root, 'native/build/Release/adjoint_cpu.node'), addonPath)
 }
 
 /** @param {{ tool?: 'cmake' | 'node-gyp', definitions?: string[] }} options */

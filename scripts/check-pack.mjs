@@ -31,7 +31,7 @@ const REQUIRED = [
   'THIRD_PARTY_NOTICES.md',
   'CMakeLists.txt',
   'native/contract.h',
-  'native/gyp/binding.gyp',
+  'native/binding.gyp',
   'scripts/install.mjs',
   'dist/cli/main.js',
 ]

@@ -1,18 +1,19 @@
 # The fallback where CMake is missing: the CPU addon alone, from the sources that CMakeLists.txt
-# globs. It lies here because npm runs node-gyp by itself for a binding.gyp in the root.
+# globs. It is not in the root, where npm would run node-gyp by itself, and not deeper, where the
+# objects of sources in '..' would collide between the levels.
 {
   'variables': {
     'base': [
-      '<!@(node -p "[\'cpu\',\'shared\',\'addon\',\'addon/families\'].flatMap(d => fs.readdirSync(\'../\'+d).filter(f => f.endsWith(\'.cpp\')).map(f => \'../\'+d+\'/\'+f)).join(\' \')")'
+      '<!@(node -p "[\'cpu\',\'shared\',\'addon\',\'addon/families\'].flatMap(d => fs.readdirSync(d).filter(f => f.endsWith(\'.cpp\')).map(f => d+\'/\'+f)).join(\' \')")'
     ],
     'kernels': [
-      '<!@(node -p "fs.readdirSync(\'../cpu/kernels\').filter(f => f.endsWith(\'.cpp\')).map(f => \'../cpu/kernels/\'+f).join(\' \')")'
+      '<!@(node -p "fs.readdirSync(\'cpu/kernels\').filter(f => f.endsWith(\'.cpp\')).map(f => \'cpu/kernels/\'+f).join(\' \')")'
     ],
     'x64': '<!(node -p "process.arch === \'x64\' ? 1 : 0")',
     'arm64': '<!(node -p "process.arch === \'arm64\' ? 1 : 0")',
   },
   'target_defaults': {
-    'include_dirs': ['..'],
+    'include_dirs': ['.'],
     'cflags!': ['-O2', '-fno-exceptions'],
     'cflags_cc!': ['-fno-exceptions', '-std=gnu++17', '-std=gnu++20', '-fno-rtti'],
     'cflags_cc': ['-std=c++17', '-O3', '-fno-strict-aliasing', '-fvisibility=hidden',
