@@ -95,25 +95,34 @@ void Reclaimer::major() {
   lastMajorMs_ = end - start;
 }
 
+void Reclaimer::setLimits() {
+  baseBytes_ = liveBytes_;
+  baseEntries_ = entries();
+  byteBudget_ = std::max(kMinByteBudget, baseBytes_ / 4);
+  byteLimit_ = baseBytes_ + byteBudget_;
+  entryLimit_ = baseEntries_ + kEntryBudget;
+}
+
 void Reclaimer::reclaim() {
   if (collecting_) return;
   collecting_ = true;
-  size_t bytesBefore = liveBytes_;
+  // A natural collection is enough where it freed half of what came since the last time.
+  const size_t bytesBefore = liveBytes_, entriesBefore = entries();
+  bool enough = false;
   if (collected()) {
     sweep(false);
     table_.age();
+    enough =
+        bytesBefore - liveBytes_ >= (bytesBefore - std::min(bytesBefore, baseBytes_)) / 2 &&
+        entriesBefore - entries() >= (entriesBefore - std::min(entriesBefore, baseEntries_)) / 2;
   }
-  // A natural collection is enough where it freed half of what was made since the last time.
-  bool enough = bytesBefore - liveBytes_ >= bytesSince_ / 2 && bytesSince_ > byteBudget_;
   if (!enough) {
     minor();
     sweep(false);
     table_.age();
     collected();
   }
-  auto full = [this] {
-    return liveBytes_ > majorBytes_ || table_.liveTensors() + table_.liveNodes() > majorEntries_;
-  };
+  auto full = [this] { return liveBytes_ > majorBytes_ || entries() > majorEntries_; };
   if (full()) {
     sweep(true);  // V8 may have run a major collection by itself
     bool affordable = nowMs() - lastMajorEnd_ > lastMajorMs_ / kMajorShare;
@@ -123,13 +132,10 @@ void Reclaimer::reclaim() {
       sweep(true);
       collected();
       majorBytes_ = std::max(kMinMajorBytes, static_cast<size_t>(factor_ * liveBytes_));
-      majorEntries_ =
-          std::max(kMinMajorEntries,
-                   static_cast<size_t>(factor_ * (table_.liveTensors() + table_.liveNodes())));
+      majorEntries_ = std::max(kMinMajorEntries, static_cast<size_t>(factor_ * entries()));
     }
   }
-  byteBudget_ = std::max(kMinByteBudget, liveBytes_ / 4);
-  bytesSince_ = entriesSince_ = 0;
+  setLimits();
   collecting_ = false;
 }
 
@@ -140,7 +146,7 @@ void Reclaimer::collectAll() {
   // The first may finish a marking that began earlier and keeps what has died since.
   for (int i = 0; i < 2; i++) major();
   sweep(true);
-  bytesSince_ = entriesSince_ = 0;
+  setLimits();
   collecting_ = false;
 }
 

@@ -34,12 +34,11 @@ class Reclaimer {
 
   // Before an allocation of `bytes`. Everything the caller still needs must be pinned.
   void beforeAllocation(size_t bytes) {
-    bytesSince_ += bytes;
-    if (bytesSince_ > byteBudget_ || ++entriesSince_ > kEntryBudget || stress_) reclaim();
+    if (liveBytes_ + bytes > byteLimit_ || entries() >= entryLimit_ || stress_) reclaim();
   }
   // After a training step: a cheap moment, since most values have just died.
   void stepEnd() {
-    if (bytesSince_ > byteBudget_ / 4) reclaim();
+    if (liveBytes_ + byteBudget_ * 3 / 4 > byteLimit_) reclaim();
   }
   // The backend has no memory left: everything that can be freed is.
   void collectAll();
@@ -52,7 +51,9 @@ class Reclaimer {
   static constexpr size_t kMinMajorBytes = size_t{192} << 20;
   static constexpr size_t kMinMajorEntries = 200000;
 
+  size_t entries() const { return table_.liveTensors() + table_.liveNodes(); }
   void reclaim();
+  void setLimits();
   void minor();
   void major();
   void sweep(bool all);
@@ -67,8 +68,11 @@ class Reclaimer {
   napi_ref canary_ = nullptr;  // weak, to an object that nothing holds
   const bool stress_;
   bool collecting_ = false;
-  size_t bytesSince_ = 0, entriesSince_ = 0;
+  // What was alive after the last reclamation; the limits stand a budget above it. What is freed
+  // by hand or by backward() counts for nothing.
+  size_t baseBytes_ = 0, baseEntries_ = 0;
   size_t byteBudget_ = kMinByteBudget;
+  size_t byteLimit_ = kMinByteBudget, entryLimit_ = kEntryBudget;
   size_t majorBytes_ = kMinMajorBytes, majorEntries_ = kMinMajorEntries;
   double factor_ = 3;  // next major at factor × what the last one left alive
   double lastMajorEnd_ = 0, lastMajorMs_ = 0;
