@@ -47,7 +47,7 @@ class Reclaimer {
 
  private:
   static constexpr size_t kEntryBudget = 8192;
-  static constexpr size_t kMinByteBudget = size_t{16} << 20;
+  static constexpr size_t kMinByteBudget = size_t{20} << 20;
   static constexpr size_t kMinMajorBytes = size_t{192} << 20;
   static constexpr size_t kMinMajorEntries = 200000;
 
