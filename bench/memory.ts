@@ -1,4 +1,4 @@
-// node --import tsx bench/memory.ts [--steps n] [--json file]
+// npm run bench:memory -- [--steps n] [--json file]
 // Plain synchronous loops that never dispose and never await: resident memory after 1,000 steps and
 // at the end, and the part of the time that reclaiming took. Each loop runs in a process of its own,
 // in the main thread or in a worker.

@@ -1,5 +1,5 @@
 // Published results on MNIST, one network at a time:
-//   npx tsx examples/mnist.mts --model mlp --data DIR --check
+//   npm run mnist -- --model mlp --data DIR --check
 // DIR holds the four published gzip'd IDX files.
 import { mkdirSync } from 'node:fs'
 import { join } from 'node:path'

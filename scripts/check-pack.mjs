@@ -19,7 +19,7 @@ const ALLOWED = [
   /^LICENSE$/,
   /^CMakeLists\.txt$/,
   /^dist\/.*\.(js|mjs|d\.ts|d\.mts)$/,
-  /^native\/(contract\.h|(addon|cpu|shared|cuda)\/.*\.(h|cpp|cu|cuh)|gyp\/binding\.gyp)$/,
+  /^native\/(contract\.h|(addon|cpu|shared|cuda)\/.*\.(h|cpp|cu|cuh)|binding\.gyp)$/,
   /^scripts\/(install|build-native)\.mjs$/,
 ]
 /** … and must hold. */
