@@ -57,10 +57,6 @@ export class OpNode<A> extends Node {
   }
 }
 
-function infoOf(value: Value | null): ValueInfo | null {
-  return value instanceof Tensor ? value : null
-}
-
 /** The inputs that carry gradients, as bits; 0 if nothing is to be recorded. */
 export function needsGrad<A>(op: Op<A>, inputs: readonly (Value | null)[]): number {
   if (op.gradient === null || !isGradEnabled()) return 0
@@ -73,7 +69,7 @@ export function needsGrad<A>(op: Op<A>, inputs: readonly (Value | null)[]): numb
   return bits !== 0 && isJoint(op.gradient) ? 1 : bits
 }
 
-/** Makes the node of a call. `savedInputs` stand for the inputs where an op overwrites them. */
+/** Makes the node of a call; `save` fills what it keeps. */
 export function makeNode<A>(
   op: Op<A>,
   needs: number,
@@ -88,8 +84,7 @@ export function makeNode<A>(
 }
 
 function describeInput(x: Value | null): ValueInfo | null {
-  const info = infoOf(x)
-  return info === null ? null : { shape: info.shape, dtype: info.dtype, device: info.device }
+  return x instanceof Tensor ? { shape: x.shape, dtype: x.dtype, device: x.device } : null
 }
 
 /** Fills what the node saves, once the outputs exist and have their edges. */

@@ -45,7 +45,7 @@ class Walk {
 
   /** A gradient that somebody else may hold: never freed or taken over. */
   markForeign(g: Tensor): void {
-    this.uses.set(g, (this.uses.get(g) ?? 0) + 1)
+    this.use(g)
   }
 
   /** Adds a gradient of the value at `edge`, summed to its shape if it was broadcast. */
