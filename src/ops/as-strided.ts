@@ -4,7 +4,7 @@ import { ShapeError } from '../core/errors.js'
 import { defineOp, from, type Op } from '../core/op.js'
 import { type Shape, showShape } from '../core/shape.js'
 import { Tensor } from '../core/tensor.js'
-import { clone } from './copy.js'
+import { clone, zerosFor } from './copy.js'
 import { permute } from './views.js'
 
 /**
@@ -35,11 +35,9 @@ export const scatterOp = defineOp<{ view: Geometry; shape: Shape }>()({
   name: 'asStridedBackward',
   inputs: ['part'],
   run: ([part], { view: { shape: inner, strides, offset }, shape }) => {
-    const { calls } = part.device
-    const y = Tensor.pending(part.device, part.dtype, shape)
-    calls.begin('fill').operand(0).output(y).run()
+    const y = zerosFor(part, shape)
     const target = y.alias(inner, strides, offset)
-    calls.begin('accumulateOverlapping').input(part).input(target).run()
+    part.device.calls.begin('accumulateOverlapping').input(part).input(target).run()
     target.dispose()
     return y
   },
@@ -74,7 +72,7 @@ const putOp: Op<Geometry> = defineOp<Geometry>()({
   // what was replaced passes nothing; the part takes its elements
   gradient: {
     whole: from([], ({ dy, attrs, inputs: [, part] }) =>
-      apply(putOp, [dy, zerosOf(dy, (part as Tensor).shape)], attrs),
+      apply(putOp, [dy, zerosFor(dy, (part as Tensor).shape)], attrs),
     ),
     part: from([], ({ dy, attrs }) => asStridedDense(dy, attrs)),
   },
@@ -85,12 +83,6 @@ const putOp: Op<Geometry> = defineOp<Geometry>()({
     },
   ],
 })
-
-function zerosOf(like: Tensor, shape: Shape): Tensor {
-  const y = Tensor.pending(like.device, like.dtype, shape)
-  like.device.calls.begin('fill').operand(0).output(y).run()
-  return y
-}
 
 /**
  * Axes of a dense base sorted by stride, with which it is row-major: views are then addressed

@@ -3,7 +3,7 @@ import { checkBigInt, checkDType, type DType } from '../core/dtype.js'
 import { ArgumentError, describe, ShapeError } from '../core/errors.js'
 import { applyInPlace } from '../core/in-place.js'
 import { defineOp, from } from '../core/op.js'
-import { broadcastShapes, sameShape, showShape } from '../core/shape.js'
+import { broadcastShapes, type Shape, sameShape, showShape } from '../core/shape.js'
 import { checkTensor, Tensor } from '../core/tensor.js'
 
 function copyTo(x: Tensor, y: Tensor): Tensor {
@@ -57,12 +57,13 @@ const copyOp = defineOp()({
     }
     return copyTo(source, out ?? Tensor.pending(self.device, self.dtype, self.shape))
   },
-  gradient: { self: from([], ({ dy }) => zeros(dy)), source: from([], ({ dy }) => dy) },
+  gradient: { self: from([], ({ dy }) => zerosFor(dy)), source: from([], ({ dy }) => dy) },
   samples: (s) => [{ inputs: [s.normal([2, 3]), s.normal([3])], attrs: undefined }],
 })
 
-function zeros(like: Tensor): Tensor {
-  const y = Tensor.pending(like.device, like.dtype, like.shape)
+/** Constant zeros of a tensor's dtype and device: what gradients of slices and picks start from. */
+export function zerosFor(like: Tensor, shape: Shape = like.shape): Tensor {
+  const y = Tensor.pending(like.device, like.dtype, shape)
   like.device.calls.begin('fill').operand(0).output(y).run()
   return y
 }
@@ -83,7 +84,7 @@ const fillOp = defineOp<{ value: number | bigint }>()({
     self.device.calls.begin('fill').operand(value).output(y).run()
     return y
   },
-  gradient: { self: from([], ({ dy }) => zeros(dy)) },
+  gradient: { self: from([], ({ dy }) => zerosFor(dy)) },
   samples: (s) => [{ inputs: [s.normal([2, 3])], attrs: { value: 2 } }],
 })
 

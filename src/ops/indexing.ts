@@ -4,7 +4,7 @@ import { ArgumentError, DTypeError, describe, IndexError, ShapeError } from '../
 import { defineOp, deviceOf, from, jointly, type Op } from '../core/op.js'
 import { checkAxis, type Shape, showShape } from '../core/shape.js'
 import { checkTensor, Tensor } from '../core/tensor.js'
-import { cast } from './copy.js'
+import { cast, zerosFor } from './copy.js'
 import { select, slice, unsqueeze } from './views.js'
 
 interface AxisAttrs {
@@ -13,12 +13,6 @@ interface AxisAttrs {
 
 interface ScatterAttrs extends AxisAttrs {
   readonly shape: Shape
-}
-
-function zeros(like: Tensor, shape: Shape): Tensor {
-  const y = Tensor.pending(like.device, like.dtype, shape)
-  like.device.calls.begin('fill').operand(0).output(y).run()
-  return y
 }
 
 function checkIndexTensor(op: string, x: Tensor, index: Tensor): Tensor {
@@ -53,7 +47,7 @@ const scatterOp: Op<ScatterAttrs> = defineOp<ScatterAttrs>()({
   name: 'gatherBackward',
   inputs: ['source', 'index'],
   run: ([source, index], { axis, shape }) => {
-    const y = zeros(source, shape)
+    const y = zerosFor(source, shape)
     y.device.calls.begin('scatterAdd').input(index).input(source).input(y).number(axis).run()
     return y
   },
@@ -133,7 +127,7 @@ const indexAddOp: Op<ScatterAttrs> = defineOp<ScatterAttrs>()({
   name: 'indexSelectBackward',
   inputs: ['source', 'index'],
   run: ([source, index], { axis, shape }) => {
-    const y = zeros(source, shape)
+    const y = zerosFor(source, shape)
     y.device.calls.begin('indexAdd').input(index).input(source).input(y).number(axis).run()
     return y
   },

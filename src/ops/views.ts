@@ -10,8 +10,8 @@ import {
   sameShape,
   showShape,
 } from '../core/shape.js'
-import { checkTensor, Tensor } from '../core/tensor.js'
-import { clone } from './copy.js'
+import { checkTensor, type Tensor } from '../core/tensor.js'
+import { clone, zerosFor } from './copy.js'
 
 /**
  * Strides with which a view of `shape` reads the same elements in the same order, or null if only
@@ -260,11 +260,9 @@ const padOp: Op<SliceAttrs & { shape: Shape }> = defineOp<SliceAttrs & { shape: 
   name: 'sliceBackward',
   inputs: ['part'],
   run: ([part], { shape, axis, start, length, step }) => {
-    const { calls } = part.device
-    const y = Tensor.pending(part.device, part.dtype, shape)
-    calls.begin('fill').operand(0).output(y).run()
+    const y = zerosFor(part, shape)
     const target = sliceView(y, axis, start, length, step)
-    calls.begin('copy').input(part).output(target).run()
+    part.device.calls.begin('copy').input(part).output(target).run()
     target.dispose()
     return y
   },
