@@ -1,0 +1,111 @@
+// Memory to and from JavaScript, and where a storage lies.
+#include "exports.h"
+
+namespace adjoint {
+namespace {
+
+struct HostArray {
+  void* data = nullptr;
+  size_t bytes = 0;
+};
+
+HostArray hostArrayAt(const Napi::CallbackInfo& info, size_t i, const char* op) {
+  HostArray a;
+  if (!info[i].IsTypedArray()) fail(ErrorKind::argument, "%s: expected a typed array", op);
+  napi_typedarray_type type;
+  size_t length = 0;
+  napi_get_typedarray_info(info.Env(), info[i], &type, &length, &a.data, nullptr, nullptr);
+  a.bytes = info[i].As<Napi::TypedArray>().ByteLength();
+  return a;
+}
+
+// fromHost(array, dtype, owner): a new tensor with the array's bytes.
+Napi::Value fromHost(Environment& e, const Napi::CallbackInfo& info) {
+  double code = numberAt(info, 1);
+  if (!(code >= 0 && code < kDTypeCount)) fail(ErrorKind::internal, "fromHost: expected a dtype");
+  size_t bytes = hostArrayAt(info, 0, "tensor").bytes;
+  Storage* storage = e.allocate(bytes);
+  StorageRef pin(storage);
+  release(storage);
+  HostArray source = hostArrayAt(info, 0, "tensor");  // allocating may have run a collection
+  if (source.bytes != bytes) fail(ErrorKind::argument, "tensor: expected an array that stays");
+  if (bytes) backend::copyFromHost(storage->data, source.data, bytes);
+  Handle handle = e.table.addTensor(info[2], storage, static_cast<DType>(static_cast<int>(code)));
+  retain(storage);
+  return Napi::Number::New(info.Env(), handle);
+}
+
+struct HostRange {
+  Storage* storage;
+  char* data;
+};
+
+HostRange rangeAt(Environment& e, const Napi::CallbackInfo& info, size_t handleArgument,
+                  size_t bytes, const char* op) {
+  Table::Tensor t = e.table.tensor(handleAt(info, handleArgument));
+  double offset = numberAt(info, handleArgument + 1) * static_cast<double>(itemSize(t.dtype));
+  if (!(offset >= 0 &&
+        offset + static_cast<double>(bytes) <= static_cast<double>(t.storage->bytes))) {
+    fail(ErrorKind::internal, "%s: expected a range inside the storage", op);
+  }
+  return {t.storage, static_cast<char*>(t.storage->data) + static_cast<size_t>(offset)};
+}
+
+// toHost(array, handle, offset): fills the array with the tensor's elements from `offset` on, which
+// are dense. Waits for queued work.
+Napi::Value toHost(Environment& e, const Napi::CallbackInfo& info) {
+  HostArray target = hostArrayAt(info, 0, "data");
+  HostRange range = rangeAt(e, info, 1, target.bytes, "data");
+  if (target.bytes) backend::copyToHost(target.data, range.data, target.bytes);
+  return info.Env().Undefined();
+}
+
+// overwrite(array, handle, offset): the reverse.
+Napi::Value overwrite(Environment& e, const Napi::CallbackInfo& info) {
+  HostArray source = hostArrayAt(info, 0, "overwrite");
+  HostRange range = rangeAt(e, info, 1, source.bytes, "overwrite");
+  range.storage->version++;
+  if (source.bytes) backend::copyFromHost(range.data, source.data, source.bytes);
+  return info.Env().Undefined();
+}
+
+// reserve(bytes, dtype, owner): a new tensor with undefined contents.
+Napi::Value reserve(Environment& e, const Napi::CallbackInfo& info) {
+  double bytes = numberAt(info, 0), code = numberAt(info, 1);
+  if (!(bytes >= 0 && bytes <= 140737488355328.0) || !(code >= 0 && code < kDTypeCount)) {
+    fail(ErrorKind::outOfMemory, "empty: expected a size that fits the address space");
+  }
+  Storage* storage = e.allocate(static_cast<size_t>(bytes));
+  StorageRef pin(storage);
+  release(storage);
+  Handle handle = e.table.addTensor(info[2], storage, static_cast<DType>(static_cast<int>(code)));
+  retain(storage);
+  return Napi::Number::New(info.Env(), handle);
+}
+
+Napi::Value version(Environment& e, const Napi::CallbackInfo& info) {
+  return Napi::Number::New(info.Env(), e.table.tensor(handleAt(info, 0)).storage->version);
+}
+
+// storageOf(handle): where the storage lies and its bytes; equal addresses mean shared memory.
+// Another backend copies from and to it (host memory of the CPU addon) while the tensor is alive.
+Napi::Value storageOf(Environment& e, const Napi::CallbackInfo& info) {
+  Storage* s = e.table.tensor(handleAt(info, 0)).storage;
+  auto object = Napi::Object::New(info.Env());
+  object.Set("address", static_cast<double>(reinterpret_cast<uintptr_t>(s->data)));
+  object.Set("bytes", static_cast<double>(s->bytes));
+  return object;
+}
+
+}  // namespace
+
+void exportTransfers(Exports& exports) {
+  exports.add<fromHost>("fromHost");
+  exports.add<toHost>("toHost");
+  exports.add<overwrite>("overwrite");
+  exports.add<reserve>("reserve");
+  exports.add<version>("version");
+  exports.add<storageOf>("storageOf");
+}
+
+}  // namespace adjoint
