@@ -2,44 +2,17 @@
 import { randint, randn, type Tensor } from 'adjoint'
 import * as nn from 'adjoint/nn'
 import { AdamW } from 'adjoint/optim'
+import {
+  lenetWithBatchNorm,
+  mlpWithDropout,
+  oneConvolution,
+} from '../examples/support/networks.mjs'
 import type { Row, Suite } from './support/suite.mjs'
 
 const networks: Record<string, () => nn.Module> = {
-  'MLP 784-256-128-10 with dropout': () =>
-    new nn.Sequential(
-      new nn.Flatten(),
-      new nn.Linear(784, 256),
-      new nn.ReLU(),
-      new nn.Dropout(0.5),
-      new nn.Linear(256, 128),
-      new nn.ReLU(),
-      new nn.Dropout(0.5),
-      new nn.Linear(128, 10),
-    ),
-  'one convolution, two linear layers': () =>
-    new nn.Sequential(
-      new nn.Conv2d(1, 32, 3),
-      new nn.ReLU(),
-      new nn.Flatten(),
-      new nn.Linear(32 * 26 * 26, 128),
-      new nn.ReLU(),
-      new nn.Linear(128, 10),
-    ),
-  'LeNet with batch norm': () =>
-    new nn.Sequential(
-      new nn.Conv2d(1, 32, 3, { padding: 1 }),
-      new nn.BatchNorm2d(32),
-      new nn.ReLU(),
-      new nn.MaxPool2d(2),
-      new nn.Conv2d(32, 64, 3, { padding: 1 }),
-      new nn.BatchNorm2d(64),
-      new nn.ReLU(),
-      new nn.MaxPool2d(2),
-      new nn.Flatten(),
-      new nn.Linear(3136, 128),
-      new nn.ReLU(),
-      new nn.Linear(128, 10),
-    ),
+  'MLP 784-256-128-10 with dropout': () => mlpWithDropout(0.5),
+  'one convolution, two linear layers': oneConvolution,
+  'LeNet with batch norm': lenetWithBatchNorm,
 }
 
 export const suite: Suite = {

@@ -10,6 +10,7 @@ import { loadSafetensors, saveSafetensors } from 'adjoint/io'
 import * as nn from 'adjoint/nn'
 import { AdamW, OneCycleLR } from 'adjoint/optim'
 import { classifierStep, Trainer } from 'adjoint/train'
+import { lenetWithBatchNorm, mlpWithDropout, oneConvolution } from './support/networks.mjs'
 
 interface Example {
   readonly what: string
@@ -39,17 +40,7 @@ const EXAMPLES: Record<string, Example> = {
   },
   'mlp-dropout': {
     what: '784-256-128-10 with dropout, saved and loaded again',
-    make: () =>
-      new nn.Sequential(
-        new nn.Flatten(),
-        new nn.Linear(784, 256),
-        new nn.ReLU(),
-        new nn.Dropout(0.2),
-        new nn.Linear(256, 128),
-        new nn.ReLU(),
-        new nn.Dropout(0.2),
-        new nn.Linear(128, 10),
-      ),
+    make: () => mlpWithDropout(0.2),
     epochs: 10,
     lr: 3e-3,
     accuracy: 0.982,
@@ -57,15 +48,7 @@ const EXAMPLES: Record<string, Example> = {
   },
   cnn: {
     what: 'one 3x3 convolution (32 channels), two linear layers',
-    make: () =>
-      new nn.Sequential(
-        new nn.Conv2d(1, 32, 3),
-        new nn.ReLU(),
-        new nn.Flatten(),
-        new nn.Linear(32 * 26 * 26, 128),
-        new nn.ReLU(),
-        new nn.Linear(128, 10),
-      ),
+    make: oneConvolution,
     epochs: 5,
     lr: 2e-3,
     accuracy: 0.985,
@@ -73,21 +56,7 @@ const EXAMPLES: Record<string, Example> = {
   },
   'lenet-bn': {
     what: 'LeNet-like with batch norm',
-    make: () =>
-      new nn.Sequential(
-        new nn.Conv2d(1, 32, 3, { padding: 1 }),
-        new nn.BatchNorm2d(32),
-        new nn.ReLU(),
-        new nn.MaxPool2d(2),
-        new nn.Conv2d(32, 64, 3, { padding: 1 }),
-        new nn.BatchNorm2d(64),
-        new nn.ReLU(),
-        new nn.MaxPool2d(2),
-        new nn.Flatten(),
-        new nn.Linear(3136, 128),
-        new nn.ReLU(),
-        new nn.Linear(128, 10),
-      ),
+    make: lenetWithBatchNorm,
     epochs: 8,
     lr: 4e-3,
     accuracy: 0.992,

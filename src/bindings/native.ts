@@ -1,4 +1,4 @@
-/** What an addon exports. Both backends export exactly this (`native/addon/addon.cpp`). */
+/** What an addon exports. Both backends export exactly this (`native/addon/exports.h`). */
 export interface Native {
   readonly backend: 'cpu' | 'cuda'
   /** Kernel name to number, in this addon. */
