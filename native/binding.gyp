@@ -28,6 +28,7 @@
       'target_name': 'adjoint_kernels_scalar', 'type': 'static_library', 'sources': ['<@(kernels)'],
       'defines': ['ADJOINT_LEVEL=scalar', 'ADJOINT_LEVEL_SCALAR=1'],
       'cflags_cc': ['-ffp-contract=fast', '-fno-math-errno', '-fno-trapping-math', '-fPIC'],
+      'conditions': [['x64==1', {'cflags_cc': ['-mno-mmx']}]],
     },
     {
       'target_name': 'adjoint_cpu',

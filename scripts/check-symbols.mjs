@@ -1,6 +1,7 @@
 // Guards the objects that are compiled once per SIMD level: every symbol that others can see lies in
 // the level's own namespace, and none is weak. Of several weak copies of, say, an inline function of
 // the standard library, the linker keeps any one: it may be the AVX-512 one, for every processor.
+// And no code touches the MMX registers: they are the x87 stack's, and nothing would clear them.
 //   node scripts/check-symbols.mjs [build folder]
 import { spawnSync } from 'node:child_process'
 import { existsSync, readdirSync } from 'node:fs'
@@ -27,6 +28,22 @@ function symbolsOf(object) {
     .map(([, type, name]) => ({ type, name }))
 }
 
+/** Functions of an object with instructions on %mm0 to %mm7. */
+function usersOfMmx(object) {
+  const done = spawnSync('objdump', ['-d', '--no-show-raw-insn', object], {
+    encoding: 'utf8',
+    maxBuffer: 1 << 30,
+  })
+  if (done.status !== 0) throw new Error(`objdump ${object}: ${done.error?.message ?? done.stderr}`)
+  const users = new Set()
+  let name = ''
+  for (const line of done.stdout.split('\n')) {
+    name = /^[0-9a-f]+ <(.*)>:$/.exec(line)?.[1] ?? name
+    if (/%mm[0-7]\b/.test(line)) users.add(name)
+  }
+  return [...users]
+}
+
 function faultOf({ type, name }, level) {
   if ('VWu'.includes(type)) return 'weak'
   if ('TDRBSGC'.includes(type) && !name.includes(`adjoint::cpu::${level}::`)) {
@@ -47,6 +64,10 @@ let faults = 0
 for (const level of levels) {
   for (const object of objectsBelow(path.join(folder, `${PREFIX}${level}.dir`))) {
     objects++
+    for (const name of usersOfMmx(object)) {
+      faults++
+      console.error(`${path.relative(build, object)}: uses MMX registers: ${name}`)
+    }
     for (const symbol of symbolsOf(object)) {
       const fault = faultOf(symbol, level)
       if (!fault) continue

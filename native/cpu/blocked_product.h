@@ -13,17 +13,19 @@ template <class T>
 class BlockedProduct {
  public:
   BlockedProduct(const Product<T>& p, const GemmKernels<T>& kernels)
-      : p_(p), kernels_(kernels), depth_(p.k) {
+      : p_(p), kernels_(kernels), depth_(p.k, DepthBlocks::kInL2) {
     const int64_t fewest = ceilDivide(p.m, kernels.rows);
     panelRows_ = ceilDivide(p.m, fewest);
     const int64_t rowPanels = ceilDivide(p.m, panelRows_);
     const int64_t columnPanels = ceilDivide(p.n, kernels.columns);
-    // Reading a in place costs nothing while each element is used for few panels of b, and b while
-    // few panels of a pass over it.
-    packsA_ = columnPanels > (p.aK == 1 || p.aRow == 1 ? 4 : 1);
+    // Reading a in place costs nothing while each element is used for few panels of b: rows along
+    // the depth can be walked far longer than rows side by side. So does reading b while few panels
+    // of a pass over it.
+    packsA_ = columnPanels > (p.aK == 1 ? 24 : p.aRow == 1 ? 4 : 1);
     packsB_ = p.bColumn != 1 || rowPanels > 2;
     // Where one task takes all rows, no other wants its panels of b: it packs each as it comes.
     packsInTask_ = packsB_ && rowPanels <= kRowPanels && columnPanels >= kManyPanels;
+    if (packsInTask_) depth_ = DepthBlocks(p.k, DepthBlocks::kInL1);
     slabRows_ = packsA_ ? slab(rowPanels, panelRows_) : rowPanels * panelRows_;
     slabColumns_ = packsB_ && !packsInTask_ ? slab(columnPanels, kernels.columns)
                                             : columnPanels * kernels.columns;
@@ -195,7 +197,6 @@ class BlockedProduct {
       if (packsInTask_) {
         multiplyPanels(block, columns, depth_.begin(d), panel);
       } else {
-        setAhead(block, rows, columns, d + 1);
         kernels_.multiply(block);
       }
       block.init = c;
@@ -253,23 +254,9 @@ class BlockedProduct {
     }
   }
 
-  // Panels of large slabs have left the L2 cache by the time that they are needed.
-  void setAhead(GemmBlock<T>& block, Range rows, Range columns, int64_t d) const {
-    constexpr int64_t kFarBytes = 4 << 20;
-    const int64_t packed = (packsA_ ? rows_.size() : 0) + (packsB_ ? columns_.size() : 0);
-    const bool isFar = packed * p_.k * static_cast<int64_t>(sizeof(T)) > kFarBytes;
-    const int64_t size = isFar && d < depth_.count ? depth_.end(d) - depth_.begin(d) : 0;
-    GemmBlock<T> next = block;
-    if (size > 0) setOperands(next, rows.begin, columns, depth_.begin(d), depth_.end(d));
-    block.aAhead = next.a;
-    block.bAhead = next.b;
-    block.aAheadSize = packsA_ ? rows.size() * size : 0;
-    block.bAheadSize = packsB_ ? columns.size() * size : 0;
-  }
-
   const Product<T>& p_;
   const GemmKernels<T>& kernels_;
-  const DepthBlocks depth_;
+  DepthBlocks depth_;
   int64_t panelRows_, slabRows_, slabColumns_;
   bool packsA_, packsB_, packsInTask_;
   T *packedA_ = nullptr, *packedB_ = nullptr;

@@ -45,7 +45,7 @@ class Convolution {
         z_(z),
         gemm_(gemmKernels<T>()),
         kernels_(conv2dKernels<T>()),
-        depth_(z.depth),
+        depth_(z.depth, DepthBlocks::kInL1),
         panelRows_(ceilDivide(z.k, ceilDivide(z.k, gemm_.rows))),
         packedRows_(ceilDivide(z.k, panelRows_) * panelRows_),
         blockRows_(z.blockRows(kBlockPixels)),
@@ -128,7 +128,7 @@ class Convolution {
     product.cRow = isDirect_ ? y_.stride[1] : blockPixels();
     for (int64_t d = 0; d < depth_.count; d++) {
       const int64_t k = depth_.begin(d);
-      int64_t offset[DepthBlocks::kMax];
+      int64_t offset[DepthBlocks::kInL1];
       product.k = depth_.end(d) - k;
       product.a = packedWeights(g, k);
       product.aPanel = panelRows_ * product.k;

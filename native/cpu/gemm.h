@@ -31,13 +31,15 @@ void gemm(const Product<T>& product);
 // The depth is cut into blocks whose panels of a and b fit the caches; each block's sum is formed
 // in registers, so that rounding errors grow with the block and the number of blocks.
 struct DepthBlocks {
-  explicit DepthBlocks(int64_t k) : k(k), count(k <= kMax ? 1 : (k + kMax - 1) / kMax) {
+  DepthBlocks(int64_t k, int64_t most) : k(k), count(k <= most ? 1 : (k + most - 1) / most) {
     size = (k + count - 1) / count;
   }
   int64_t begin(int64_t i) const { return i * size; }
   int64_t end(int64_t i) const { return i + 1 < count ? (i + 1) * size : k; }
 
-  static constexpr int64_t kMax = 256;
+  // A panel of b of so many steps fits the L1 cache; panels that come from the L2 cache had better
+  // be longer, since c is read and written once a block.
+  static constexpr int64_t kInL1 = 256, kInL2 = 512;
   int64_t k, count, size;
 };
 

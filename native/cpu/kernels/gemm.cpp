@@ -117,20 +117,9 @@ struct Tiles<uint64_t> : TileRow<uint64_t, 1, 2, 3, 4> {
   static constexpr int rows = kIntegerRows;
 };
 
-// Asks for part `i` of `parts` of so many elements.
-template <class T>
-ADJOINT_INLINE void prefetchPart(const T* x, int64_t size, int64_t i, int64_t parts) {
-  constexpr int64_t line = 64 / static_cast<int64_t>(sizeof(T));
-  const int64_t part = (size + parts - 1) / parts;
-  const int64_t end = (i + 1) * part < size ? (i + 1) * part : size;
-  for (int64_t at = i * part; at < end; at += line) __builtin_prefetch(x + at, 0, 2);
-}
-
 template <class T>
 void multiply(const GemmBlock<T>& g) {
   constexpr int64_t lanes = kLanes<T>, columns = kVectors * lanes;
-  const int64_t tiles = ((g.n + columns - 1) / columns) * ((g.m + g.panelRows - 1) / g.panelRows);
-  int64_t at = 0;
   for (int64_t j = 0; j < g.n; j += columns) {
     const int64_t width = g.n - j < columns ? g.n - j : columns;
     const int vectors = width <= lanes ? 1 : 2;
@@ -143,9 +132,6 @@ void multiply(const GemmBlock<T>& g) {
       const T* a = g.a + i / g.panelRows * g.aPanel;
       T* c = g.c + i * g.cRow + j;
       const T* init = g.init + i * g.initRow + j * g.initColumn;
-      prefetchPart(g.aAhead, g.aAheadSize, at, tiles);
-      prefetchPart(g.bAhead, g.bAheadSize, at, tiles);
-      at++;
       if (width == vectors * lanes) {
         run(g.k, a, g.aRow, g.aK, b, bRow, c, g.cRow, init, g.initRow);
         continue;

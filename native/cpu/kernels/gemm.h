@@ -28,9 +28,6 @@ struct GemmBlock {
   int64_t cRow;
   const T* init;
   int64_t initRow, initColumn;
-  // What the next block will read: brought into the L2 cache meanwhile.
-  const T *aAhead = nullptr, *bAhead = nullptr;
-  int64_t aAheadSize = 0, bAheadSize = 0;
 };
 
 template <class T>

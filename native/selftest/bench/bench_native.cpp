@@ -23,21 +23,6 @@ double now() {
   return static_cast<double>(t.tv_sec) + 1e-9 * static_cast<double>(t.tv_nsec);
 }
 
-// Seconds of one call: the best of the rounds that fit 0.3 s.
-double best(const std::function<void()>& call) {
-  call();
-  double best = 1e30, total = 0;
-  for (int64_t calls = 1; total < 0.3;) {
-    const double start = now();
-    for (int64_t i = 0; i < calls; i++) call();
-    const double seconds = now() - start;
-    best = std::min(best, seconds / calls);
-    total += seconds;
-    if (seconds < 2e-3) calls *= 2;
-  }
-  return best;
-}
-
 // ---- the rate of independent fused multiply-adds
 using Vec4 = float __attribute__((vector_size(16)));
 using Vec8 = float __attribute__((vector_size(32)));
@@ -67,19 +52,18 @@ ADJOINT_PROBE(Vec4, probeScalar, )
 
 volatile float sink;
 
-// GFLOP/s of all threads of the pool.
-double probedRate() {
+// Independent multiply-adds on all threads of the pool; returns how many operations they are.
+double probe() {
   constexpr int64_t kSteps = 1 << 16;
-  float (*probe)(int64_t) = probeScalar;
+  float (*chain)(int64_t) = probeScalar;
   double lanes = 4;
 #if defined(__x86_64__)
-  if (cpu::simdLevel() == cpu::SimdLevel::avx2) probe = probeAvx2, lanes = 8;
-  if (cpu::simdLevel() == cpu::SimdLevel::avx512) probe = probeAvx512, lanes = 16;
+  if (cpu::simdLevel() == cpu::SimdLevel::avx2) chain = probeAvx2, lanes = 8;
+  if (cpu::simdLevel() == cpu::SimdLevel::avx512) chain = probeAvx512, lanes = 16;
 #endif
   const int chunks = 4 * cpu::poolThreads();
-  const double seconds =
-      best([&] { cpu::parallelFor(chunks, 1, [&](int64_t, int64_t) { sink = probe(kSteps); }); });
-  return 2.0 * 12 * lanes * kSteps * chunks / seconds / 1e9;
+  cpu::parallelFor(chunks, 1, [&](int64_t, int64_t) { sink = chain(kSteps); });
+  return 2.0 * 12 * lanes * kSteps * chunks;
 }
 
 // ---- what is measured
@@ -118,26 +102,48 @@ class Buffer {
   size_t bytes_;
 };
 
+double timed(int64_t calls, const std::function<void()>& call) {
+  const double start = now();
+  for (int64_t i = 0; i < calls; i++) call();
+  return now() - start;
+}
+
+double median(std::vector<double> x) {
+  std::nth_element(x.begin(), x.begin() + x.size() / 2, x.end());
+  return x[x.size() / 2];
+}
+
+// Rounds of the call and of the probe take turns: the clock of a processor sinks under vector
+// work, so a rate counts beside the probe of the same moment. Medians of both are printed.
 class Report {
  public:
-  explicit Report(const char* filter) : filter_(filter), peak_(probedRate()) {
-    std::printf("%s, %d threads: %.0f GFLOP/s of float32 multiply-adds\n",
-                cpu::simdLevelName(cpu::simdLevel()), cpu::poolThreads(), peak_);
+  explicit Report(const char* filter) : filter_(filter) {
+    std::printf("%s, %d threads\n", cpu::simdLevelName(cpu::simdLevel()), cpu::poolThreads());
   }
   void row(const std::string& name, double operations, const std::function<void()>& call) {
+    constexpr double kTotal = 0.4, kRound = 4e-3;
     if (name.find(filter_) == std::string::npos) return;
-    const double seconds = best(call);
-    std::printf("%-46s %10.4f ms", name.c_str(), seconds * 1e3);
+    int64_t calls = 1;
+    while (timed(calls, call) < kRound / 2) calls *= 2;
+    std::vector<double> seconds, peaks;
+    for (double total = 0; total < kTotal || seconds.size() < 5;) {
+      seconds.push_back(timed(calls, call) / calls);
+      double done = 0;
+      const double probed = timed(4, [&] { done += probe(); });
+      peaks.push_back(done / probed / 1e9);
+      total += seconds.back() * calls + probed;
+    }
+    const double middle = median(seconds);
+    std::printf("%-46s %10.4f ms", name.c_str(), middle * 1e3);
     if (operations > 0) {
-      const double rate = operations / seconds / 1e9;
-      std::printf(" %8.1f GFLOP/s %5.1f %%", rate, 100 * rate / peak_);
+      const double rate = operations / middle / 1e9, peak = median(peaks);
+      std::printf(" %8.1f of %5.0f GFLOP/s, %5.1f %%", rate, peak, 100 * rate / peak);
     }
     std::printf("\n");
   }
 
  private:
   const char* filter_;
-  double peak_;
 };
 
 void products(Report& report) {
