@@ -62,7 +62,7 @@ BlockAllocator::BlockAllocator(SegmentSource& source, BlockAllocatorOptions opti
 void* BlockAllocator::allocate(size_t bytes) try {
   if (bytes > kMaxRequest) return nullptr;
   const size_t units = unitsFor(bytes), taken = blockBytes(units);
-  std::lock_guard<std::mutex> lock(mutex_);
+  std::lock_guard<BriefLock> lock(lock_);
   void* block;
   if (units <= kBinUnits) {
     const int sizeClass = classOf(units);
@@ -90,7 +90,7 @@ void* BlockAllocator::allocate(size_t bytes) try {
 
 void BlockAllocator::release(void* block, size_t bytes) try {
   const size_t units = unitsFor(bytes), taken = blockBytes(units);
-  std::lock_guard<std::mutex> lock(mutex_);
+  std::lock_guard<BriefLock> lock(lock_);
   if (options_.hostMemory) poison(block, taken);
   live_ -= bytes;
   occupied_ -= taken;
@@ -191,7 +191,7 @@ void BlockAllocator::keepHouse() {
 }
 
 void BlockAllocator::trim() try {
-  std::lock_guard<std::mutex> lock(mutex_);
+  std::lock_guard<BriefLock> lock(lock_);
   drain();
   heap_.shrink(0);
   recentPeak_ = occupied_;
@@ -199,12 +199,12 @@ void BlockAllocator::trim() try {
 }
 
 void BlockAllocator::setCap(size_t bytes) {
-  std::lock_guard<std::mutex> lock(mutex_);
+  std::lock_guard<BriefLock> lock(lock_);
   cap_ = bytes;
 }
 
 BlockAllocatorStats BlockAllocator::stats() {
-  std::lock_guard<std::mutex> lock(mutex_);
+  std::lock_guard<BriefLock> lock(lock_);
   return {live_,
           peakLive_,
           heap_.reservedBytes(),
