@@ -123,6 +123,26 @@ void batchNorm(const BatchNormArgs& a);
 void batchNormBackward(const View& dx, const View& dweight, const View& dbias, const View& dy,
                        const View& x, const View* weight, const View& mean, const View& rstd);
 
+// By rows: x [.., C], its last axes (of which there may be several) as one. mean, rstd [..] are
+// written dense, of float32, or float64 where x is; weight, bias [C] or nullptr.
+//   layer norm (Ba et al. 2016): y = (x - mean) rstd weight + bias, over the biased variance
+//   RMS norm (Zhang & Sennrich 2019): mean and bias nullptr; y = x rstd weight,
+//     rstd = 1 / sqrt(sum(x^2) / C + eps)
+struct LayerNormArgs {
+  View y, rstd, x;
+  const View *mean, *weight, *bias;
+  double eps;
+};
+void layerNorm(const LayerNormArgs& a);
+// xhat = (x - mean) rstd; g = dy weight; dweight = sum(dy xhat); dbias = sum(dy);
+// dx = rstd (g - (sum(g) + xhat sum(g xhat)) / C); of RMS norm mean and dbias are nullptr and
+// sum(g) is left out. dweight, dbias [C] are written, with or without a weight.
+struct LayerNormBackwardArgs {
+  View dx, dweight, dy, x, rstd;
+  const View *dbias, *weight, *mean;
+};
+void layerNormBackward(const LayerNormBackwardArgs& a);
+
 // ---------------------------------------------------------------- losses
 // loss[n] = logsumexp(logits[n, :]) - logits[n, target[n]], 0 where target[n] == ignoreIndex;
 // logits [N, C], target int64 [N], loss and lse [N]. A target outside [0, C) throws (waits).

@@ -123,6 +123,8 @@ const kinds = {
     ['of another size', () => tensor([true, false, true])] as Wrong,
     disposed,
   ],
+  /** The sizes of the last axes. */
+  row: plain(undefined, null, 3, '2', {}, [], [3], [2, 2, 2], [null], ['2']),
   pair: plain(0, -1, 1.5, Number.NaN, 'x', {}, [1], [1, 2, 3], 2 ** 40),
   probability: plain(...notNumbers.map(([, v]) => v()), -0.1, 1.1, Number.NaN),
   /** Of another shape than the first argument can meet. */
@@ -243,6 +245,8 @@ export const table: Record<string, readonly Argument[]> = {
     value('any', null),
     ['options', () => ({ training: true })],
   ],
+  layerNorm: [M, value('row', 2), O],
+  rmsNorm: [M, value('row', 2), O],
   conv2d: [
     ['tensor', image],
     ['tensor', () => adjoint.ones([1, 1, 2, 2])],

@@ -19,7 +19,15 @@ export type { LayerOptions } from './layer-options.js'
 export { Linear, type LinearOptions } from './linear.js'
 export { BCEWithLogitsLoss, CrossEntropyLoss, L1Loss, MSELoss, NLLLoss } from './losses.js'
 export { type BufferOptions, type Layer, Module, type ModuleTarget } from './module.js'
-export { BatchNorm1d, BatchNorm2d, type BatchNormOptions } from './norm.js'
+export {
+  BatchNorm1d,
+  BatchNorm2d,
+  type BatchNormOptions,
+  LayerNorm,
+  type LayerNormOptions,
+  RMSNorm,
+  type RMSNormOptions,
+} from './norm.js'
 export { Parameter } from './parameter.js'
 export { AdaptiveAvgPool2d, AvgPool2d, MaxPool2d, type MaxPool2dOptions } from './pooling.js'
 export type { LoadResult, StateDict } from './state-dict.js'

@@ -2,7 +2,8 @@ import { ArgumentError, describe, ShapeError } from '../core/errors.js'
 import { noGrad } from '../core/grad-mode.js'
 import { showShape } from '../core/shape.js'
 import type { Tensor } from '../core/tensor.js'
-import { batchNorm, ones, zeros } from '../ops/index.js'
+import { batchNorm, layerNorm, ones, rmsNorm, zeros } from '../ops/index.js'
+import { checkEps } from '../ops/layer-norm.js'
 import { checkSize, type LayerOptions, listFields, placement } from './layer-options.js'
 import { Module } from './module.js'
 import { Parameter } from './parameter.js'
@@ -126,5 +127,103 @@ export class BatchNorm2d extends BatchNorm {
         `BatchNorm2d: expected x of shape [N, C, H, W], got ${showShape(x.shape)}`,
       )
     }
+  }
+}
+
+/** Checks a layer's `normalizedShape`, a size or several. */
+function checkRow(layer: string, shape: number | readonly number[]): readonly number[] {
+  const sizes: unknown = typeof shape === 'number' ? [shape] : shape
+  if (!Array.isArray(sizes) || sizes.length === 0) {
+    throw new ArgumentError(
+      `${layer}: expected normalizedShape of one or more sizes, got ${describe(shape)}`,
+    )
+  }
+  return sizes.map((size) => checkSize(layer, 'normalizedShape', size))
+}
+
+export interface LayerNormOptions extends LayerOptions {
+  /** Added to the variance; default 1e-5. */
+  eps?: number
+  /** Whether factors and offsets are learned; default true. */
+  elementwiseAffine?: boolean
+  /** Whether offsets are learned, where factors are; default true. */
+  bias?: boolean
+}
+
+/**
+ * Normalises each row, the last axes of x [.., normalizedShape], by its own mean and variance
+ * (Ba et al. 2016).
+ * @example new nn.LayerNorm(384).forward(x)
+ */
+export class LayerNorm extends Module {
+  readonly normalizedShape: readonly number[]
+  /** Of shape normalizedShape, from 1. */
+  readonly weight: Parameter | null = null
+  /** Of shape normalizedShape, from 0. */
+  readonly bias: Parameter | null = null
+  readonly eps: number
+
+  constructor(normalizedShape: number | readonly number[], options: LayerNormOptions = {}) {
+    super()
+    const { eps = 1e-5, elementwiseAffine = true, bias = true } = options
+    this.normalizedShape = checkRow('LayerNorm', normalizedShape)
+    this.eps = checkEps('LayerNorm', eps)
+    if (elementwiseAffine) {
+      this.weight = new Parameter(ones(this.normalizedShape, placement(options)))
+      if (bias) this.bias = new Parameter(zeros(this.normalizedShape, placement(options)))
+    }
+  }
+
+  override forward(x: Tensor): Tensor {
+    const { weight, bias, eps } = this
+    return layerNorm(x, this.normalizedShape, { weight, bias, eps })
+  }
+
+  protected override describe(): string {
+    const { normalizedShape, eps, weight, bias } = this
+    return listFields({
+      normalizedShape,
+      eps,
+      elementwiseAffine: weight !== null,
+      bias: bias !== null,
+    })
+  }
+}
+
+export interface RMSNormOptions extends LayerOptions {
+  /** Added to the mean square; default: the machine epsilon of the type of computation. */
+  eps?: number | null
+  /** Whether factors are learned; default true. */
+  elementwiseAffine?: boolean
+}
+
+/**
+ * Scales each row, the last axes of x [.., normalizedShape], to a mean square of 1
+ * (Zhang & Sennrich 2019).
+ */
+export class RMSNorm extends Module {
+  readonly normalizedShape: readonly number[]
+  /** Of shape normalizedShape, from 1. */
+  readonly weight: Parameter | null = null
+  readonly eps: number | null
+
+  constructor(normalizedShape: number | readonly number[], options: RMSNormOptions = {}) {
+    super()
+    const { eps = null, elementwiseAffine = true } = options
+    this.normalizedShape = checkRow('RMSNorm', normalizedShape)
+    this.eps = eps === null ? null : checkEps('RMSNorm', eps)
+    if (elementwiseAffine) {
+      this.weight = new Parameter(ones(this.normalizedShape, placement(options)))
+    }
+  }
+
+  override forward(x: Tensor): Tensor {
+    const { weight, eps } = this
+    return rmsNorm(x, this.normalizedShape, { weight, eps })
+  }
+
+  protected override describe(): string {
+    const { normalizedShape, eps, weight } = this
+    return listFields({ normalizedShape, eps, elementwiseAffine: weight !== null })
   }
 }

@@ -24,6 +24,7 @@ export {
   scatterAdd,
   stack,
 } from './indexing.js'
+export { type LayerNormOptions, layerNorm, type RmsNormOptions, rmsNorm } from './layer-norm.js'
 export {
   type BCEWithLogitsOptions,
   binaryCrossEntropyWithLogits,

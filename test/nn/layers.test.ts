@@ -156,6 +156,41 @@ describe('batch norm', () => {
   })
 })
 
+describe('layer norm and RMS norm', () => {
+  test('rows have mean 0 and variance 1, also of views', () => {
+    const x = randn([5, 4, 6], { dtype: 'float64' }).mul(3).add(1).permute([2, 0, 1])
+    const y = new nn.LayerNorm([5, 4], { dtype: 'float64', eps: 0 }).forward(x)
+    expect(y.shape).toEqual([6, 5, 4])
+    expect(distance(y.mean([1, 2]), Array(6).fill(0))).toBeLessThan(1e-12)
+    expect(distance(y.square().mean([1, 2]), Array(6).fill(1))).toBeLessThan(1e-12)
+    const scaled = new nn.RMSNorm(4, { dtype: 'float64' }).forward(x)
+    expect(distance(scaled.square().mean(-1), Array(30).fill(1))).toBeLessThan(1e-12)
+  })
+
+  test('half precision keeps its statistics in float32', () => {
+    const x = randn([40, 33])
+    for (const norm of [new nn.LayerNorm(33), new nn.RMSNorm(33)]) {
+      const [y, half] = [norm.forward(x), norm.forward(x.bfloat16())]
+      expect(half.dtype).toBe('bfloat16')
+      expect(distance(half.float(), values(y))).toBeLessThan(0.03)
+    }
+  })
+
+  test('a gradient that is expanded, and no rows at all', () => {
+    const norm = new nn.LayerNorm(3, { dtype: 'float64' })
+    const x = randn([7, 3], { dtype: 'float64', requiresGrad: true })
+    norm.forward(x).sum().backward()
+    // Σ dx over a row is 0, and so is dx where all of dy are equal.
+    expect(distance(x.grad as Tensor, Array(21).fill(0))).toBeLessThan(1e-12)
+    expect(values(norm.bias?.grad as Tensor)).toEqual([7, 7, 7])
+    norm.zeroGrad()
+    const empty = norm.forward(ones([0, 3], { dtype: 'float64', requiresGrad: true }))
+    expect(empty.shape).toEqual([0, 3])
+    empty.sum().backward()
+    expect(values(norm.weight?.grad as Tensor)).toEqual([0, 0, 0])
+  })
+})
+
 describe('dropout', () => {
   test('drops its share, keeps the mean, and masks the gradient alike', () => {
     manualSeed(3)
