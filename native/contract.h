@@ -152,6 +152,37 @@ void crossEntropy(const View& loss, const View& lse, const View& logits, const V
 void crossEntropyBackward(const View& dlogits, const View& dy, const View& logits, const View& lse,
                           const View& target, int64_t ignoreIndex);
 
+// ---------------------------------------------------------------- recurrent layers
+// One layer in one direction over a whole sequence: T steps, a batch of N, H units; with `reverse`
+// the last step comes first. All of one dtype, float32 or float64; outputs dense.
+struct RecurrentInputs {
+  View x, wIh, wHh;       // [T, N, I], [G H, I], [G H, H] with G = 4 (lstm) or 3 (gru)
+  const View *bIh, *bHh;  // [G H] or nullptr
+  const View *h0, *c0;    // [N, H]: the state before the first step, nullptr for zeros; c0: lstm
+  bool reverse;
+};
+// Hochreiter & Schmidhuber 1997 with forget gates. Rows of the weights: i, f, g, o.
+// a = wIh x_t + bIh + wHh h + bHh; c = sigmoid(f) c + sigmoid(i) tanh(g); h = sigmoid(o) tanh(c).
+// y [T, N, H] is h of each step, c [N, H] the cells after the last one; gates [T, N, 4H] (after
+// their activations) and cells [T, N, H] are for the backward pass.
+struct LstmOutputs {
+  View y, c, gates, cells;
+};
+void lstm(const LstmOutputs& out, const RecurrentInputs& in);
+// dgates [T, N, 4H] is the gradient of a; dh0, dc0 [N, H]. dy [T, N, H], dc [N, H] or nullptr.
+struct LstmGradients {
+  View dgates, dh0, dc0;
+};
+void lstmBackward(const LstmGradients& out, const View* dy, const View* dc, const View& wHh,
+                  const View* c0, const View& gates, const View& cells, bool reverse);
+// Cho et al. 2014, with the reset gate after the product. Rows of the weights: r, z, n.
+// m = wHn h + bHn; n = tanh(wIn x_t + bIn + sigmoid(r) m); h = (1 - sigmoid(z)) n + sigmoid(z) h.
+// gates [T, N, 4H] holds n, r, z (after their activations) and m.
+void gru(const View& y, const View& gates, const RecurrentInputs& in);
+// dgates [T, N, 4H]: the gradients of the sums n, r, z and of m.
+void gruBackward(const View& dgates, const View& dh0, const View* dy, const View& wHh,
+                 const View* h0, const View& gates, const View& y, bool reverse);
+
 // ---------------------------------------------------------------- indexing (index int64)
 // An index outside its axis throws index errors; negative ones are refused too.
 // y[.., i, ..] = x[.., index[.., i, ..], ..]; y and index have one shape

@@ -30,4 +30,6 @@ export {
 } from './norm.js'
 export { Parameter } from './parameter.js'
 export { AdaptiveAvgPool2d, AvgPool2d, MaxPool2d, type MaxPool2dOptions } from './pooling.js'
+export { GRU, LSTM, type RecurrentOptions } from './recurrent.js'
+export { GRUCell, LSTMCell, type RecurrentCellOptions } from './recurrent-cells.js'
 export type { LoadResult, StateDict } from './state-dict.js'

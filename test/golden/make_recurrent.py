@@ -1,0 +1,76 @@
+"""Writes recurrent.json: what PyTorch's recurrent layers and cells give for small inputs.
+
+  python3 -m venv venv && venv/bin/pip install torch numpy && venv/bin/python make_recurrent.py
+
+All in float64: the state dictionary, the input and the state before, the results in order, and the
+gradients of the sum of all results times their weights.
+"""
+
+import json
+from pathlib import Path
+
+import torch
+from torch import nn
+
+torch.set_default_dtype(torch.float64)
+torch.manual_seed(0)
+
+
+def normal(*shape):
+    return torch.round(torch.randn(shape), decimals=3)
+
+
+def pack(t):
+    # 12 digits are what the comparison needs.
+    flat = t.detach().flatten().tolist()
+    return {"shape": list(t.shape), "data": [float(f"{v:.12g}") for v in flat]}
+
+
+def flat(results):
+    return [results] if isinstance(results, torch.Tensor) else [t for r in results for t in flat(r)]
+
+
+def case(kind, sizes, x, state, options):
+    words = {"num_layers": "numLayers", "batch_first": "batchFirst"}
+    layer = getattr(nn, kind)(*sizes, **options)
+    with torch.no_grad():
+        for p in layer.parameters():
+            p.copy_(torch.round(p, decimals=3))
+    inputs = [x, *state]
+    for t in inputs:
+        t.requires_grad_()
+    is_lstm = kind.startswith("LSTM")
+    before = tuple(state) if is_lstm else state[0] if state else None
+    results = flat(layer(x, before) if state else layer(x))
+    weights = [normal(*t.shape) for t in results]
+    sum((t * w).sum() for t, w in zip(results, weights)).backward()
+    return {
+        "kind": kind,
+        "sizes": sizes,
+        "options": {words.get(k, k): v for k, v in options.items()},
+        "parameters": {n: pack(p) for n, p in layer.named_parameters()},
+        "inputs": [pack(t) for t in inputs],
+        "weights": [pack(t) for t in weights],
+        "results": [pack(t) for t in results],
+        "grads": [pack(t.grad) for t in [*inputs, *layer.parameters()]],
+    }
+
+
+cases = []
+for kind, parts in (("LSTM", 2), ("GRU", 1)):
+    state = lambda *shape: [normal(*shape) for _ in range(parts)]
+    cases += [
+        case(kind, [3, 2], normal(4, 2, 3), [], {}),
+        case(kind, [3, 2], normal(2, 4, 3), state(1, 2, 2), {"batch_first": True}),
+        case(
+            kind, [2, 3], normal(3, 2, 2), state(4, 2, 3), {"num_layers": 2, "bidirectional": True}
+        ),
+        case(kind, [2, 2], normal(3, 2), state(2, 2), {"num_layers": 2, "bias": False}),
+        case(kind, [1, 1], normal(1, 1, 1), [], {"bidirectional": True}),
+        case(kind + "Cell", [3, 2], normal(2, 3), state(2, 2), {}),
+        case(kind + "Cell", [3, 2], normal(3), [], {"bias": False}),
+    ]
+
+out = Path(__file__).with_name("recurrent.json")
+out.write_text(json.dumps({"torch": torch.__version__, "cases": cases}) + "\n")
+print(out, out.stat().st_size)
