@@ -143,6 +143,23 @@ struct LayerNormBackwardArgs {
 };
 void layerNormBackward(const LayerNormBackwardArgs& a);
 
+// ---------------------------------------------------------------- attention
+// y = softmax(scale q k^T + mask) v, lse = log of the sum of the exponentials; q [B, H, Tq, D],
+// k [B, H, Tk, D], v [B, H, Tk, E], y [B, H, Tq, E]; mask [B, H, Tq, Tk] or nullptr: bool (a key
+// counts where it is true) or added. isCausal: query i sees keys up to i. A row that sees no key is
+// 0, and its lse infinity. lse [B, H, Tq]: dense, of float32, or float64 where q is.
+void attention(const View& y, const View& lse, const View& q, const View& k, const View& v,
+               const View* mask, double scale, bool isCausal);
+// p = exp(scale q k^T + mask - lse); dp = dy v^T; ds = p (dp - sum(dy y)) scale;
+// dv = p^T dy; dq = ds k; dk = ds^T q
+struct AttentionBackwardArgs {
+  View dq, dk, dv, dy, q, k, v, y, lse;
+  const View* mask;
+  double scale;
+  bool isCausal;
+};
+void attentionBackward(const AttentionBackwardArgs& a);
+
 // ---------------------------------------------------------------- losses
 // loss[n] = logsumexp(logits[n, :]) - logits[n, target[n]], 0 where target[n] == ignoreIndex;
 // logits [N, C], target int64 [N], loss and lse [N]. A target outside [0, C) throws (waits).

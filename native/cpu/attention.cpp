@@ -1,0 +1,175 @@
+// Attention blocked over the sequence (Dao et al. 2022): a block of queries meets one block of keys
+// after the other, with an online softmax, so that of the scores only one block is ever held.
+#include "cpu/attention.h"
+
+#include <limits>
+
+#include "cpu/pool.h"
+
+namespace adjoint::cpu {
+
+template <>
+const AttentionKernels<float>& attentionKernels<float>() {
+  return attentionTable().f32;
+}
+template <>
+const AttentionKernels<double>& attentionKernels<double>() {
+  return attentionTable().f64;
+}
+
+AttentionInputs::AttentionInputs(const char* name, const View& q, const View& k, const View& v,
+                                 const View* mask)
+    : name_(name), dtype_(q.dtype), q_(q), k_(k), v_(v), mask_(mask) {
+  if (!isFloating(q.dtype) || k.dtype != q.dtype || v.dtype != q.dtype) {
+    fail(ErrorKind::dtype, "%s: expected q, k and v of one floating dtype, got %s, %s and %s", name,
+         dtypeName(q.dtype), dtypeName(k.dtype), dtypeName(v.dtype));
+  }
+  if (q.ndim != 4 || k.ndim != 4 || v.ndim != 4 || k.size[3] != q.size[3] ||
+      v.size[2] != k.size[2]) {
+    fail(ErrorKind::shape, "%s: expected q [B, H, Tq, D], k [B, H, Tk, D] and v [B, H, Tk, E]",
+         name);
+  }
+  check("k", k, k.size[2], q.size[3]);
+  check("v", v, k.size[2], v.size[3]);
+  if (!mask) return;
+  if (mask->dtype != DType::boolean) {
+    check("mask", *mask, q.size[2], k.size[2]);
+    floatMask_.emplace(*mask);
+    return;
+  }
+  View asFloat = *mask;
+  asFloat.dtype = dtype_;
+  check("mask", asFloat, q.size[2], k.size[2]);
+}
+
+void AttentionInputs::check(const char* what, const View& x, int64_t rows, int64_t columns) const {
+  const View& q = q_.view();
+  const int64_t expected[4] = {q.size[0], q.size[1], rows, columns};
+  if (x.dtype != dtype_ || x.ndim != 4 || !std::equal(expected, expected + 4, x.size)) {
+    fail(ErrorKind::shape, "%s: expected %s of %s [%lld, %lld, %lld, %lld], got %s", name_, what,
+         dtypeName(dtype_), static_cast<long long>(expected[0]),
+         static_cast<long long>(expected[1]), static_cast<long long>(rows),
+         static_cast<long long>(columns), dtypeName(x.dtype));
+  }
+}
+
+void AttentionInputs::checkStatistics(const View& lse) const {
+  const View& q = q_.view();
+  if (lse.dtype != q.dtype || lse.ndim != 3 || !std::equal(lse.size, lse.size + 3, q.size) ||
+      !lse.isContiguous()) {
+    fail(ErrorKind::shape, "%s: expected lse as dense %s [B, H, Tq], got %s", name_,
+         dtypeName(q.dtype), dtypeName(lse.dtype));
+  }
+}
+
+namespace {
+
+template <class T>
+class AttentionForward {
+ public:
+  AttentionForward(const View& y, const View& lse, const View& q, const View& k, const View& v,
+                   const View* mask, double scale, bool isCausal)
+      : z_(q, v),
+        y_(y),
+        lse_(lse),
+        q_(q),
+        k_(k),
+        v_(v),
+        mask_(mask),
+        scale_(static_cast<T>(scale)),
+        isCausal_(isCausal),
+        block_(queryBlock<T>(kQueries)) {}
+
+  void run() const {
+    const int64_t part = z_.part(z_.tq, kFewestQueries, block_);
+    const int64_t parts = ceilDivide(z_.tq, part);
+    const double operations = 2.0 * part * z_.tk * (z_.d + z_.dv) + 1;
+    const int64_t grain = std::max<int64_t>(1, static_cast<int64_t>(kTaskOperations / operations));
+    parallelFor(z_.count() * parts, grain, [&](int64_t begin, int64_t end) {
+      Workspace space((2 * lineAligned(block_ * std::max(kKeys, paddedValues())) + packed()) *
+                      sizeof(T));
+      for (int64_t i = begin; i < end; i++) {
+        const int64_t row = i % parts * part;
+        task(space.as<T>(), i / parts, row, std::min(z_.tq, row + part));
+      }
+    });
+  }
+
+ private:
+  // Scores of a block, and the packed keys and values it meets, stay in the L1 cache.
+  static constexpr int64_t kQueries = 32, kKeys = 128, kFewestQueries = 128;
+  static constexpr double kTaskOperations = 1e6;
+
+  int64_t paddedValues() const { return lineAligned(z_.dv); }
+  int64_t packed() const {
+    return PackedOperand<T>::elements(z_.tk, z_.d) + PackedOperand<T>::elements(z_.dv, z_.tk);
+  }
+
+  // Queries begin..end of a head.
+  void task(T* space, int64_t index, int64_t begin, int64_t end) const {
+    const int64_t keys = isCausal_ ? std::min(z_.tk, end) : z_.tk;
+    const Head<const T> k = z_.head<const T>(k_, index), v = z_.head<const T>(v_, index);
+    T* packedKeys = space + 2 * lineAligned(block_ * std::max(kKeys, paddedValues()));
+    T* packedValues = packedKeys + PackedOperand<T>::elements(z_.tk, z_.d);
+    const PackedOperand<T> kT(packedKeys, k.data, k.row, k.column, keys, z_.d);
+    const PackedOperand<T> values(packedValues, v.data, v.column, v.row, z_.dv, keys);
+    for (int64_t i = begin; i < end; i += block_) {
+      queries(space, index, i, std::min(end, i + block_), kT, values);
+    }
+  }
+
+  void queries(T* space, int64_t index, int64_t begin, int64_t end, const PackedOperand<T>& kT,
+               const PackedOperand<T>& values) const {
+    constexpr int64_t kMostRows = 64;
+    const AttentionKernels<T>& kernels = attentionKernels<T>();
+    const Head<const T> q = z_.head<const T>(q_, index);
+    const HeadMask mask(mask_, z_, index);
+    const int64_t rows = end - begin, width = paddedValues();
+    T *s = space, *o = space + lineAligned(block_ * std::max(kKeys, width));
+    T m[kMostRows];
+    double l[kMostRows] = {};
+    std::fill_n(m, rows, -std::numeric_limits<T>::infinity());
+    std::fill_n(o, rows * width, T(0));
+    const int64_t keys = isCausal_ ? std::min(z_.tk, end) : z_.tk;
+    for (int64_t j = 0; j < keys; j += kKeys) {
+      const int64_t n = std::min(kKeys, keys - j);
+      kT.multiply(s, kKeys, rows, kT.upTo(j + n) - j, z_.d, q.at(begin), q.row, q.column, 0, j,
+                  false);
+      ScoreBlock<T> block{s, kKeys, rows, n, isCausal_ ? begin + 1 - j : n, scale_};
+      mask.apply(block, begin, j);
+      kernels.accumulate(block, m, l, o, width, z_.dv);
+      values.multiply(o, width, rows, z_.dv, n, s, kKeys, 1, j, 0, true);
+    }
+    kernels.finish(o, width, rows, z_.dv, m, l, lse_.as<T>() + index * z_.tq + begin);
+    const Head<T> y = z_.head<T>(y_, index);
+    gemmKernels<T>().store(y.at(begin), y.row, y.column, o, width, rows, z_.dv);
+  }
+
+  AttentionSizes z_;
+  const View &y_, &lse_, &q_, &k_, &v_, *mask_;
+  T scale_;
+  bool isCausal_;
+  int64_t block_;
+};
+
+}  // namespace
+}  // namespace adjoint::cpu
+
+namespace adjoint::backend {
+
+void attention(const View& y, const View& lse, const View& q, const View& k, const View& v,
+               const View* mask, double scale, bool isCausal) {
+  using namespace cpu;
+  const AttentionInputs in("attention", q, k, v, mask);
+  in.check("y", y, q.size[2], v.size[3]);
+  in.checkStatistics(lse);
+  ComputeOutput computeY(y);
+  visitFloat(q.dtype, [&](auto tag) {
+    using T = typename decltype(tag)::type;
+    AttentionForward<T>(computeY.view(), lse, in.q(), in.k(), in.v(), in.mask(), scale, isCausal)
+        .run();
+  });
+  computeY.finish();
+}
+
+}  // namespace adjoint::backend

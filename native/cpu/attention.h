@@ -1,0 +1,162 @@
+// What the passes of attention share: sizes, the heads of the tensors, and products of blocks with
+// packed operands.
+#pragma once
+#include <algorithm>
+#include <optional>
+
+#include "contract.h"
+#include "cpu/compute_view.h"
+#include "cpu/gemm.h"
+#include "cpu/kernels/attention.h"
+
+namespace adjoint::cpu {
+
+template <class T>
+const AttentionKernels<T>& attentionKernels();
+
+// One head of a tensor [B, H, rows, columns].
+template <class T>
+struct Head {
+  T* data;
+  int64_t row, column;
+  T* at(int64_t i) const { return data + i * row; }
+};
+
+struct AttentionSizes {
+  AttentionSizes(const View& q, const View& v)
+      : batch(q.size[0]),
+        heads(q.size[1]),
+        tq(q.size[2]),
+        tk(v.size[2]),
+        d(q.size[3]),
+        dv(v.size[3]) {}
+
+  template <class T>
+  Head<T> head(const View& x, int64_t index) const {
+    return {x.as<T>() + index / heads * x.stride[0] + index % heads * x.stride[1], x.stride[2],
+            x.stride[3]};
+  }
+  int64_t count() const { return batch * heads; }
+  // How much of the sequence of a head a task takes: all of it, but where heads alone do not make
+  // enough tasks; at least `fewest` positions, and a multiple of `block`.
+  int64_t part(int64_t length, int64_t fewest, int64_t block) const {
+    constexpr int64_t kTasks = 16;
+    const int64_t wanted = ceilDivide(kTasks, std::max<int64_t>(1, count()));
+    const int64_t size = std::max(fewest, ceilDivide(length, wanted));
+    return ceilDivide(size, block) * block;
+  }
+
+  int64_t batch, heads, tq, tk, d, dv;
+};
+
+// Checks the inputs, and holds them in the type of computation.
+class AttentionInputs {
+ public:
+  AttentionInputs(const char* name, const View& q, const View& k, const View& v, const View* mask);
+  const View& q() const { return q_.view(); }
+  const View& k() const { return k_.view(); }
+  const View& v() const { return v_.view(); }
+  const View* mask() const { return floatMask_ ? &floatMask_->view() : mask_; }
+  // x is [B, H, rows, columns] of the inputs' dtype.
+  void check(const char* what, const View& x, int64_t rows, int64_t columns) const;
+  // x is dense [B, H, Tq] of the type of computation.
+  void checkStatistics(const View& lse) const;
+
+ private:
+  const char* name_;
+  DType dtype_;
+  ComputeInput q_, k_, v_;
+  const View* mask_;
+  std::optional<ComputeInput> floatMask_;
+};
+
+// The mask of one head, or none.
+class HeadMask {
+ public:
+  HeadMask(const View* mask, const AttentionSizes& z, int64_t index) : mask_(mask) {
+    if (!mask) return;
+    offset_ = index / z.heads * mask->stride[0] + index % z.heads * mask->stride[1];
+  }
+  // Masks the scores of queries from `row` and keys from `column` on; their scale is then 1.
+  template <class T>
+  void apply(ScoreBlock<T>& block, int64_t row, int64_t column) const {
+    if (!mask_) return;
+    const int64_t at = offset_ + row * mask_->stride[2] + column * mask_->stride[3];
+    const bool isBoolean = mask_->dtype == DType::boolean;
+    const auto* data = mask_->as<char>() + at * static_cast<int64_t>(itemSize(mask_->dtype));
+    attentionKernels<T>().applyMask(block, {data, isBoolean, mask_->stride[2], mask_->stride[3]});
+    block.scale = 1;
+  }
+
+ private:
+  const View* mask_;
+  int64_t offset_ = 0;
+};
+
+// The right operand b [k, n] of products, packed whole into panels of columns.
+template <class T>
+class PackedOperand {
+ public:
+  static int64_t elements(int64_t n, int64_t k) {
+    const int64_t columns = gemmKernels<T>().columns;
+    return lineAligned(ceilDivide(n, columns) * columns * k);
+  }
+  // b[i, j] = source[j nStride + i kStride]
+  PackedOperand(T* space, const T* source, int64_t nStride, int64_t kStride, int64_t n, int64_t k)
+      : kernels_(gemmKernels<T>()), data_(space), n_(n), k_(k) {
+    for (int64_t j = 0; j < n; j += kernels_.columns) {
+      const int64_t count = std::min(kernels_.columns, n - j);
+      kernels_.pack(space + j * k, width(count), source + j * nStride, nStride, kStride, count, k);
+    }
+  }
+  // The columns up to n that products can stop at: whole panels, or the end.
+  int64_t upTo(int64_t n) const {
+    return std::min(n_, ceilDivide(n, kernels_.columns) * kernels_.columns);
+  }
+
+  // c [m, n] = a [m, k] b[row.., column..] + init: `column` is a whole number of panels, n as upTo
+  // says; init is c itself or, where `accumulates` is false, nothing.
+  void multiply(T* c, int64_t cRow, int64_t m, int64_t n, int64_t k, const T* a, int64_t aRow,
+                int64_t aK, int64_t row, int64_t column, bool accumulates) const {
+    alignas(64) static const T zeros[64] = {};
+    GemmBlock<T> g;
+    g.m = m;
+    g.n = n;
+    g.k = k;
+    g.a = a;
+    g.aRow = aRow;
+    g.aK = aK;
+    g.panelRows = ceilDivide(m, ceilDivide(m, kernels_.rows));
+    g.aPanel = g.panelRows * aRow;
+    g.b = data_ + column * k_ + row * kernels_.columns;
+    g.bPanel = kernels_.columns * k_;
+    g.bRow = kernels_.columns;
+    const int64_t end = column + n, edge = end % kernels_.columns;
+    g.bEdge = data_ + (end - edge) * k_ + row * width(edge);
+    g.c = c;
+    g.cRow = cRow;
+    g.init = accumulates ? c : zeros;
+    g.initRow = accumulates ? cRow : 0;
+    g.initColumn = accumulates ? 1 : 0;
+    kernels_.multiply(g);
+  }
+
+ private:
+  // As wide as the panels that multiply() reads.
+  int64_t width(int64_t count) const {
+    return count <= kernels_.lanes ? kernels_.lanes : kernels_.columns;
+  }
+
+  const GemmKernels<T>& kernels_;
+  const T* data_;
+  int64_t n_, k_;
+};
+
+// Queries taken together: a few tiles of products, about `most` rows.
+template <class T>
+int64_t queryBlock(int64_t most) {
+  const int64_t rows = gemmKernels<T>().rows;
+  return most / rows * rows;
+}
+
+}  // namespace adjoint::cpu

@@ -1,0 +1,210 @@
+// The gradients of attention (Dao et al. 2022, algorithm 4): the scores of a block are computed
+// again, from q, k and the log-sum-exp of each row.
+#include "cpu/attention.h"
+#include "cpu/pool.h"
+
+namespace adjoint::cpu {
+namespace {
+
+// A [rows, width] matrix in scratch memory.
+template <class T>
+struct Block {
+  static int64_t elements(int64_t rows, int64_t width) { return rows * lineAligned(width); }
+  T* data;
+  int64_t stride;
+  T* at(int64_t row) const { return data + row * stride; }
+};
+
+// Cuts one piece of scratch memory after the other.
+template <class T>
+class Pieces {
+ public:
+  explicit Pieces(T* space) : next_(space) {}
+  T* take(int64_t elements) {
+    T* piece = next_;
+    next_ += lineAligned(elements);
+    return piece;
+  }
+  Block<T> block(int64_t rows, int64_t width) {
+    return {take(Block<T>::elements(rows, width)), lineAligned(width)};
+  }
+
+ private:
+  T* next_;
+};
+
+template <class T>
+class AttentionBackward {
+ public:
+  // The views of `a` are of type T.
+  explicit AttentionBackward(const backend::AttentionBackwardArgs& a)
+      : a_(a),
+        z_(a.q, a.v),
+        scale_(static_cast<T>(a.scale)),
+        block_(queryBlock<T>(kQueries)),
+        part_(z_.part(z_.tk, kFewestKeys, kKeys)),
+        parts_(std::max<int64_t>(1, ceilDivide(z_.tk, part_))) {}
+
+  void run() const {
+    const double operations = 4.0 * z_.tq * part_ * (z_.d + z_.dv) + 1;
+    const int64_t grain = std::max<int64_t>(1, static_cast<int64_t>(kTaskOperations / operations));
+    const int64_t sum = Block<T>::elements(z_.tq, z_.d);
+    Workspace sums(parts_ > 1 ? z_.count() * parts_ * sum * sizeof(T) : 0);
+    parallelFor(z_.count() * parts_, grain, [&](int64_t begin, int64_t end) {
+      Workspace space(scratch() * sizeof(T));
+      for (int64_t i = begin; i < end; i++) {
+        Pieces<T> pieces(space.as<T>());
+        Block<T> dq = pieces.block(z_.tq, z_.d);
+        if (parts_ > 1) dq.data = sums.as<T>() + i * sum;
+        const int64_t key = i % parts_ * part_;
+        keys(pieces, dq, i / parts_, key, std::min(z_.tk, key + part_));
+        if (parts_ == 1) storeQueries(dq, i, 0, z_.tq);
+      }
+    });
+    if (parts_ > 1) combine(sums.as<T>(), sum);
+  }
+
+ private:
+  static constexpr int64_t kQueries = 56, kKeys = 64, kFewestKeys = 256, kRowsPerSum = 256;
+  static constexpr double kTaskOperations = 1e6;
+
+  int64_t scratch() const {
+    const int64_t d = z_.d, dv = z_.dv, tq = z_.tq;
+    return Block<T>::elements(tq, d) + PackedOperand<T>::elements(d, tq) +
+           PackedOperand<T>::elements(dv, tq) + PackedOperand<T>::elements(kKeys, d) +
+           PackedOperand<T>::elements(kKeys, dv) + PackedOperand<T>::elements(d, kKeys) +
+           Block<T>::elements(kKeys, d) + Block<T>::elements(kKeys, dv) +
+           2 * Block<T>::elements(block_, kKeys) + lineAligned(tq);
+  }
+
+  // The rows of dq that keys from `key` on contribute to.
+  int64_t firstQuery(int64_t key) const { return a_.isCausal ? std::min(key, z_.tq) : 0; }
+
+  // dk and dv of keys begin..end of a head, and what they bring to dq.
+  void keys(Pieces<T> pieces, const Block<T>& dq, int64_t index, int64_t begin, int64_t end) const {
+    const Head<const T> q = z_.head<const T>(a_.q, index), dy = z_.head<const T>(a_.dy, index),
+                        y = z_.head<const T>(a_.y, index);
+    const int64_t first = firstQuery(begin), queries = z_.tq - first;
+    std::fill(dq.at(first), dq.at(z_.tq), T(0));
+    const PackedOperand<T> packedQ(pieces.take(PackedOperand<T>::elements(z_.d, queries)),
+                                   q.at(first), q.column, q.row, z_.d, queries);
+    const PackedOperand<T> packedDy(pieces.take(PackedOperand<T>::elements(z_.dv, queries)),
+                                    dy.at(first), dy.column, dy.row, z_.dv, queries);
+    T* delta = pieces.take(queries);
+    attentionKernels<T>().rowDots(delta, dy.at(first), dy.row, dy.column, y.at(first), y.row,
+                                  y.column, queries, z_.dv);
+    const Queries all{first, packedQ, packedDy, delta};
+    for (int64_t j = begin; j < end; j += kKeys) {
+      keyBlock(pieces, dq, index, j, std::min(kKeys, end - j), all);
+    }
+  }
+
+  struct Queries {
+    int64_t first;
+    const PackedOperand<T>&q, &dy;  // of the queries from `first` on
+    const T* delta;
+  };
+
+  void keyBlock(Pieces<T> pieces, const Block<T>& dq, int64_t index, int64_t key, int64_t n,
+                const Queries& all) const {
+    const AttentionKernels<T>& kernels = attentionKernels<T>();
+    const Head<const T> q = z_.head<const T>(a_.q, index), k = z_.head<const T>(a_.k, index),
+                        v = z_.head<const T>(a_.v, index), dy = z_.head<const T>(a_.dy, index);
+    const HeadMask mask(a_.mask, z_, index);
+    const T* lse = a_.lse.as<T>() + index * z_.tq;
+    const PackedOperand<T> kT(pieces.take(PackedOperand<T>::elements(n, z_.d)), k.at(key), k.row,
+                              k.column, n, z_.d);
+    const PackedOperand<T> vT(pieces.take(PackedOperand<T>::elements(n, z_.dv)), v.at(key), v.row,
+                              v.column, n, z_.dv);
+    const PackedOperand<T> packedK(pieces.take(PackedOperand<T>::elements(z_.d, n)), k.at(key),
+                                   k.column, k.row, z_.d, n);
+    const Block<T> dk = pieces.block(n, z_.d), dv = pieces.block(n, z_.dv),
+                   p = pieces.block(block_, kKeys), ds = pieces.block(block_, kKeys);
+    std::fill(dk.at(0), dk.at(n), T(0));
+    std::fill(dv.at(0), dv.at(n), T(0));
+    for (int64_t i = firstQuery(key); i < z_.tq; i += block_) {
+      const int64_t rows = std::min(block_, z_.tq - i), packedRow = i - all.first;
+      // The first rows below the diagonal see few of the keys.
+      const int64_t seen = a_.isCausal ? std::min(n, i + rows - key) : n;
+      const int64_t columns = kT.upTo(seen);
+      kT.multiply(p.data, p.stride, rows, columns, z_.d, q.at(i), q.row, q.column, 0, 0, false);
+      vT.multiply(ds.data, ds.stride, rows, columns, z_.dv, dy.at(i), dy.row, dy.column, 0, 0,
+                  false);
+      ScoreBlock<T> block{p.data, p.stride, rows, seen, a_.isCausal ? i + 1 - key : seen, scale_};
+      mask.apply(block, i, key);
+      kernels.backward(block, ds.data, scale_, lse + i, all.delta + packedRow);
+      // dv += p^T dy; dk += ds^T q; dq += ds k
+      all.dy.multiply(dv.data, dv.stride, seen, z_.dv, rows, p.data, 1, p.stride, packedRow, 0,
+                      true);
+      all.q.multiply(dk.data, dk.stride, seen, z_.d, rows, ds.data, 1, ds.stride, packedRow, 0,
+                     true);
+      packedK.multiply(dq.at(i), dq.stride, rows, z_.d, seen, ds.data, ds.stride, 1, 0, 0, true);
+    }
+    const GemmKernels<T>& gemm = gemmKernels<T>();
+    const Head<T> dkHead = z_.head<T>(a_.dk, index), dvHead = z_.head<T>(a_.dv, index);
+    gemm.store(dkHead.at(key), dkHead.row, dkHead.column, dk.data, dk.stride, n, z_.d);
+    gemm.store(dvHead.at(key), dvHead.row, dvHead.column, dv.data, dv.stride, n, z_.dv);
+  }
+
+  void storeQueries(const Block<T>& dq, int64_t index, int64_t begin, int64_t end) const {
+    const Head<T> head = z_.head<T>(a_.dq, index);
+    gemmKernels<T>().store(head.at(begin), head.row, head.column, dq.at(begin), dq.stride,
+                           end - begin, z_.d);
+  }
+
+  // Adds up what the parts of the keys bring to dq, in their order.
+  void combine(T* sums, int64_t sum) const {
+    const int64_t cuts = ceilDivide(z_.tq, kRowsPerSum);
+    parallelFor(z_.count() * cuts, 1, [&](int64_t first, int64_t last) {
+      for (int64_t i = first; i < last; i++) {
+        const int64_t index = i / cuts, begin = i % cuts * kRowsPerSum;
+        const int64_t end = std::min(z_.tq, begin + kRowsPerSum);
+        const Block<T> total{sums + index * parts_ * sum, lineAligned(z_.d)};
+        for (int64_t t = 1; t < parts_; t++) {
+          const Block<T> part{total.data + t * sum, total.stride};
+          const int64_t from = std::min(end, std::max(begin, firstQuery(t * part_)));
+          const T* source = part.at(from);
+          T* target = total.at(from);
+          for (int64_t e = 0; e < (end - from) * total.stride; e++) target[e] += source[e];
+        }
+        storeQueries(total, index, begin, end);
+      }
+    });
+  }
+
+  const backend::AttentionBackwardArgs& a_;
+  AttentionSizes z_;
+  T scale_;
+  int64_t block_, part_, parts_;
+};
+
+}  // namespace
+}  // namespace adjoint::cpu
+
+namespace adjoint::backend {
+
+void attentionBackward(const AttentionBackwardArgs& a) {
+  using namespace cpu;
+  const AttentionInputs in("attentionBackward", a.q, a.k, a.v, a.mask);
+  const int64_t tq = a.q.size[2], tk = a.k.size[2], d = a.q.size[3], dv = a.v.size[3];
+  in.check("dq", a.dq, tq, d);
+  in.check("dk", a.dk, tk, d);
+  in.check("dv", a.dv, tk, dv);
+  in.check("dy", a.dy, tq, dv);
+  in.check("y", a.y, tq, dv);
+  const ComputeInput dy(a.dy), y(a.y), lse(a.lse, Layout::dense);
+  in.checkStatistics(lse.view());
+  ComputeOutput dqOut(a.dq), dkOut(a.dk), dvOut(a.dv);
+  visitFloat(a.q.dtype, [&](auto tag) {
+    using T = typename decltype(tag)::type;
+    const AttentionBackwardArgs computed{dqOut.view(), dkOut.view(), dvOut.view(), dy.view(),
+                                         in.q(),       in.k(),       in.v(),       y.view(),
+                                         lse.view(),   in.mask(),    a.scale,      a.isCausal};
+    AttentionBackward<T>(computed).run();
+  });
+  dqOut.finish();
+  dkOut.finish();
+  dvOut.finish();
+}
+
+}  // namespace adjoint::backend
