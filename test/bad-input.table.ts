@@ -257,6 +257,7 @@ export const table: Record<string, readonly Argument[]> = {
   avgPool2d: [['tensor', image], value('pair', 2), O],
   adaptiveAvgPool2d: [['tensor', image], value('pair', 2)],
   dropout: [T, value('probability', 0.5), O],
+  scaledDotProductAttention: [M, M, M, O],
   crossEntropy: [M, ['classes', ints0], O],
   nllLoss: [M, ['classes', ints0], O],
   mseLoss: [T, ['sameShape', vector], O],

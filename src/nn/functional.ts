@@ -17,6 +17,7 @@ export {
   nllLoss,
   relu,
   rmsNorm,
+  scaledDotProductAttention,
   sigmoid,
   silu,
   softmax,

@@ -2,6 +2,7 @@ import './methods.js'
 import { binaryFunctions, unaryFunctions } from './arithmetic.js'
 
 export { clamp, frac, gelu, isclose, type Operand } from './arithmetic.js'
+export { type AttentionOptions, scaledDotProductAttention } from './attention.js'
 export {
   type AdaptiveSize,
   type AvgPool2dOptions,

@@ -68,6 +68,31 @@ describe('bad input', () => {
       () => F.adaptiveAvgPool2d(ones([1, 1, 0, 2]), 1),
       () => F.adaptiveAvgPool2d(disposed, 1),
     ],
+    scaledDotProductAttention: [
+      () => F.scaledDotProductAttention(ones([2]), ones([2, 2]), ones([2, 2])),
+      () => F.scaledDotProductAttention(ones([3, 2]), ones([4, 3]), ones([4, 2])),
+      () => F.scaledDotProductAttention(ones([3, 2]), ones([4, 2]), ones([3, 2])),
+      () => F.scaledDotProductAttention(ones([2, 3, 2]), ones([3, 3, 2]), ones([3, 3, 2])),
+      () => F.scaledDotProductAttention(integer, integer, integer),
+      () => F.scaledDotProductAttention(ones([2, 2]), ones([2, 2]).double(), ones([2, 2])),
+      () => F.scaledDotProductAttention(ones([2, 2]), ones([2, 2]), disposed),
+      ...[ones([3, 2]), ones([1, 2, 2]), ones([2, 2]).double(), integer, disposed, 5].map(
+        (attnMask) => () =>
+          F.scaledDotProductAttention(ones([2, 2]), ones([2, 2]), ones([2, 2]), any({ attnMask })),
+      ),
+      ...[
+        { attnMask: ones([2, 2]), isCausal: true },
+        { isCausal: 1 },
+        { scale: Number.NaN },
+        { scale: '1' },
+        { dropoutP: 1.5 },
+        { dropoutP: '0' },
+        { dropoutP: 0.5, generator: 1 },
+      ].map(
+        (options) => () =>
+          F.scaledDotProductAttention(ones([2, 2]), ones([2, 2]), ones([2, 2]), any(options)),
+      ),
+    ],
     batchNorm: [
       () => F.batchNorm(x, null, null),
       () => F.batchNorm(ones([1, 2]), null, null, { training: true }),
