@@ -116,12 +116,19 @@ struct BatchNormArgs {
   View y, mean, rstd, x;
   const View *weight, *bias, *runningMean, *runningVar;
   double momentum, eps;
+  bool relu;  // whether y is rectified
 };
 void batchNorm(const BatchNormArgs& a);
 // xhat = (x - mean) rstd; dweight = sum(dy xhat); dbias = sum(dy);
-// dx = weight rstd (dy - (dbias + xhat dweight) / count)
-void batchNormBackward(const View& dx, const View& dweight, const View& dbias, const View& dy,
-                       const View& x, const View* weight, const View& mean, const View& rstd);
+// dx = weight rstd (dy - (dbias + xhat dweight) / count); with relu, dy counts as 0 where
+// xhat weight + bias <= 0
+struct BatchNormBackwardArgs {
+  View dx, dweight, dbias, dy, x;
+  const View *weight, *bias;
+  View mean, rstd;
+  bool relu;
+};
+void batchNormBackward(const BatchNormBackwardArgs& a);
 
 // By rows: x [.., C], its last axes (of which there may be several) as one. mean, rstd [..] are
 // written dense, of float32, or float64 where x is; weight, bias [C] or nullptr.

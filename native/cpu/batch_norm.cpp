@@ -127,11 +127,11 @@ void normalize(const backend::BatchNormArgs& a, const View& y, const View& x,
     for (int64_t i = 0; i < channels; i++) {
       const int64_t c = channel + i;
       const double exactMean = sum[i] / count, variance = squares[i] / count;
-      const double rstd = 1 / std::sqrt(variance + a.eps);
-      scale[i] = static_cast<T>(rstd * elementOr(a.weight, c, 1));
-      bias[i] = static_cast<T>(elementOr(a.bias, c, 0));
       setElement(a.mean, c, exactMean);
-      setElement(a.rstd, c, rstd);
+      setElement(a.rstd, c, 1 / std::sqrt(variance + a.eps));
+      // As stored, so that backward finds the same y.
+      scale[i] = static_cast<T>(elementAt(a.rstd, c) * elementOr(a.weight, c, 1));
+      bias[i] = static_cast<T>(elementOr(a.bias, c, 0));
       if (a.runningMean) {
         const double old = elementAt(*a.runningMean, c);
         setElement(*a.runningMean, c, (1 - a.momentum) * old + a.momentum * exactMean);
@@ -141,36 +141,40 @@ void normalize(const backend::BatchNormArgs& a, const View& y, const View& x,
         setElement(*a.runningVar, c, (1 - a.momentum) * old + a.momentum * unbiased);
       }
     }
-    kernels.normalize(all.template rows<T>(y, channel, channels), rows, mean, scale, bias);
+    kernels.normalize(all.template rows<T>(y, channel, channels), rows, {mean, scale, bias},
+                      a.relu);
   });
 }
 
 template <class T>
-void gradient(const View& dx, const View& dweight, const View& dbias, const View& dy, const View& x,
-              const View* weight, const View& meanView, const View& rstdView,
-              ChannelLayout layout) {
+void gradient(const backend::BatchNormBackwardArgs& args, const View& dx, const View& dy,
+              const View& x, ChannelLayout layout) {
   const Channels<T> all(x, layout);
   const BatchNormKernels<T>& kernels = all.kernels();
   const auto count = static_cast<double>(all.elements());
   all.forEach([&](int64_t channel, int64_t channels) {
-    double sumDy[all.kMost] = {}, sumDyX[all.kMost] = {};
-    T mean[all.kMost] = {}, scale[all.kMost] = {}, offset[all.kMost] = {}, slope[all.kMost] = {};
+    double sumG[all.kMost] = {}, sumGX[all.kMost] = {};
+    T mean[all.kMost] = {}, scale[all.kMost] = {}, bias[all.kMost] = {};
+    T offset[all.kMost] = {}, slope[all.kMost] = {};
     const auto rows = all.template rows<const T>(x, channel, channels);
     const auto dyRows = all.template rows<const T>(dy, channel, channels);
     for (int64_t i = 0; i < channels; i++) {
-      mean[i] = static_cast<T>(elementAt(meanView, channel + i));
+      const int64_t c = channel + i;
+      mean[i] = static_cast<T>(elementAt(args.mean, c));
+      scale[i] = static_cast<T>(elementAt(args.rstd, c) * elementOr(args.weight, c, 1));
+      bias[i] = static_cast<T>(elementOr(args.bias, c, 0));
     }
-    kernels.gradientSums(sumDy, sumDyX, dyRows, rows, mean);
+    const BatchNormAffine<T> affine = {mean, scale, args.relu ? bias : nullptr};
+    kernels.gradientSums(sumG, sumGX, dyRows, rows, affine);
     for (int64_t i = 0; i < channels; i++) {
       const int64_t c = channel + i;
-      const double rstd = elementAt(rstdView, c);
-      setElement(dweight, c, sumDyX[i] * rstd);
-      setElement(dbias, c, sumDy[i]);
-      scale[i] = static_cast<T>(rstd * elementOr(weight, c, 1));
-      offset[i] = static_cast<T>(sumDy[i] / count);
-      slope[i] = static_cast<T>(sumDyX[i] * rstd * rstd / count);
+      const double rstd = elementAt(args.rstd, c);
+      setElement(args.dweight, c, sumGX[i] * rstd);
+      setElement(args.dbias, c, sumG[i]);
+      offset[i] = static_cast<T>(sumG[i] / count);
+      slope[i] = static_cast<T>(sumGX[i] * rstd * rstd / count);
     }
-    kernels.gradient(all.template rows<T>(dx, channel, channels), dyRows, rows, mean, scale, offset,
+    kernels.gradient(all.template rows<T>(dx, channel, channels), dyRows, rows, affine, offset,
                      slope);
   });
 }
@@ -193,24 +197,21 @@ void batchNorm(const BatchNormArgs& a) {
   y.finish();
 }
 
-void batchNormBackward(const View& dx, const View& dweight, const View& dbias, const View& dy,
-                       const View& x, const View* weight, const View& mean, const View& rstd) {
+void batchNormBackward(const BatchNormBackwardArgs& a) {
   using namespace cpu;
-  if (x.numel() == 0) {
-    fill(dweight, Scalar::of(0.0));
-    fill(dbias, Scalar::of(0.0));
+  if (a.x.numel() == 0) {
+    fill(a.dweight, Scalar::of(0.0));
+    fill(a.dbias, Scalar::of(0.0));
     return;
   }
-  const ChannelLayout shared = sharedLayout({&x, &dy, &dx});
+  const ChannelLayout shared = sharedLayout({&a.x, &a.dy, &a.dx});
   const Layout wanted = shared == ChannelLayout::other ? Layout::dense : Layout::any;
-  const ComputeInput computeX(x, wanted), computeDy(dy, wanted);
-  ComputeOutput computeDx(dx, wanted);
-  visitFloat(x.dtype, [&](auto tag) {
-    gradient<typename decltype(tag)::type>(computeDx.view(), dweight, dbias, computeDy.view(),
-                                           computeX.view(), weight, mean, rstd,
-                                           layoutOf(computeX.view()));
+  const ComputeInput x(a.x, wanted), dy(a.dy, wanted);
+  ComputeOutput dx(a.dx, wanted);
+  visitFloat(a.x.dtype, [&](auto tag) {
+    gradient<typename decltype(tag)::type>(a, dx.view(), dy.view(), x.view(), layoutOf(x.view()));
   });
-  computeDx.finish();
+  dx.finish();
 }
 
 }  // namespace adjoint::backend

@@ -1,4 +1,4 @@
-// Batch normalisation and its gradient against float64 loops.
+// Batch normalisation, with rectification and without, and its gradient against float64 loops.
 #include <gtest/gtest.h>
 
 #include <cmath>
@@ -19,8 +19,9 @@ int64_t channelOf(const TestTensor& x, int64_t i) {
   return i / inner % x.size(1);
 }
 
+// With relu, the gradient passes where y is above 0 as float64 has it.
 Expected reference(const TestTensor& x, const TestTensor& dy, const TestTensor* weight,
-                   const TestTensor* bias, double eps) {
+                   const TestTensor* bias, double eps, bool relu) {
   const int64_t c = x.size(1), n = x.numel();
   const double count = static_cast<double>(n) / c;
   Expected e{std::vector<double>(c), std::vector<double>(c), std::vector<double>(n),
@@ -34,16 +35,22 @@ Expected reference(const TestTensor& x, const TestTensor& dy, const TestTensor* 
     const int64_t k = channelOf(x, i);
     return (x.get(i) - e.mean[k]) / std::sqrt(e.variance[k] + eps);
   };
+  std::vector<double> g(n);
   for (int64_t i = 0; i < n; i++) {
     const int64_t k = channelOf(x, i);
     e.y[i] = xhat(i) * (weight ? weight->get(k) : 1) + (bias ? bias->get(k) : 0);
-    e.dweight[k] += dy.get(i) * xhat(i);
-    e.dbias[k] += dy.get(i);
+    if (relu && e.y[i] <= 0) {
+      e.y[i] = 0;
+      continue;
+    }
+    g[i] = dy.get(i);
+    e.dweight[k] += g[i] * xhat(i);
+    e.dbias[k] += g[i];
   }
   for (int64_t i = 0; i < n; i++) {
     const int64_t k = channelOf(x, i);
     e.dx[i] = (weight ? weight->get(k) : 1) / std::sqrt(e.variance[k] + eps) *
-              (dy.get(i) - (e.dbias[k] + xhat(i) * e.dweight[k]) / count);
+              (g[i] - (e.dbias[k] + xhat(i) * e.dweight[k]) / count);
   }
   return e;
 }
@@ -57,7 +64,7 @@ void expectNear(const TestTensor& got, const std::vector<double>& expected, doub
 }
 
 void expectCorrect(const std::vector<int64_t>& shape, DType dtype, const std::vector<int>& order,
-                   bool affine, int64_t gap = 0, double shift = 0) {
+                   bool affine, int64_t gap = 0, double shift = 0, bool relu = false) {
   const int64_t c = shape[1];
   const DType wide = dtype == DType::float64 ? DType::float64 : DType::float32;
   TestTensor x(dtype, shape, order, gap), dy(dtype, shape, order), y(dtype, shape, order);
@@ -72,13 +79,14 @@ void expectCorrect(const std::vector<int64_t>& shape, DType dtype, const std::ve
   runningMean.fill(2);
   runningVar.fill(3);
   const double eps = 1e-5, momentum = 0.1;
-  const Expected e = reference(x, dy, affine ? &weight : nullptr, affine ? &bias : nullptr, eps);
+  const Expected e =
+      reference(x, dy, affine ? &weight : nullptr, affine ? &bias : nullptr, eps, relu);
   const View* w = affine ? &weight.view() : nullptr;
   backend::batchNorm({y.view(), mean.view(), rstd.view(), x.view(), w,
                       affine ? &bias.view() : nullptr, &runningMean.view(), &runningVar.view(),
-                      momentum, eps});
-  backend::batchNormBackward(dx.view(), dweight.view(), dbias.view(), dy.view(), x.view(), w,
-                             mean.view(), rstd.view());
+                      momentum, eps, relu});
+  backend::batchNormBackward({dx.view(), dweight.view(), dbias.view(), dy.view(), x.view(), w,
+                              affine ? &bias.view() : nullptr, mean.view(), rstd.view(), relu});
   const double u = dtype == DType::float64    ? 1e-13
                    : dtype == DType::float32  ? 2e-6
                    : dtype == DType::bfloat16 ? 5e-3
@@ -103,17 +111,17 @@ TEST(BatchNorm, EveryLayoutShapeAndType) {
     SCOPED_TRACE(level);
     for (DType dtype : {DType::float32, DType::float64, DType::bfloat16, DType::float16}) {
       SCOPED_TRACE(dtypeName(dtype));
-      for (bool affine : {false, true}) {
-        for (int64_t gap : {0, 3}) {
-          expectCorrect({5, 3, 7, 9}, dtype, {0, 1, 2, 3}, affine, gap);
-          expectCorrect({5, 70, 3, 2}, dtype, {0, 2, 3, 1}, affine, gap);
-          expectCorrect({33, 70}, dtype, {0, 1}, affine, gap);
-          expectCorrect({33, 5}, dtype, {1, 0}, affine, gap);
-          expectCorrect({4, 2, 19}, dtype, {0, 1, 2}, affine, gap);
-          expectCorrect({4, 1, 3, 3}, dtype, {3, 0, 2, 1}, affine, gap);
-          expectCorrect({2, 2, 3, 2, 5}, dtype, {0, 1, 2, 3, 4}, affine, gap);
-          if (testing::Test::HasFatalFailure()) return;
-        }
+      for (int mode = 0; mode < 8; mode++) {
+        const bool affine = mode & 1, relu = mode & 2;
+        const int64_t gap = mode & 4 ? 3 : 0;
+        expectCorrect({5, 3, 7, 9}, dtype, {0, 1, 2, 3}, affine, gap, 0, relu);
+        expectCorrect({5, 70, 3, 2}, dtype, {0, 2, 3, 1}, affine, gap, 0, relu);
+        expectCorrect({33, 70}, dtype, {0, 1}, affine, gap, 0, relu);
+        expectCorrect({33, 5}, dtype, {1, 0}, affine, gap, 0, relu);
+        expectCorrect({4, 2, 19}, dtype, {0, 1, 2}, affine, gap, 0, relu);
+        expectCorrect({4, 1, 3, 3}, dtype, {3, 0, 2, 1}, affine, gap, 0, relu);
+        expectCorrect({2, 2, 3, 2, 5}, dtype, {0, 1, 2, 3, 4}, affine, gap, 0, relu);
+        if (testing::Test::HasFatalFailure()) return;
       }
     }
   });
@@ -123,7 +131,7 @@ TEST(BatchNorm, PlanesOfEveryLength) {
   forEachSimdLevel([](const char* level) {
     SCOPED_TRACE(level);
     for (int64_t n = 1; n <= 70; n++) {
-      expectCorrect({3, 2, n}, DType::float32, {0, 1, 2}, true);
+      expectCorrect({3, 2, n}, DType::float32, {0, 1, 2}, true, 0, 0, n % 2 == 0);
       if (testing::Test::HasFatalFailure()) return;
     }
     expectCorrect({3, 2, 5000}, DType::float32, {0, 1, 2}, true);
@@ -141,7 +149,7 @@ TEST(BatchNorm, WithoutRunningStatistics) {
   TestTensor mean(DType::float32, {3}), rstd(DType::float32, {3});
   x.randomize(1);
   backend::batchNorm({y.view(), mean.view(), rstd.view(), x.view(), nullptr, nullptr, nullptr,
-                      nullptr, 0.1, 1e-5});
+                      nullptr, 0.1, 1e-5, false});
   for (int64_t k = 0; k < 3; k++) {
     double sum = 0;
     for (int64_t i = 0; i < 4; i++) sum += y.at({i, k});
@@ -155,10 +163,12 @@ TEST(BatchNorm, NaNStaysInItsChannel) {
     TestTensor mean(DType::float32, {3}), rstd(DType::float32, {3});
     x.randomize(1);
     x.set(25, NAN);
-    backend::batchNorm({y.view(), mean.view(), rstd.view(), x.view(), nullptr, nullptr, nullptr,
-                        nullptr, 0.1, 1e-5});
-    for (int64_t i = 0; i < x.numel(); i++) {
-      EXPECT_EQ(std::isnan(y.get(i)), channelOf(x, i) == 1);
+    for (bool relu : {false, true}) {
+      backend::batchNorm({y.view(), mean.view(), rstd.view(), x.view(), nullptr, nullptr, nullptr,
+                          nullptr, 0.1, 1e-5, relu});
+      for (int64_t i = 0; i < x.numel(); i++) {
+        EXPECT_EQ(std::isnan(y.get(i)), channelOf(x, i) == 1);
+      }
     }
   }
 }
@@ -175,9 +185,9 @@ TEST(BatchNorm, ThreadsDoNotChangeABit) {
       TestTensor dweight(DType::float32, {130}), dbias(DType::float32, {130});
       withThreads(threads, [&] {
         backend::batchNorm({y.view(), mean.view(), rstd.view(), x.view(), nullptr, nullptr, nullptr,
-                            nullptr, 0.1, 1e-5});
-        backend::batchNormBackward(dx.view(), dweight.view(), dbias.view(), dy.view(), x.view(),
-                                   nullptr, mean.view(), rstd.view());
+                            nullptr, 0.1, 1e-5, true});
+        backend::batchNormBackward({dx.view(), dweight.view(), dbias.view(), dy.view(), x.view(),
+                                    nullptr, nullptr, mean.view(), rstd.view(), true});
       });
       std::vector<unsigned char> all = y.bytes();
       all.insert(all.end(), dx.bytes().begin(), dx.bytes().end());

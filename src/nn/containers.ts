@@ -1,5 +1,6 @@
 import { ArgumentError, describe, IndexError } from '../core/errors.js'
 import type { Tensor } from '../core/tensor.js'
+import { fused } from './fusion.js'
 import { type Layer, Module } from './module.js'
 
 /** Modules under the names '0', '1', …, as PyTorch's containers have them. */
@@ -47,7 +48,7 @@ abstract class ModuleSequence<M extends Module> extends Module implements Iterab
 }
 
 /**
- * Layers one after the other.
+ * Layers one after the other. Batch norm followed by ReLU runs as one kernel, forward and backward.
  * @example new nn.Sequential(new nn.Linear(4, 8), new nn.ReLU(), new nn.Linear(8, 2))
  */
 export class Sequential extends ModuleSequence<Layer> {
@@ -56,8 +57,17 @@ export class Sequential extends ModuleSequence<Layer> {
   }
 
   override forward(x: Tensor): Tensor {
+    const { items } = this
     let y = x
-    for (const layer of this.items) y = layer.forward(y)
+    for (let i = 0; i < items.length; i++) {
+      const both = fused(items[i], items[i + 1])
+      if (both === null) {
+        y = items[i].forward(y)
+      } else {
+        y = both(y)
+        i++
+      }
+    }
     return y
   }
 }

@@ -2,6 +2,7 @@ import { ArgumentError, describe, ShapeError } from '../core/errors.js'
 import { noGrad } from '../core/grad-mode.js'
 import { showShape } from '../core/shape.js'
 import type { Tensor } from '../core/tensor.js'
+import type { Activation } from '../ops/activation.js'
 import { batchNorm, layerNorm, ones, rmsNorm, zeros } from '../ops/index.js'
 import { checkEps } from '../ops/layer-norm.js'
 import { checkSize, type LayerOptions, listFields, placement } from './layer-options.js'
@@ -23,7 +24,7 @@ export interface BatchNormOptions extends LayerOptions {
  * Normalises by channel over the batch (Ioffe & Szegedy 2015): in training by the batch's own mean
  * and variance, in evaluation by their running averages.
  */
-abstract class BatchNorm extends Module {
+export abstract class BatchNorm extends Module {
   /** [numFeatures] */
   readonly weight: Parameter | null = null
   /** [numFeatures] */
@@ -73,11 +74,17 @@ abstract class BatchNorm extends Module {
   protected abstract checkInput(x: Tensor): void
 
   override forward(x: Tensor): Tensor {
+    return this.normalize(x, null)
+  }
+
+  /** The layer with an activation in the same pass, if any: `Sequential` asks for it. Internal. */
+  normalize(x: Tensor, activation: Activation | null): Tensor {
     this.checkInput(x)
     const { weight, bias, runningMean, runningVar, eps } = this
     const training = this.training || runningMean === null
     const momentum = this.training ? this.countBatch() : 0
-    return batchNorm(x, runningMean, runningVar, { weight, bias, training, momentum, eps })
+    const options = { weight, bias, training, momentum, eps, activation }
+    return batchNorm(x, runningMean, runningVar, options)
   }
 
   /** Counts a batch of training; returns its share in the averages. */

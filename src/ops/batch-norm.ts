@@ -4,6 +4,7 @@ import { ArgumentError, checkOptions, DTypeError, describe, ShapeError } from '.
 import { defineOp, deviceOf, jointly, type Op } from '../core/op.js'
 import { numelOf, type Shape, showShape } from '../core/shape.js'
 import { checkTensor, Tensor } from '../core/tensor.js'
+import { type Activation, checkActivation } from './activation.js'
 import { byFormula } from './by-formula.js'
 import { cast } from './copy.js'
 import { binary, unary } from './elementwise.js'
@@ -13,6 +14,7 @@ import { expand, reshape } from './views.js'
 interface BatchNormAttrs {
   readonly momentum: number
   readonly eps: number
+  readonly relu: boolean
 }
 
 const add = (a: Tensor, b: Tensor | number) => binary('add', a, b)
@@ -31,27 +33,28 @@ const alongChannels = (v: Tensor, x: Shape) => reshape(v, [1, x[1], ...x.slice(2
 const statisticsType = (x: Tensor) => (x.dtype === 'float64' ? 'float64' : 'float32')
 
 // mean, var over all axes but 1 of x [N, C, ..]; rstd = 1 / √(var + eps); y = (x - mean) rstd w + b
-// (Ioffe & Szegedy 2015). The running averages are updated in place.
+// (Ioffe & Szegedy 2015), rectified if asked for. The running averages are updated in place.
 const batchNormOp: Op<BatchNormAttrs> = defineOp<BatchNormAttrs>()({
   name: 'batchNorm',
   inputs: ['x', 'weight', 'bias', 'runningMean', 'runningVar'],
   outputs: ['y', 'mean', 'rstd'],
   differentiable: 3,
-  run: ([x, weight, bias, runningMean, runningVar], { momentum, eps }) => {
+  run: ([x, weight, bias, runningMean, runningVar], { momentum, eps, relu }) => {
     const y = Tensor.pending(x.device, x.dtype, x.shape)
     const mean = Tensor.pending(x.device, statisticsType(x), [x.shape[1]])
     const rstd = Tensor.pending(x.device, statisticsType(x), [x.shape[1]])
     const { calls } = x.device
     calls.begin('batchNorm').input(x).optional(weight).optional(bias)
     calls.optional(runningMean).optional(runningVar)
-    calls.output(y).output(mean).output(rstd).number(momentum).number(eps).run()
+    calls.output(y).output(mean).output(rstd).number(momentum).number(eps).flag(relu).run()
     return [y, mean, rstd]
   },
   // Through y by the fused kernel; ∂mean/∂x = 1 / M, ∂rstd/∂x = -rstd³ (x - mean) / M
-  gradient: jointly(['x', 'weight', 'mean', 'rstd'], ({ dys, x, weight, mean, rstd }) => {
+  gradient: jointly(['x', 'weight', 'bias', 'mean', 'rstd'], (context) => {
+    const { dys, x, weight, bias, mean, rstd, attrs } = context
     const [dy, dmean, drstd] = dys
     const [fromY, dweight = null, dbias = null] = dy
-      ? applyAll(batchNormBackwardOp, [dy, x, weight, mean, rstd], undefined)
+      ? applyAll(batchNormBackwardOp, [dy, x, weight, bias, mean, rstd], { relu: attrs.relu })
       : []
     let dx: Tensor | null = fromY ?? null
     const along = (v: Tensor) => expand(alongChannels(div(v, countOf(x.shape)), x.shape), x.shape)
@@ -66,31 +69,46 @@ const batchNormOp: Op<BatchNormAttrs> = defineOp<BatchNormAttrs>()({
   samples: (s) => [
     {
       inputs: [s.normal([3, 2, 2]), s.normal([2]), s.normal([2]), null, null],
-      attrs: { momentum: 0.1, eps: 1e-5 },
+      attrs: { momentum: 0.1, eps: 1e-5, relu: false },
     },
-    { inputs: [s.normal([4, 2]), null, null, null, null], attrs: { momentum: 0.1, eps: 1e-5 } },
+    {
+      inputs: [s.normal([4, 2]), null, null, null, null],
+      attrs: { momentum: 0.1, eps: 1e-5, relu: false },
+    },
+    {
+      inputs: [s.distinct([4, 2, 3]), s.uniform([2], 0.5, 2), s.normal([2]), null, null],
+      attrs: { momentum: 0.1, eps: 1e-5, relu: true },
+    },
   ],
 })
 
-// x̂ = (x - mean) rstd; dweight = Σ g x̂; dbias = Σ g; dx = w rstd (g - (dbias + x̂ dweight) / M)
-const batchNormBackwardOp: Op<void> = defineOp()({
+// x̂ = (x - mean) rstd; g counts as 0 where x̂ w + b was rectified;
+// dweight = Σ g x̂; dbias = Σ g; dx = w rstd (g - (dbias + x̂ dweight) / M)
+const batchNormBackwardOp: Op<{ readonly relu: boolean }> = defineOp<{ readonly relu: boolean }>()({
   name: 'batchNormBackward',
-  inputs: ['g', 'x', 'weight', 'mean', 'rstd'],
+  inputs: ['g', 'x', 'weight', 'bias', 'mean', 'rstd'],
   outputs: ['dx', 'dweight', 'dbias'],
   differentiable: 3,
-  run: ([g, x, weight, mean, rstd]) => {
+  run: ([g, x, weight, bias, mean, rstd], { relu }) => {
     const dx = Tensor.pending(x.device, x.dtype, x.shape)
     const dtype = weight?.dtype ?? mean.dtype
     const dweight = Tensor.pending(x.device, dtype, mean.shape)
     const dbias = Tensor.pending(x.device, dtype, mean.shape)
     const { calls } = x.device
-    calls.begin('batchNormBackward').input(g).input(x).optional(weight).input(mean).input(rstd)
-    calls.output(dx).output(dweight).output(dbias).run()
+    calls.begin('batchNormBackward').input(g).input(x).optional(weight).optional(bias)
+    calls.input(mean).input(rstd).output(dx).output(dweight).output(dbias).flag(relu).run()
     return [dx, dweight, dbias]
   },
-  gradient: byFormula(['g', 'x', 'weight', 'mean', 'rstd'], ({ g, x, weight, mean, rstd }) => {
+  gradient: byFormula(['g', 'x', 'weight', 'bias', 'mean', 'rstd'], (values, { relu }) => {
+    const { x, weight, bias, mean, rstd } = values
     const along = (v: Tensor) => alongChannels(v, x.shape)
     const xhat = mul(sub(x, along(mean)), along(rstd))
+    let g = values.g
+    if (relu) {
+      const scaled = weight === null ? xhat : mul(xhat, along(weight))
+      const y = bias === null ? scaled : add(scaled, along(bias))
+      g = binary('reluBackward', g, y)
+    }
     const dweight = sum(mul(g, xhat), otherAxes(x.shape))
     const dbias = sum(g, otherAxes(x.shape))
     const shared = div(add(along(dbias), mul(xhat, along(dweight))), countOf(x.shape))
@@ -103,14 +121,33 @@ const batchNormBackwardOp: Op<void> = defineOp()({
         s.normal([3, 2, 2]),
         s.normal([3, 2, 2]),
         s.normal([2]),
+        null,
         s.normal([2]),
         s.uniform([2], 0.5, 2),
       ],
-      attrs: undefined,
+      attrs: { relu: false },
     },
     {
-      inputs: [s.normal([3, 2]), s.normal([3, 2]), null, s.normal([2]), s.uniform([2], 0.5, 2)],
-      attrs: undefined,
+      inputs: [
+        s.normal([3, 2]),
+        s.normal([3, 2]),
+        null,
+        null,
+        s.normal([2]),
+        s.uniform([2], 0.5, 2),
+      ],
+      attrs: { relu: false },
+    },
+    {
+      inputs: [
+        s.normal([3, 2, 2]),
+        s.distinct([3, 2, 2]),
+        s.uniform([2], 0.5, 2),
+        s.normal([2]),
+        s.normal([2]),
+        s.uniform([2], 0.5, 2),
+      ],
+      attrs: { relu: true },
     },
   ],
 })
@@ -126,6 +163,8 @@ export interface BatchNormOptions {
   momentum?: number
   /** Added to the variance; default 1e-5. */
   eps?: number
+  /** Applied to the result, in training in the same passes over memory; default null. */
+  activation?: Activation | null
 }
 
 function checkChannels(x: Tensor, name: string, v: Tensor | null | undefined): void {
@@ -155,6 +194,7 @@ export function batchNorm(
 ): Tensor {
   checkOptions('batchNorm', options)
   const { weight = null, bias = null, training = false, momentum = 0.1, eps = 1e-5 } = options
+  const relu = checkActivation('batchNorm', options.activation) === 'relu'
   if (checkTensor('batchNorm', x).ndim < 2) {
     throw new ShapeError(`batchNorm: expected x of shape [N, C, ..], got ${showShape(x.shape)}`)
   }
@@ -177,7 +217,7 @@ export function batchNorm(
       )
     }
     const inputs = [x, weight, bias, runningMean, runningVar]
-    const [y, mean, rstd] = applyAll(batchNormOp, inputs, { momentum, eps })
+    const [y, mean, rstd] = applyAll(batchNormOp, inputs, { momentum, eps, relu })
     // What backward needs of them is held by the tape.
     mean.dispose()
     rstd.dispose()
@@ -192,5 +232,5 @@ export function batchNorm(
   const centre = mul(runningMean, scale)
   const shift = bias === null ? unary('neg', centre) : sub(bias, centre)
   const y = add(mul(x, alongChannels(scale, x.shape)), alongChannels(shift, x.shape))
-  return cast(y, x.dtype)
+  return cast(relu ? unary('relu', y) : y, x.dtype)
 }

@@ -17,19 +17,23 @@ const Family family({
        a.rstd = c.output();
        a.momentum = c.number();
        a.eps = c.number();
+       a.relu = c.flag();
        backend::batchNorm(a);
      }},
     {"batchNormBackward",
      [](Call& c) {
-       const View& dy = c.input();
-       const View& x = c.input();
-       const View* weight = c.optionalInput();
-       const View& mean = c.input();
-       const View& rstd = c.input();
-       const View& dx = c.output();
-       const View& dweight = c.output();
-       const View& dbias = c.output();
-       backend::batchNormBackward(dx, dweight, dbias, dy, x, weight, mean, rstd);
+       backend::BatchNormBackwardArgs a;
+       a.dy = c.input();
+       a.x = c.input();
+       a.weight = c.optionalInput();
+       a.bias = c.optionalInput();
+       a.mean = c.input();
+       a.rstd = c.input();
+       a.dx = c.output();
+       a.dweight = c.output();
+       a.dbias = c.output();
+       a.relu = c.flag();
+       backend::batchNormBackward(a);
      }},
 });
 

@@ -11,6 +11,11 @@ namespace {
 constexpr int64_t kBlockVectors = 64;
 constexpr int64_t kBlockRows = 64;
 
+template <class T>
+ADJOINT_INLINE T rectified(T y) {
+  return y <= T(0) ? T(0) : y;
+}
+
 // ---- planes: a channel's rows are contiguous
 
 // Sums of several vectors side by side hide the latency of an addition.
@@ -91,53 +96,87 @@ void squaresPlanes(double* sum, const ChannelRows<const T>& x, const T* mean) {
   sum[0] = total.total();
 }
 
-template <class T>
-void gradientSumsPlanes(double* sumDy, double* sumDyX, const ChannelRows<const T>& dy,
-                        const ChannelRows<const T>& x, const T* mean) {
-  const Vector<T> center = splat(mean[0]);
+// The gradient that passes the rectification: 0 where y = scale (x - mean) + bias <= 0. T is a
+// number or a vector.
+template <bool Relu, class V>
+ADJOINT_INLINE V passed(V dy, V centered, V scale, V bias) {
+  if constexpr (!Relu) return dy;
+  return scale * centered + bias <= V{} ? V{} : dy;
+}
+
+template <class T, bool Relu>
+void gradientSumsPlane(double* sumG, double* sumGX, const ChannelRows<const T>& dy,
+                       const ChannelRows<const T>& x, const BatchNormAffine<T>& affine) {
+  const T m = affine.mean[0], a = affine.scale[0], b = Relu ? affine.bias[0] : T(0);
+  const Vector<T> center = splat(m), scale = splat(a), bias = splat(b);
   BlockedSum<T> total, totalX;
   forEachBlock<T>(
       x.rows, x.length,
       [&](int64_t row, int64_t at, int i) ADJOINT_LAMBDA {
-        const Vector<T> d = load(dy.data + row * dy.step + at);
-        total.add(d, i);
-        totalX.add(d * (load(x.data + row * x.step + at) - center), i);
+        const Vector<T> d = load(x.data + row * x.step + at) - center;
+        const Vector<T> g = passed<Relu>(load(dy.data + row * dy.step + at), d, scale, bias);
+        total.add(g, i);
+        totalX.add(g * d, i);
       },
       [&](int64_t row, int64_t at) ADJOINT_LAMBDA {
-        const T d = dy.data[row * dy.step + at];
-        total.add(static_cast<double>(d));
-        totalX.add(static_cast<double>(d * (x.data[row * x.step + at] - mean[0])));
+        const T d = x.data[row * x.step + at] - m;
+        const T g = passed<Relu>(dy.data[row * dy.step + at], d, a, b);
+        total.add(static_cast<double>(g));
+        totalX.add(static_cast<double>(g * d));
       },
       [&]() ADJOINT_LAMBDA {
         total.flush();
         totalX.flush();
       });
-  sumDy[0] = total.total();
-  sumDyX[0] = totalX.total();
+  sumG[0] = total.total();
+  sumGX[0] = totalX.total();
 }
 
 template <class T>
-void normalizePlanes(const ChannelRows<T>& y, const ChannelRows<const T>& x, const T* mean,
-                     const T* scale, const T* bias) {
-  const T m = mean[0], a = scale[0], b = bias[0];
+void gradientSumsPlanes(double* sumG, double* sumGX, const ChannelRows<const T>& dy,
+                        const ChannelRows<const T>& x, const BatchNormAffine<T>& affine) {
+  const auto run = affine.bias ? gradientSumsPlane<T, true> : gradientSumsPlane<T, false>;
+  run(sumG, sumGX, dy, x, affine);
+}
+
+template <class T>
+void normalizePlanes(const ChannelRows<T>& y, const ChannelRows<const T>& x,
+                     const BatchNormAffine<T>& affine, bool relu) {
+  const T m = affine.mean[0], a = affine.scale[0], b = affine.bias[0];
   for (int64_t row = 0; row < x.rows; row++) {
     const T* __restrict from = x.data + row * x.step;
     T* __restrict to = y.data + row * y.step;
-    for (int64_t i = 0; i < x.length; i++) to[i] = a * (from[i] - m) + b;
+    if (relu) {
+      for (int64_t i = 0; i < x.length; i++) to[i] = rectified(a * (from[i] - m) + b);
+    } else {
+      for (int64_t i = 0; i < x.length; i++) to[i] = a * (from[i] - m) + b;
+    }
+  }
+}
+
+template <class T, bool Relu>
+void gradientPlane(const ChannelRows<T>& dx, const ChannelRows<const T>& dy,
+                   const ChannelRows<const T>& x, const BatchNormAffine<T>& affine, const T* offset,
+                   const T* slope) {
+  const T m = affine.mean[0], a = affine.scale[0], y0 = Relu ? affine.bias[0] : T(0);
+  const T b = offset[0], c = slope[0];
+  for (int64_t row = 0; row < x.rows; row++) {
+    const T* __restrict from = x.data + row * x.step;
+    const T* __restrict g = dy.data + row * dy.step;
+    T* __restrict to = dx.data + row * dx.step;
+    for (int64_t i = 0; i < x.length; i++) {
+      const T d = from[i] - m;
+      to[i] = a * (passed<Relu>(g[i], d, a, y0) - b - c * d);
+    }
   }
 }
 
 template <class T>
 void gradientPlanes(const ChannelRows<T>& dx, const ChannelRows<const T>& dy,
-                    const ChannelRows<const T>& x, const T* mean, const T* scale, const T* offset,
-                    const T* slope) {
-  const T m = mean[0], a = scale[0], b = offset[0], c = slope[0];
-  for (int64_t row = 0; row < x.rows; row++) {
-    const T* __restrict from = x.data + row * x.step;
-    const T* __restrict g = dy.data + row * dy.step;
-    T* __restrict to = dx.data + row * dx.step;
-    for (int64_t i = 0; i < x.length; i++) to[i] = a * (g[i] - b - c * (from[i] - m));
-  }
+                    const ChannelRows<const T>& x, const BatchNormAffine<T>& affine,
+                    const T* offset, const T* slope) {
+  const auto run = affine.bias ? gradientPlane<T, true> : gradientPlane<T, false>;
+  run(dx, dy, x, affine, offset, slope);
 }
 
 // ---- columns: a row has neighbouring channels
@@ -171,49 +210,75 @@ void squaresColumns(double* sum, const ChannelRows<const T>& x, const T* mean) {
   });
 }
 
-template <class T>
-void gradientSumsColumns(double* sumDy, double* sumDyX, const ChannelRows<const T>& dy,
-                         const ChannelRows<const T>& x, const T* mean) {
-  sumColumns(sumDy, dy);
-  sumColumnBlocks<T>(sumDyX, x.rows, x.length, [&](int64_t row, int64_t c) ADJOINT_LAMBDA {
-    return dy.data[row * dy.step + c] * (x.data[row * x.step + c] - mean[c]);
+template <class T, bool Relu>
+void gradientSumsColumn(double* sumG, double* sumGX, const ChannelRows<const T>& dy,
+                        const ChannelRows<const T>& x, const BatchNormAffine<T>& affine) {
+  const auto centered = [&](int64_t row, int64_t c)
+                            ADJOINT_LAMBDA { return x.data[row * x.step + c] - affine.mean[c]; };
+  const auto g = [&](int64_t row, int64_t c) ADJOINT_LAMBDA {
+    return passed<Relu>(dy.data[row * dy.step + c], centered(row, c), affine.scale[c],
+                        Relu ? affine.bias[c] : T(0));
+  };
+  sumColumnBlocks<T>(sumG, x.rows, x.length, g);
+  sumColumnBlocks<T>(sumGX, x.rows, x.length, [&](int64_t row, int64_t c) ADJOINT_LAMBDA {
+    return g(row, c) * centered(row, c);
   });
 }
 
 template <class T>
-void normalizeColumns(const ChannelRows<T>& y, const ChannelRows<const T>& x,
-                      const T* __restrict mean, const T* __restrict scale,
-                      const T* __restrict bias) {
-  for (int64_t row = 0; row < x.rows; row++) {
-    const T* __restrict from = x.data + row * x.step;
-    T* __restrict to = y.data + row * y.step;
-    for (int64_t c = 0; c < x.length; c++) to[c] = scale[c] * (from[c] - mean[c]) + bias[c];
-  }
+void gradientSumsColumns(double* sumG, double* sumGX, const ChannelRows<const T>& dy,
+                         const ChannelRows<const T>& x, const BatchNormAffine<T>& affine) {
+  const auto run = affine.bias ? gradientSumsColumn<T, true> : gradientSumsColumn<T, false>;
+  run(sumG, sumGX, dy, x, affine);
 }
 
 template <class T>
-void gradientColumns(const ChannelRows<T>& dx, const ChannelRows<const T>& dy,
-                     const ChannelRows<const T>& x, const T* __restrict mean,
-                     const T* __restrict scale, const T* __restrict offset,
-                     const T* __restrict slope) {
+void normalizeColumns(const ChannelRows<T>& y, const ChannelRows<const T>& x,
+                      const BatchNormAffine<T>& affine, bool relu) {
+  const T* __restrict m = affine.mean, * __restrict a = affine.scale, * __restrict b = affine.bias;
+  for (int64_t row = 0; row < x.rows; row++) {
+    const T* __restrict from = x.data + row * x.step;
+    T* __restrict to = y.data + row * y.step;
+    if (relu) {
+      for (int64_t c = 0; c < x.length; c++) to[c] = rectified(a[c] * (from[c] - m[c]) + b[c]);
+    } else {
+      for (int64_t c = 0; c < x.length; c++) to[c] = a[c] * (from[c] - m[c]) + b[c];
+    }
+  }
+}
+
+template <class T, bool Relu>
+void gradientColumn(const ChannelRows<T>& dx, const ChannelRows<const T>& dy,
+                    const ChannelRows<const T>& x, const BatchNormAffine<T>& affine,
+                    const T* __restrict offset, const T* __restrict slope) {
+  const T* __restrict m = affine.mean, * __restrict a = affine.scale, * __restrict b = affine.bias;
   for (int64_t row = 0; row < x.rows; row++) {
     const T* __restrict from = x.data + row * x.step;
     const T* __restrict g = dy.data + row * dy.step;
     T* __restrict to = dx.data + row * dx.step;
     for (int64_t c = 0; c < x.length; c++) {
-      to[c] = scale[c] * (g[c] - offset[c] - slope[c] * (from[c] - mean[c]));
+      const T d = from[c] - m[c];
+      to[c] = a[c] * (passed<Relu>(g[c], d, a[c], Relu ? b[c] : T(0)) - offset[c] - slope[c] * d);
     }
   }
 }
 
 template <class T>
+void gradientColumns(const ChannelRows<T>& dx, const ChannelRows<const T>& dy,
+                     const ChannelRows<const T>& x, const BatchNormAffine<T>& affine,
+                     const T* offset, const T* slope) {
+  const auto run = affine.bias ? gradientColumn<T, true> : gradientColumn<T, false>;
+  run(dx, dy, x, affine, offset, slope);
+}
+
+template <class T>
 constexpr BatchNormKernels<T> planes() {
-  return {sumPlanes<T>, squaresPlanes<T>, gradientSumsPlanes<T>, normalizePlanes<T>,
+  return {sumPlanes<T>, squaresPlanes<T>, normalizePlanes<T>, gradientSumsPlanes<T>,
           gradientPlanes<T>};
 }
 template <class T>
 constexpr BatchNormKernels<T> columns() {
-  return {sumColumns<T>, squaresColumns<T>, gradientSumsColumns<T>, normalizeColumns<T>,
+  return {sumColumns<T>, squaresColumns<T>, normalizeColumns<T>, gradientSumsColumns<T>,
           gradientColumns<T>};
 }
 

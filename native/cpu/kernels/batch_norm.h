@@ -20,21 +20,28 @@ struct ChannelRows {
   int64_t rows, step, length;
 };
 
+// Per channel: what y = scale (x - mean) + bias is made of. A null bias where there is no
+// rectification: gradients then do not ask for y.
+template <class T>
+struct BatchNormAffine {
+  const T *mean, *scale, *bias;
+};
+
 template <class T>
 struct BatchNormKernels {
   // sum x
   void (*sum)(double* sum, const ChannelRows<const T>& x);
   // sum (x - mean)^2
   void (*squares)(double* sum, const ChannelRows<const T>& x, const T* mean);
-  // sumDy = sum dy; sumDyX = sum dy (x - mean)
-  void (*gradientSums)(double* sumDy, double* sumDyX, const ChannelRows<const T>& dy,
-                       const ChannelRows<const T>& x, const T* mean);
-  // y = scale (x - mean) + bias
-  void (*normalize)(const ChannelRows<T>& y, const ChannelRows<const T>& x, const T* mean,
-                    const T* scale, const T* bias);
-  // dx = scale (dy - offset - slope (x - mean))
+  // y = scale (x - mean) + bias, rectified or not
+  void (*normalize)(const ChannelRows<T>& y, const ChannelRows<const T>& x,
+                    const BatchNormAffine<T>& affine, bool relu);
+  // g = dy, or 0 where affine has a bias and y <= 0. sumG = sum g; sumGX = sum g (x - mean)
+  void (*gradientSums)(double* sumG, double* sumGX, const ChannelRows<const T>& dy,
+                       const ChannelRows<const T>& x, const BatchNormAffine<T>& affine);
+  // dx = scale (g - offset - slope (x - mean))
   void (*gradient)(const ChannelRows<T>& dx, const ChannelRows<const T>& dy,
-                   const ChannelRows<const T>& x, const T* mean, const T* scale, const T* offset,
+                   const ChannelRows<const T>& x, const BatchNormAffine<T>& affine, const T* offset,
                    const T* slope);
 };
 

@@ -242,11 +242,11 @@ void batchNorms(Report& report) {
         "n" + std::to_string(n) + " c" + std::to_string(c) + " h" + std::to_string(h);
     report.row("batchNorm " + size, 0, [&] {
       backend::batchNorm({y.view(), mean.view(), rstd.view(), x.view(), &weight.view(),
-                          &bias.view(), nullptr, nullptr, 0.1, 1e-5});
+                          &bias.view(), nullptr, nullptr, 0.1, 1e-5, true});
     });
     report.row("batchNormBackward " + size, 0, [&] {
-      backend::batchNormBackward(dx.view(), dweight.view(), dbias.view(), y.view(), x.view(),
-                                 &weight.view(), mean.view(), rstd.view());
+      backend::batchNormBackward({dx.view(), dweight.view(), dbias.view(), y.view(), x.view(),
+                                  &weight.view(), &bias.view(), mean.view(), rstd.view(), true});
     });
   }
 }

@@ -1,0 +1,91 @@
+import { describe, expect, test } from 'vitest'
+import { manualSeed, randn, type Tensor } from '../../src/index.js'
+import * as nn from '../../src/nn/index.js'
+import { values } from '../support/values.js'
+
+/** The same weights twice: as one Sequential, and called layer by layer. */
+function pair(make: () => nn.Sequential): [nn.Sequential, nn.Sequential] {
+  const a = make()
+  const b = make()
+  b.loadStateDict(a.stateDict())
+  return [a, b]
+}
+
+function oneByOne(net: nn.Sequential, x: Tensor): Tensor {
+  let y = x
+  for (const layer of net) y = layer.forward(y)
+  return y
+}
+
+function expectEqual(a: nn.Sequential, b: nn.Sequential, x: Tensor): void {
+  const xa = x.detach().requiresGrad_()
+  const xb = x.detach().requiresGrad_()
+  const ya = a.forward(xa)
+  const yb = oneByOne(b, xb)
+  const near = (got: Tensor | null, expected: Tensor | null, what: string) => {
+    const g = values(got)
+    expect(g.length).toBe(expected?.numel)
+    values(expected).forEach((e, i) => {
+      expect(Math.abs(g[i] - e), `${what} ${i}`).toBeLessThan(1e-11)
+    })
+  }
+  near(ya, yb, 'y')
+  const dy = randn(ya.shape, { dtype: 'float64' })
+  ya.backward(dy)
+  yb.backward(dy)
+  near(xa.grad, xb.grad, 'dx')
+  const others = new Map(b.namedParameters())
+  for (const [name, p] of a.namedParameters()) near(p.grad, others.get(name)?.grad ?? null, name)
+  const buffers = b.stateDict()
+  for (const [name, t] of Object.entries(a.stateDict())) near(t, buffers[name], name)
+}
+
+describe.each([[true], [false]])('batch norm and ReLU, affine %s', (affine) => {
+  const make = () =>
+    new nn.Sequential(
+      new nn.BatchNorm2d(3, { dtype: 'float64', affine }),
+      new nn.ReLU(),
+      new nn.BatchNorm2d(3, { dtype: 'float64', affine }),
+    )
+  test('in training, in evaluation', () => {
+    manualSeed(1)
+    const [a, b] = pair(make)
+    const x = randn([4, 3, 5, 7], { dtype: 'float64' })
+    expectEqual(a, b, x)
+    expectEqual(a.eval(), b.eval(), x)
+  })
+  test('on strided input', () => {
+    manualSeed(2)
+    const [a, b] = pair(make)
+    expectEqual(a, b, randn([4, 5, 7, 3], { dtype: 'float64' }).permute([0, 3, 1, 2]))
+  })
+})
+
+test('the rectified values are not kept twice: one node for both layers', () => {
+  const net = new nn.Sequential(new nn.BatchNorm1d(2), new nn.ReLU())
+  const y = net.forward(randn([4, 2]))
+  expect(y.edge?.node.name).toBe('batchNorm')
+  expect(Math.min(...values(y))).toBe(0)
+})
+
+test('a hook or a subclass on either layer sees its own values', () => {
+  const seen: number[] = []
+  const look = (t: Tensor) => void seen.push(Math.min(...values(t)))
+  const norm = new nn.BatchNorm1d(2)
+  const relu = new nn.ReLU()
+  const net = new nn.Sequential(norm, relu)
+  const x = randn([64, 2])
+  const remove = norm.registerForwardHook((_module, _inputs, y) => look(y))
+  net.forward(x)
+  expect(seen[0]).toBeLessThan(0)
+  remove()
+  relu.registerForwardPreHook((_module, [input]) => look(input))
+  net.forward(x)
+  expect(seen[1]).toBeLessThan(0)
+  class Shifted extends nn.ReLU {
+    override forward(h: Tensor): Tensor {
+      return super.forward(h).add(1)
+    }
+  }
+  expect(Math.min(...values(new nn.Sequential(norm, new Shifted()).forward(x)))).toBe(1)
+})
