@@ -29,7 +29,7 @@ function checkForward({ c, size, padding }: Shape, x: Tensor, w: Tensor, y: Tens
 }
 
 export const suite: Suite = {
-  name: 'conv2d 3x3, float32',
+  name: 'conv2d',
   rows: () => {
     const shapes: Shape[] = [
       { n: 64, c: 1, size: 28, k: 32, padding: 0 },

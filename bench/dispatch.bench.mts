@@ -6,7 +6,7 @@ import { expectClose, type Row, type Suite } from './support/suite.mjs'
 const REPEAT = 100
 
 export const suite: Suite = {
-  name: 'dispatch: 4 elements, float32',
+  name: 'dispatch',
   rows: () => {
     const a = tensor([1, 2, 3, 4])
     const b = tensor([5, 6, 7, 8])

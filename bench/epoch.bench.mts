@@ -6,7 +6,7 @@ import { AdamW } from 'adjoint/optim'
 import type { Suite } from './support/suite.mjs'
 
 export const suite: Suite = {
-  name: 'an epoch of digits, batch 64',
+  name: 'epoch',
   rows: () => {
     manualSeed(0)
     const loader = new DataLoader(syntheticDigits('test'), {
@@ -36,7 +36,7 @@ export const suite: Suite = {
     }
     return [
       {
-        name: `${loader.length} batches`,
+        name: `a batch of ${loader.length} drawn digits`,
         operations: loader.length,
         check: () => {
           const last = epoch()

@@ -16,7 +16,7 @@ function checkProduct(a: Tensor, b: Tensor, y: Tensor): void {
 }
 
 export const suite: Suite = {
-  name: 'matmul, float32',
+  name: 'matmul',
   rows: () => {
     const shapes = [
       [512, 512, 512],

@@ -3,7 +3,7 @@ import { noGrad, rand, type Tensor } from 'adjoint'
 import { expectClose, type Row, type Suite } from './support/suite.mjs'
 
 export const suite: Suite = {
-  name: 'reductions of 2048 x 2048, float32',
+  name: 'reduce',
   rows: () => {
     const x = rand([2048, 2048])
     const values = x.dataSync() as Float32Array

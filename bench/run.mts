@@ -1,12 +1,17 @@
-// npm run bench -- [--filter text] [--time ms] [--json file]
+// npm run bench -- [--filter regex] [--time ms] [--json file]
 // Times the suites of this folder. Ratios hold within one run; absolute times belong to the machine.
 import { readdirSync, writeFileSync } from 'node:fs'
-import os from 'node:os'
 import path from 'node:path'
 import { fileURLToPath, pathToFileURL } from 'node:url'
 import { parseArgs } from 'node:util'
-import { device, getNumThreads } from 'adjoint'
+import { machine } from './support/machine.mjs'
+import { resident } from './support/measure.mjs'
 import { formatTime, type Measured, runSuite, type Suite } from './support/suite.mjs'
+
+const HELP = `usage: npm run bench -- [options]
+  --filter REGEX  only rows whose name (suite/row) matches
+  --time MS       how long a row is timed; default 500
+  --json FILE     also write the results there`
 
 const { values } = parseArgs({
   options: {
@@ -16,32 +21,34 @@ const { values } = parseArgs({
     help: { type: 'boolean', short: 'h' },
   },
 })
-if (values.help) {
-  console.log('usage: npm run bench -- [--filter text] [--time ms] [--json file]')
-  process.exit(0)
-}
 
-const folder = path.dirname(fileURLToPath(import.meta.url))
-const machine = {
-  processor: os.cpus()[0]?.model.trim(),
-  threads: getNumThreads(),
-  node: process.version,
-  ...device('cpu').native.deviceInfo(),
-}
-console.log(`${machine.processor}, ${machine.threads} threads, node ${machine.node}`)
-
-const results: Measured[] = []
-for (const file of readdirSync(folder).sort()) {
-  if (!file.endsWith('.bench.mts') || !file.includes(values.filter)) continue
-  const { suite } = (await import(pathToFileURL(path.join(folder, file)).href)) as { suite: Suite }
-  console.log(`\n${suite.name}`)
-  for (const row of runSuite(suite, Number(values.time))) {
-    results.push(row)
-    const rate = row.gflops === undefined ? '' : `  ${row.gflops.toFixed(1)} GFLOP/s`
-    console.log(
-      `  ${row.name.padEnd(44)}${formatTime(row.ns).padStart(12)}` +
-        `${`${row.ratio.toFixed(2)}x`.padStart(10)}${rate}`,
-    )
+async function main(): Promise<void> {
+  const filter = new RegExp(values.filter)
+  const facts = machine()
+  console.log(`${facts.processor}, ${facts.threads} threads, node ${facts.node}`)
+  const rows: Measured[] = []
+  const folder = path.dirname(fileURLToPath(import.meta.url))
+  for (const file of readdirSync(folder).sort()) {
+    if (!file.endsWith('.bench.mts')) continue
+    const { suite } = (await import(pathToFileURL(path.join(folder, file)).href)) as {
+      suite: Suite
+    }
+    for (const row of runSuite(suite, filter, Number(values.time))) {
+      rows.push(row)
+      console.log(
+        `  ${row.name.padEnd(52)}${formatTime(row.ms_median).padStart(12)}` +
+          ` ±${`${(100 * row.spread).toFixed(0)} %`.padEnd(6)}` +
+          `${row.ratio.toFixed(2).padStart(9)}x` +
+          (row.gflops === undefined ? '' : `  ${row.gflops.toFixed(1)} GFLOP/s`) +
+          (row.page_faults === undefined ? '' : `  ${row.page_faults.toFixed(1)} page faults`),
+      )
+    }
+  }
+  console.log(`peak resident memory of the run: ${(resident().peak / 1024).toFixed(0)} MiB`)
+  if (values.json) {
+    writeFileSync(values.json, `${JSON.stringify({ machine: facts, rows }, null, 2)}\n`)
   }
 }
-if (values.json) writeFileSync(values.json, `${JSON.stringify({ machine, results }, null, 2)}\n`)
+
+if (values.help) console.log(HELP)
+else await main()

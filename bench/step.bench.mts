@@ -1,45 +1,33 @@
-// Whole training steps (AdamW, cross-entropy) of the small networks, batch 64.
-import { randint, randn, type Tensor } from 'adjoint'
-import * as nn from 'adjoint/nn'
-import { AdamW } from 'adjoint/optim'
-import {
-  lenetWithBatchNorm,
-  mlpWithDropout,
-  oneConvolution,
-} from '../examples/support/networks.mjs'
+// Whole training steps (AdamW, cross-entropy), against themselves in float64.
+import { countFor, pageFaults, spreadOf, timed } from './support/measure.mjs'
+import { expectSameLosses, stepRows, TrainingStep } from './support/steps.mjs'
 import type { Row, Suite } from './support/suite.mjs'
 
-const networks: Record<string, () => nn.Module> = {
-  'MLP 784-256-128-10 with dropout': () => mlpWithDropout(0.5),
-  'one convolution, two linear layers': oneConvolution,
-  'LeNet with batch norm': lenetWithBatchNorm,
-}
+const TURNS = 9
 
 export const suite: Suite = {
-  name: 'training step, float32, batch 64',
+  name: 'step',
   rows: () =>
-    Object.entries(networks).map(([name, make]): Row => {
-      const net = make()
-      const optimizer = new AdamW(net.parameters(), { lr: 1e-3 })
-      const x = randn([64, 1, 28, 28])
-      const y = randint(0, 10, [64])
-      const step = (): Tensor => {
-        optimizer.zeroGrad()
-        const loss = nn.functional.crossEntropy(net.forward(x) as Tensor, y)
-        loss.backward()
-        optimizer.step()
-        return loss
-      }
+    stepRows.map((row): Row => {
+      let step: TrainingStep
       return {
-        name,
-        // It must learn the batch by heart.
+        name: row.name,
         check: () => {
-          const before = step().item()
-          for (let i = 0; i < 30; i++) step()
-          const after = step().item()
-          if (!(after < before)) throw new Error(`${name}: loss went from ${before} to ${after}`)
+          // A few samples say as much, and float64 is slow.
+          const expected = new TrainingStep(row, { samples: 8, float64: true }).losses(3)
+          const actual = new TrainingStep(row, { samples: 8 }).losses(3)
+          expectSameLosses(`step/${row.name}`, actual, expected)
+          step = new TrainingStep(row)
         },
-        run: step,
+        run: () => step.run(),
+        flops: row.gflop && row.gflop * 1e9,
       }
     }),
+  // Turns of many steps: a clock read between steps would count the collector in some alone.
+  measure: ({ run }, milliseconds) => {
+    const count = countFor(run, milliseconds / TURNS)
+    const times = Array.from({ length: TURNS }, () => timed(run, count))
+    const loss = (run() as ReturnType<TrainingStep['run']>).item()
+    return { ...spreadOf(times), loss, page_faults: pageFaults(run, count) }
+  },
 }

@@ -1,29 +1,40 @@
 import { Bench } from 'tinybench'
+import type { Spread } from './measure.mjs'
 
 /** One thing that is timed. */
 export interface Row {
   readonly name: string
+  /** Default float32. */
+  readonly precision?: string
   /** Throws if the result is wrong; runs before the clock does. */
   readonly check: () => void
-  readonly run: () => void
+  readonly run: () => unknown
   /** How many operations one `run` stands for; default 1. */
   readonly operations?: number
   /** Floating-point operations of one `run`, where a rate says more than a time. */
   readonly flops?: number
 }
 
-export interface Suite {
-  readonly name: string
-  /** Rows are compared with the first one. */
-  readonly rows: () => Row[]
+/** What a row took, per operation. */
+export interface Timing extends Spread {
+  /** Of training steps: the loss after them, and the pages that the system mapped in one of them. */
+  readonly loss?: number
+  readonly page_faults?: number
 }
 
-export interface Measured {
-  readonly suite: string
+export interface Suite {
+  /** The rows are called `<name>/<row>`. */
   readonly name: string
-  /** Median nanoseconds of one operation. */
-  readonly ns: number
-  /** Against the first row of the suite. */
+  /** Rows are compared with the first one that runs. */
+  readonly rows: () => Row[]
+  /** Default: tinybench. */
+  readonly measure?: (row: Row, milliseconds: number) => Timing
+}
+
+export interface Measured extends Timing {
+  readonly name: string
+  readonly precision: string
+  /** Against the first row of the suite that ran. */
   readonly ratio: number
   readonly gflops?: number
 }
@@ -46,32 +57,42 @@ export function expectClose(
   }
 }
 
-/** Checks and times the rows of a suite, `milliseconds` each. */
-export function runSuite(suite: Suite, milliseconds: number): Measured[] {
-  const rows = suite.rows()
-  for (const row of rows) row.check()
+function withTinybench(row: Row, milliseconds: number): Timing {
   const bench = new Bench({ time: milliseconds, warmupTime: milliseconds / 4 })
-  for (const row of rows) bench.add(row.name, row.run)
-  const tasks = bench.runSync()
-  const measured: Measured[] = []
-  tasks.forEach((task, i) => {
-    const { result } = task
-    if (result.state !== 'completed') throw new Error(`${suite.name}/${task.name}: ${result.state}`)
-    const ns = (result.latency.p50 * 1e6) / (rows[i].operations ?? 1)
-    const { flops } = rows[i]
-    measured.push({
-      suite: suite.name,
-      name: task.name,
-      ns,
-      ratio: ns / (measured[0]?.ns ?? ns),
-      ...(flops === undefined ? {} : { gflops: flops / (result.latency.p50 * 1e6) }),
-    })
-  })
-  return measured
+  const [task] = bench.add(row.name, () => void row.run()).runSync()
+  const { result } = task
+  if (result.state !== 'completed') throw new Error(`${row.name}: ${result.state}`)
+  const { p50, p75, min } = result.latency
+  const operations = row.operations ?? 1
+  return {
+    ms_median: p50 / operations,
+    ms_best: min / operations,
+    spread: p75 / p50 - 1,
+  }
 }
 
-export function formatTime(ns: number): string {
-  if (ns < 1e3) return `${ns.toFixed(1)} ns`
-  if (ns < 1e6) return `${(ns / 1e3).toFixed(2)} µs`
-  return `${(ns / 1e6).toFixed(3)} ms`
+/** Checks and times the rows of a suite whose names match, `milliseconds` each. */
+export function* runSuite(suite: Suite, filter: RegExp, milliseconds: number): Generator<Measured> {
+  const measure = suite.measure ?? withTinybench
+  let first: number | undefined
+  for (const row of suite.rows()) {
+    const name = `${suite.name}/${row.name}`
+    if (!filter.test(name)) continue
+    row.check()
+    const timing = measure(row, milliseconds)
+    first ??= timing.ms_median
+    yield {
+      name,
+      precision: row.precision ?? 'float32',
+      ...timing,
+      ratio: timing.ms_median / first,
+      ...(row.flops && { gflops: row.flops / (timing.ms_median * 1e6) }),
+    }
+  }
+}
+
+export function formatTime(milliseconds: number): string {
+  if (milliseconds < 1e-3) return `${(milliseconds * 1e6).toFixed(1)} ns`
+  if (milliseconds < 1) return `${(milliseconds * 1e3).toFixed(2)} µs`
+  return `${milliseconds.toFixed(3)} ms`
 }

@@ -1,0 +1,11 @@
+// Resident memory of one training step's network in a fresh process: `footprint.mts row steps`.
+import { resident } from '../support/measure.mjs'
+import { stepRows, TrainingStep } from '../support/steps.mjs'
+
+const [name, steps] = process.argv.slice(2)
+const row = stepRows.find((candidate) => candidate.name === name)
+if (!row) throw new Error(`footprint: expected a training step, got ${name}`)
+const imported = resident()
+const step = new TrainingStep(row)
+for (let i = 0; i < Number(steps); i++) step.run()
+console.log(JSON.stringify({ imported, after: resident() }))

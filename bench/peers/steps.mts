@@ -1,0 +1,150 @@
+// Training steps in PyTorch: the same weights and the same batch give the same losses, then both
+// are timed in turns.
+import { spawnSync } from 'node:child_process'
+import path from 'node:path'
+import { fileURLToPath } from 'node:url'
+import { saveSafetensors } from 'adjoint/io'
+import { pageFaults, type Resident, timed } from '../support/measure.mjs'
+import { inTurns, type Side } from '../support/pairs.mjs'
+import { expectSameLosses, type StepRow, stepRows, TrainingStep } from '../support/steps.mjs'
+import { type Column, type Context, orNotMeasured, type PeerRow } from './context.mjs'
+import type { Opened, Variant } from './torch.mjs'
+
+const COMPARED_STEPS = 4
+/** torch.compile calls a C++ compiler, which takes minutes for a large network. */
+const COMPILE_LIMIT_MS = 900_000
+const STEPS_FOR_MEMORY = 10
+
+/** PyTorch as its users write it, at its best in eager mode, and compiled. */
+export const STEP_COLUMNS = ['eager', 'best eager', 'compiled'] as const
+
+/** Weights and batch in files, for the peer. */
+function handOver(context: Context, row: StepRow, step: TrainingStep) {
+  const state = path.join(context.folder, `${row.name}.state.safetensors`)
+  const batch = path.join(context.folder, `${row.name}.batch.safetensors`)
+  saveSafetensors(state, step.network.stateDict())
+  saveSafetensors(batch, { x: step.batch.x, y: step.batch.y })
+  return { network: row.name, state, batch }
+}
+
+export async function* stepsBesidePeers(context: Context): AsyncGenerator<PeerRow> {
+  for (const row of stepRows) {
+    if (context.filter.test(`step/${row.name}`)) yield await besidePeers(context, row)
+  }
+}
+
+async function besidePeers(context: Context, row: StepRow): Promise<PeerRow> {
+  const name = `step/${row.name}`
+  const step = new TrainingStep(row)
+  const files = handOver(context, row, step)
+  const losses = step.losses(COMPARED_STEPS)
+
+  const open = async (variant: Variant, limit?: number): Promise<Opened> => {
+    const torch = await context.torch.get()
+    const opened = await torch.open({
+      kind: 'step',
+      arguments: { ...files, variant, precision: 'float32' },
+    })
+    const parameters = await opened.ask<number>('parameters')
+    if (parameters !== row.parameters) {
+      throw new Error(`${name}: expected ${row.parameters} parameters, PyTorch has ${parameters}`)
+    }
+    const theirs = await opened.ask<number[]>('losses', { steps: COMPARED_STEPS }, limit)
+    expectSameLosses(`${name} in PyTorch`, theirs, losses)
+    return opened
+  }
+
+  // A compiler that does not end takes its process along, so it comes first.
+  const sides: Side[] = [{ name: 'adjoint', timed: (count) => timed(() => step.run(), count) }]
+  const peers: Record<string, Column> = {}
+  const notes: string[] = []
+  const opened: Opened[] = []
+  const add = async (column: string, make: () => Promise<Opened>) => {
+    const side = await orNotMeasured(make)
+    if ('not_measured' in side) {
+      peers[column] = side
+    } else {
+      opened.push(side)
+      sides.push({ name: column, timed: (count) => side.timed(count) })
+    }
+  }
+  const wanted = STEP_COLUMNS.filter((column) => context.columns.includes(column))
+  for (const column of [...wanted].reverse()) {
+    if (column === 'compiled') {
+      await add(column, () => open({ fused: true, compile: true }, COMPILE_LIMIT_MS))
+    } else if (column === 'eager') {
+      await add(column, () => open({}))
+    } else {
+      await add(column, async () => {
+        const { side, note } = await fastestEager(step, open)
+        notes.push(note)
+        return side
+      })
+    }
+  }
+
+  const [ours, ...theirs] = await inTurns(sides, context.pace)
+  for (const side of opened) await side.close()
+  for (const { name: column, ...figures } of theirs) peers[column] = figures
+  return {
+    name,
+    precision: 'float32',
+    ms_median: ours.ms_median,
+    ms_best: ours.ms_best,
+    spread: ours.spread,
+    loss: losses[COMPARED_STEPS - 1],
+    peers,
+    facts: {
+      'page faults': pageFaults(() => step.run(), 10),
+      ...(await memory(context, row)),
+    },
+    notes,
+  }
+}
+
+/** Of the settings that may help: fused AdamW alone, or with images laid out channels-last. */
+async function fastestEager(step: TrainingStep, open: (variant: Variant) => Promise<Opened>) {
+  const plain = await open({ fused: true })
+  if (step.batch.x.ndim !== 4) return { side: plain, note: 'best eager: fused' }
+  const channelsLast = await open({ fused: true, channels_last: true })
+  const sides = [plain, channelsLast].map((side, i) => ({
+    name: String(i),
+    timed: (count: number) => side.timed(count),
+  }))
+  const [, other] = await inTurns(sides, { rounds: 3, turnMs: 100 })
+  await (other.ratio < 1 ? plain : channelsLast).close()
+  return other.ratio < 1
+    ? { side: channelsLast, note: 'best eager: fused, channels-last' }
+    : { side: plain, note: 'best eager: fused' }
+}
+
+/** Peak resident memory beyond what the import takes, each side in a process of its own. */
+async function memory(context: Context, row: StepRow): Promise<Record<string, number>> {
+  const script = path.join(path.dirname(fileURLToPath(import.meta.url)), 'footprint.mts')
+  const child = spawnSync(
+    process.execPath,
+    ['--import', 'tsx', script, row.name, String(STEPS_FOR_MEMORY)],
+    { encoding: 'utf8' },
+  )
+  if (child.status !== 0) throw new Error(`${row.name}: footprint: ${child.stderr}`)
+  const ours = JSON.parse(child.stdout) as { imported: Resident; after: Resident }
+  const mib = (before: Resident, after: Resident) => (after.peak - before.now) / 1024
+  const facts = { 'MiB above import': mib(ours.imported, ours.after) }
+
+  const theirs = await orNotMeasured(async () => {
+    const torch = await context.torch.fresh()
+    try {
+      const before = await torch.ask<Resident>({ do: 'resident' })
+      const files = handOver(context, row, new TrainingStep(row))
+      const opened = await torch.open({
+        kind: 'step',
+        arguments: { ...files, variant: {}, precision: 'float32' },
+      })
+      await opened.ask('timed', { count: STEPS_FOR_MEMORY - 1 })
+      return mib(before, await torch.ask<Resident>({ do: 'resident' }))
+    } finally {
+      torch.stop()
+    }
+  })
+  return typeof theirs === 'number' ? { ...facts, "PyTorch's": theirs } : facts
+}

@@ -1,0 +1,40 @@
+// Two or more sides in turns: ours, theirs, ours, theirs, … so that what the machine does in the
+// meantime meets all of them alike. Ratios are taken turn by turn.
+import { median, type Spread, spreadOf } from './measure.mjs'
+
+/** What is timed: milliseconds of each of `count` runs. */
+export interface Side {
+  readonly name: string
+  timed(count: number): number | Promise<number>
+}
+
+export interface Compared extends Spread {
+  readonly name: string
+  /** The median over the rounds of this side's time divided by the first side's of the round. */
+  readonly ratio: number
+}
+
+export interface Pace {
+  readonly rounds: number
+  /** How long a turn takes, roughly. */
+  readonly turnMs: number
+}
+
+/** The first side is the one that the others are compared with. */
+export async function inTurns(sides: readonly Side[], pace: Pace): Promise<Compared[]> {
+  const counts: number[] = []
+  for (const side of sides) {
+    const once = Math.min(await side.timed(1), await side.timed(1))
+    const count = Math.min(10_000, Math.max(1, Math.round(pace.turnMs / once)))
+    counts.push(count)
+  }
+  const times: number[][] = sides.map(() => [])
+  for (let round = 0; round < pace.rounds; round++) {
+    for (const [i, side] of sides.entries()) times[i].push(await side.timed(counts[i]))
+  }
+  return sides.map(({ name }, i) => ({
+    name,
+    ...spreadOf(times[i]),
+    ratio: median(times[i].map((time, round) => time / times[0][round])),
+  }))
+}

@@ -1,0 +1,159 @@
+// The training steps that are timed: AdamW on cross-entropy, one batch of random data.
+import { manualSeed, randint, randn, type Tensor } from 'adjoint'
+import * as nn from 'adjoint/nn'
+import { AdamW } from 'adjoint/optim'
+import {
+  lenetWithBatchNorm,
+  mlpWithDropout,
+  oneConvolution,
+} from '../../examples/support/networks.mjs'
+import { ResNet } from '../../examples/support/resnet.mjs'
+
+/** A network from what it reads to logits [samples, classes]. */
+export type Network = nn.Module & { forward(x: Tensor): Tensor }
+
+export type Precision = 'float32'
+
+export interface Batch {
+  readonly x: Tensor
+  /** int64 [samples] */
+  readonly y: Tensor
+}
+
+export interface StepRow {
+  /** Also what the peers call the network. */
+  readonly name: string
+  readonly network: () => Network
+  /** How many values its parameters have. */
+  readonly parameters: number
+  /** Inputs and labels; fewer samples than usual where a check wants them. */
+  readonly batch: (samples?: number) => Batch
+  /** Arithmetic of a step in GFLOP: matrix products and convolutions, forward and backward. */
+  readonly gflop?: number
+}
+
+const images =
+  (usual: number, channels: number, size: number) =>
+  (samples = usual): Batch => ({
+    x: randn([samples, channels, size, size]),
+    y: randint(0, 10, [samples]),
+  })
+
+const digits = images(64, 1, 28)
+
+export const stepRows: readonly StepRow[] = [
+  {
+    name: 'mlp-tiny',
+    network: () => new nn.Sequential(new nn.Linear(10, 10), new nn.ReLU(), new nn.Linear(10, 10)),
+    parameters: 220,
+    batch: () => ({ x: randn([1, 10]), y: randint(0, 10, [1]) }),
+  },
+  {
+    name: 'mlp',
+    network: () => mlpWithDropout(0.5),
+    parameters: 235_146,
+    batch: digits,
+    gflop: 0.06,
+  },
+  { name: 'cnn', network: oneConvolution, parameters: 2_770_634, batch: digits, gflop: 1.1 },
+  { name: 'lenet-bn', network: lenetWithBatchNorm, parameters: 421_834, batch: digits, gflop: 1.6 },
+  {
+    name: 'resnet20',
+    network: () => new ResNet(3, 16),
+    parameters: 272_474,
+    batch: images(64, 3, 32),
+    gflop: 15.6,
+  },
+  {
+    name: 'resnet-w64',
+    network: () => new ResNet(2, 64),
+    parameters: 2_777_674,
+    batch: images(32, 3, 32),
+    gflop: 81,
+  },
+]
+
+/** A network with its optimizer and its batch, drawn from one seed. */
+export class TrainingStep {
+  readonly network: Network
+  readonly batch: Batch
+  readonly #optimizer: AdamW
+
+  /**
+   * With `samples` the batch is that small; with `float64` all is computed so, from the same weights
+   * and batch.
+   */
+  constructor(row: StepRow, options: { samples?: number; float64?: boolean } = {}) {
+    manualSeed(0)
+    this.network = row.network()
+    const count = this.network.parameters().reduce((sum, p) => sum + p.numel, 0)
+    if (count !== row.parameters) {
+      throw new Error(`step/${row.name}: expected ${row.parameters} parameters, got ${count}`)
+    }
+    const { x, y } = row.batch(options.samples)
+    this.batch = { x: options.float64 && x.dtype === 'float32' ? x.double() : x, y }
+    if (options.float64) this.network.to('float64')
+    this.#optimizer = new AdamW(this.network.parameters(), { lr: 1e-3 })
+  }
+
+  /** One step; the loss before it. */
+  run(): Tensor {
+    const { x, y } = this.batch
+    this.#optimizer.zeroGrad()
+    const loss = nn.functional.crossEntropy(this.network.forward(x), y)
+    loss.backward()
+    this.#optimizer.step()
+    return loss
+  }
+
+  /** Of the first `count` steps, without dropout, whose masks no other library draws alike. */
+  losses(count: number): number[] {
+    const dropout = (active: boolean) => {
+      for (const module of this.network.modules()) {
+        if (module instanceof nn.Dropout) module.train(active)
+      }
+    }
+    dropout(false)
+    const values = Array.from({ length: count }, () => this.run().item())
+    dropout(true)
+    return values
+  }
+
+  /**
+   * Bytes that one step moves at least: every parameter's gradient is written, and the optimizer
+   * reads it, the parameter and two moments and writes three of them; the output of every layer that
+   * has parameters is written, and read again by the backward pass.
+   */
+  leastBytes(): number {
+    let outputs = 0
+    const remove = this.network
+      .modules()
+      .filter((module) => module.namedChildren().length === 0 && module.parameters().length > 0)
+      .map((module) =>
+        (module as Network).registerForwardHook((_module, _inputs, y) => {
+          outputs += (y as Tensor).numel
+        }),
+      )
+    this.network.forward(this.batch.x)
+    for (const undo of remove) undo()
+    const parameters = this.network.parameters().reduce((sum, p) => sum + p.numel, 0)
+    return 4 * (8 * parameters + 2 * outputs)
+  }
+}
+
+/**
+ * Throws unless two runs of losses agree within what float32's rounding makes of them: every step
+ * multiplies a difference, since AdamW divides small gradients by their own size.
+ */
+export function expectSameLosses(
+  what: string,
+  actual: readonly number[],
+  expected: readonly number[],
+): void {
+  actual.forEach((loss, step) => {
+    const off = Math.abs(loss - expected[step]) / Math.max(1, Math.abs(expected[step]))
+    if (!(off <= 1e-5 * 4 ** step)) {
+      throw new Error(`${what}: expected losses ${expected.join(', ')}, got ${actual.join(', ')}`)
+    }
+  })
+}
