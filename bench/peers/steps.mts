@@ -54,32 +54,32 @@ async function besidePeers(context: Context, row: StepRow): Promise<PeerRow> {
     return opened
   }
 
-  // A compiler that does not end takes its process along, so it comes first.
-  const sides: Side[] = [{ name: 'adjoint', timed: (count) => timed(() => step.run(), count) }]
-  const peers: Record<string, Column> = {}
   const notes: string[] = []
+  const makers: Record<(typeof STEP_COLUMNS)[number], () => Promise<Opened>> = {
+    eager: () => open({}),
+    'best eager': async () => {
+      const { side, note } = await fastestEager(step, open)
+      notes.push(note)
+      return side
+    },
+    compiled: () => open({ fused: true, compile: true }, COMPILE_LIMIT_MS),
+  }
+  const wanted = STEP_COLUMNS.filter((column) => context.columns.includes(column))
+  const made = new Map<string, Opened | { not_measured: string }>()
+  // A compiler that does not end takes its process along, so it comes first.
+  for (const column of [...wanted].reverse()) {
+    made.set(column, await orNotMeasured(makers[column]))
+  }
+  const peers: Record<string, Column> = {}
+  const sides: Side[] = [{ name: 'adjoint', timed: (count) => timed(() => step.run(), count) }]
   const opened: Opened[] = []
-  const add = async (column: string, make: () => Promise<Opened>) => {
-    const side = await orNotMeasured(make)
+  for (const column of wanted) {
+    const side = made.get(column) as Opened | { not_measured: string }
     if ('not_measured' in side) {
       peers[column] = side
     } else {
       opened.push(side)
       sides.push({ name: column, timed: (count) => side.timed(count) })
-    }
-  }
-  const wanted = STEP_COLUMNS.filter((column) => context.columns.includes(column))
-  for (const column of [...wanted].reverse()) {
-    if (column === 'compiled') {
-      await add(column, () => open({ fused: true, compile: true }, COMPILE_LIMIT_MS))
-    } else if (column === 'eager') {
-      await add(column, () => open({}))
-    } else {
-      await add(column, async () => {
-        const { side, note } = await fastestEager(step, open)
-        notes.push(note)
-        return side
-      })
     }
   }
 

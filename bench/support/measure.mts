@@ -43,6 +43,7 @@ export function countFor(run: () => unknown, milliseconds: number): number {
 
 /** Page faults without input or output per run: new pages that the system had to map. */
 export function pageFaults(run: () => unknown, count: number): number {
+  run()
   const before = process.resourceUsage().minorPageFault
   for (let i = 0; i < count; i++) run()
   return (process.resourceUsage().minorPageFault - before) / count
