@@ -1,9 +1,11 @@
 // Whole training steps (AdamW, cross-entropy), against themselves in float64.
 import { countFor, pageFaults, spreadOf, timed } from './support/measure.mjs'
-import { expectSameLosses, stepRows, TrainingStep } from './support/steps.mjs'
+import { lossError, stepRows, TrainingStep } from './support/steps.mjs'
 import type { Row, Suite } from './support/suite.mjs'
 
 const TURNS = 9
+// AdamW divides small gradients by their own size, so a step multiplies what rounding has made.
+const LOSS_ERROR = 1e-3
 
 export const suite: Suite = {
   name: 'step',
@@ -16,7 +18,9 @@ export const suite: Suite = {
           // A few samples say as much, and float64 is slow.
           const expected = new TrainingStep(row, { samples: 8, float64: true }).losses(3)
           const actual = new TrainingStep(row, { samples: 8 }).losses(3)
-          expectSameLosses(`step/${row.name}`, actual, expected)
+          if (!(lossError(actual, expected) <= LOSS_ERROR)) {
+            throw new Error(`step/${row.name}: expected losses ${expected}, got ${actual}`)
+          }
           step = new TrainingStep(row)
         },
         run: () => step.run(),

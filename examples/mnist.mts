@@ -14,7 +14,7 @@ import { lenetWithBatchNorm, mlpWithDropout, oneConvolution } from './support/ne
 
 interface Example {
   readonly what: string
-  readonly make: () => nn.Module
+  readonly make: () => nn.Layer
   readonly epochs: number
   readonly lr: number
   /** Test accuracy that is published for such a network, or expected of it. */
@@ -103,7 +103,7 @@ async function run(
     optimizer,
     schedule,
     scheduleEvery: 'batch',
-    step: classifierStep((x) => model.forward(x) as Tensor),
+    step: classifierStep((x) => model.forward(x)),
   })
   await trainer.fit(loader, { epochs })
 
@@ -114,7 +114,7 @@ async function run(
   const evaluator = new Trainer({
     model: loaded,
     optimizer,
-    step: classifierStep((x) => loaded.forward(x) as Tensor),
+    step: classifierStep((x) => loaded.forward(x)),
   })
   const { accuracy = 0 } = await evaluator.evaluate(loaderOf(data.test, false, seed))
   return accuracy

@@ -77,7 +77,7 @@ export class Torch {
     } catch {
       torch.stop()
       throw new PeerError(
-        `PyTorch: not measured, since ${python} does not start it ` +
+        `${python} does not start PyTorch ` +
           '(pip install torch; ADJOINT_PYTHON names the interpreter)',
       )
     }

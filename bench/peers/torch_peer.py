@@ -23,13 +23,16 @@ from torch_networks import NETWORKS  # noqa: E402
 
 class TrainingStep:
     """AdamW on cross-entropy. `variant` has fused, channels_last and compile; `precision` is
-    float32 or bfloat16 (autocast)."""
+    float32, bfloat16 (autocast) or float64, the reference of both."""
 
     def __init__(self, network, state, batch, variant, precision):
         self.model = NETWORKS[network]()
         self.model.load_state_dict(load_tensors(state))
         tensors = load_tensors(batch)
         self.x, self.y = tensors["x"], tensors["y"]
+        if precision == "float64":
+            self.model = self.model.double()
+            self.x = self.x.double() if self.x.is_floating_point() else self.x
         if variant.get("channels_last"):
             self.model = self.model.to(memory_format=torch.channels_last)
             self.x = self.x.contiguous(memory_format=torch.channels_last)

@@ -3,7 +3,7 @@ import * as nn from 'adjoint/nn'
 // The networks of the published results on MNIST; the benchmarks time the same ones. x [N, 1, 28, 28]
 
 /** 784-256-128-10 with dropout. */
-export const mlpWithDropout = (p: number): nn.Module =>
+export const mlpWithDropout = (p: number): nn.Layer =>
   new nn.Sequential(
     new nn.Flatten(),
     new nn.Linear(784, 256),
@@ -16,7 +16,7 @@ export const mlpWithDropout = (p: number): nn.Module =>
   )
 
 /** One 3x3 convolution with 32 channels and two linear layers. */
-export const oneConvolution = (): nn.Module =>
+export const oneConvolution = (): nn.Layer =>
   new nn.Sequential(
     new nn.Conv2d(1, 32, 3),
     new nn.ReLU(),
@@ -27,7 +27,7 @@ export const oneConvolution = (): nn.Module =>
   )
 
 /** Two convolutions with batch norm and pooling, two linear layers. */
-export const lenetWithBatchNorm = (): nn.Module =>
+export const lenetWithBatchNorm = (): nn.Layer =>
   new nn.Sequential(
     new nn.Conv2d(1, 32, 3, { padding: 1 }),
     new nn.BatchNorm2d(32),
