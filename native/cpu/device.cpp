@@ -1,5 +1,6 @@
 // contract.h's device: what the CPU backend says about itself, and its threads.
 #include "contract.h"
+#include "cpu/features.h"
 #include "cpu/os.h"
 #include "cpu/pool.h"
 #include "cpu/simd.h"
@@ -26,6 +27,20 @@ std::string chosenSimdLevel() {
   }
 }
 
+std::string usedFeatures() {
+  std::string features;
+  try {
+    for (int i = 0; i < cpu::kFeatures; i++) {
+      const auto feature = static_cast<cpu::Feature>(i);
+      if (!cpu::hasFeature(feature)) continue;
+      features += (features.empty() ? "" : " ") + std::string(cpu::featureName(feature));
+    }
+  } catch (const Error&) {
+    // a bad ADJOINT_SIMD, which the line above reports
+  }
+  return features.empty() ? "none" : features;
+}
+
 std::string mebibytes(size_t bytes) {
   return bytes == 0 ? "unknown" : std::to_string(bytes >> 20) + " MiB";
 }
@@ -46,6 +61,7 @@ std::vector<std::pair<std::string, std::string>> deviceInfo() {
       {"features", orUnknown(cpu::os::processorFeatures())},
       {"simd", chosenSimdLevel()},
       {"simd supported", supportedSimdLevels()},
+      {"simd features", usedFeatures()},
       {"threads", std::to_string(cpu::poolThreads()) + " (" + cpu::poolThreadsWhy() + ")"},
       {"memory", mebibytes(cpu::os::memoryLimit())},
       {"system calls", cpu::os::name()},

@@ -3,6 +3,7 @@
 #include "contract.h"
 #include "cpu/compute_view.h"
 #include "cpu/gemm.h"
+#include "cpu/gemm_bf16.h"
 
 namespace adjoint::cpu {
 namespace {
@@ -18,6 +19,22 @@ Matrices matricesOf(const View& x, int batchDims) {
   Matrices m{x.data, x.stride[x.ndim - 2], x.stride[x.ndim - 1], {}};
   std::copy_n(x.stride, batchDims, m.batch);
   return m;
+}
+
+template <class T>
+void multiply(const Product<T>& p) {
+  gemm(p);
+}
+template <>
+void multiply(const Product<BFloat16>& p) {
+  Bf16Product low{
+      p.m,   p.n,    p.k,      {p.a, false, p.aRow, p.aK}, {p.b, false, p.bColumn, p.bK}, p.c,
+      false, p.cRow, p.cColumn};
+  low.bias = p.bias;
+  low.biasIsFloat = false;
+  low.biasRow = p.biasRow;
+  low.biasColumn = p.biasColumn;
+  gemmBf16(low, bf16Multiply());
 }
 
 template <class T>
@@ -72,8 +89,8 @@ class BatchedProduct {
       b += i * b_.batch[d];
       y += i * y_.batch[d];
     }
-    gemm<T>({m_, n_, k_, at(a_, a), a_.row, a_.column, at(b_, b), b_.row, b_.column, at(y_, y),
-             y_.row, y_.column, bias_, 0, biasStride_});
+    multiply<T>({m_, n_, k_, at(a_, a), a_.row, a_.column, at(b_, b), b_.row, b_.column, at(y_, y),
+                 y_.row, y_.column, bias_, 0, biasStride_});
   }
   static T* at(const Matrices& x, int64_t offset) { return static_cast<T*>(x.data) + offset; }
 
@@ -111,6 +128,7 @@ void matmul(const View& y, const View& a, const View& b, const View* bias) {
   using namespace cpu;
   if (y.numel() == 0) return;
   if (y.dtype == computeDType(y.dtype)) return productOfType(y, a, b, bias);
+  if (y.dtype == DType::bfloat16 && bf16Multiply()) return product<BFloat16>(y, a, b, bias);
   const ComputeInput computeA(a), computeB(b), computeBias(bias ? *bias : View{});
   ComputeOutput computeY(y);
   productOfType(computeY.view(), computeA.view(), computeB.view(),

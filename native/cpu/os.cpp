@@ -205,6 +205,17 @@ std::string processorFeatures() {
   return chosen;
 }
 
+// Linux saves the 8 KiB of tiles only for processes that have asked
+// (Documentation/arch/x86/xstate).
+bool permitTiles() {
+#if defined(__x86_64__)
+  constexpr long kArchRequestPermission = 0x1023, kTileData = 18;
+  return syscall(SYS_arch_prctl, kArchRequestPermission, kTileData) == 0;
+#else
+  return false;
+#endif
+}
+
 void enterWorkerThread(int index) {
   sigset_t all;
   sigfillset(&all);
@@ -299,6 +310,9 @@ std::string processorName() {
 }
 std::string processorFeatures() {
   return "";
+}
+bool permitTiles() {
+  return false;
 }
 void enterWorkerThread(int) {}
 void onForkChild(void (*)()) {}

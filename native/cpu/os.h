@@ -29,6 +29,9 @@ Processors processors();
 std::string processorName();  // "" where unknown
 // Those of the processor's features that matter to kernels, as the system names them.
 std::string processorFeatures();
+// Asks the system to let this process use AMX tile registers; false where it has no such call, or
+// refuses.
+bool permitTiles();
 // Names the calling thread and keeps signals away from it: they belong to Node's threads.
 void enterWorkerThread(int index);
 // Runs `handler` in the child of every later fork, where no other thread lives on.

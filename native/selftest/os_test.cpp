@@ -113,8 +113,8 @@ TEST(Os, PagesAreAlignedAndWritable) {
 TEST(Device, InfoNamesWhatDoctorPrints) {
   std::map<std::string, std::string> info;
   for (const auto& [key, value] : backend::deviceInfo()) info[key] = value;
-  for (const char* key :
-       {"processor", "features", "simd", "simd supported", "threads", "memory", "system calls"}) {
+  for (const char* key : {"processor", "features", "simd", "simd supported", "simd features",
+                          "threads", "memory", "system calls"}) {
     EXPECT_FALSE(info[key].empty()) << key;
   }
   EXPECT_STREQ(backend::name(), "cpu");

@@ -1,0 +1,71 @@
+#include "cpu/features.h"
+
+#include <atomic>
+#include <cstdlib>
+#include <cstring>
+
+#include "cpu/os.h"
+#include "cpu/simd.h"
+
+#if defined(__x86_64__)
+#include <cpuid.h>
+#endif
+
+namespace adjoint::cpu {
+namespace {
+
+struct Facts {
+  const char* name;
+  const char* variable;
+};
+constexpr Facts kFacts[kFeatures] = {{"avx512_bf16", "ADJOINT_AVX512_BF16"},
+                                     {"amx_bf16", "ADJOINT_AMX"}};
+
+bool isSwitchedOn(const char* variable) {
+  const char* value = std::getenv(variable);
+  return !value || std::strcmp(value, "0") != 0;
+}
+
+std::atomic<bool>& enabled(Feature feature) {
+  static std::atomic<bool> flags[kFeatures] = {{isSwitchedOn(kFacts[0].variable)},
+                                               {isSwitchedOn(kFacts[1].variable)}};
+  return flags[static_cast<int>(feature)];
+}
+
+// Intel, Software Developer's Manual, volume 2, CPUID: leaf 7.
+bool processorHas(Feature feature) {
+#if defined(ADJOINT_HAS_AVX512) && defined(__x86_64__)
+  unsigned a = 0, b = 0, c = 0, d = 0;
+  if (feature == Feature::avx512Bf16) {
+    return __get_cpuid_count(7, 1, &a, &b, &c, &d) && (a >> 5 & 1);
+  }
+  const bool hasTiles = __get_cpuid_count(7, 0, &a, &b, &c, &d) && (d >> 24 & 1);
+  return hasTiles && (d >> 22 & 1) && os::permitTiles();
+#else
+  return false;
+#endif
+}
+
+}  // namespace
+
+const char* featureName(Feature feature) {
+  return kFacts[static_cast<int>(feature)].name;
+}
+
+bool isFeatureSupported(Feature feature) {
+  if (!isSimdLevelSupported(SimdLevel::avx512)) return false;
+  static const bool supported[kFeatures] = {processorHas(Feature::avx512Bf16),
+                                            processorHas(Feature::amxBf16)};
+  return supported[static_cast<int>(feature)];
+}
+
+bool hasFeature(Feature feature) {
+  return simdLevel() == SimdLevel::avx512 && enabled(feature).load(std::memory_order_relaxed) &&
+         isFeatureSupported(feature);
+}
+
+void setFeature(Feature feature, bool on) {
+  enabled(feature).store(on, std::memory_order_relaxed);
+}
+
+}  // namespace adjoint::cpu

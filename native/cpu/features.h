@@ -1,0 +1,20 @@
+// Features: instruction sets beside the SIMD levels, which a family may use where the processor has
+// them. Their code lies in native/cpu/features, compiled with the flags of the feature alone. They
+// belong to the level avx512 and are not used at another.
+#pragma once
+
+namespace adjoint::cpu {
+
+enum class Feature : int { avx512Bf16, amxBf16 };
+constexpr int kFeatures = 2;
+
+const char* featureName(Feature feature);
+// Compiled in, and on this processor; for AMX, permitted to this process by the system.
+bool isFeatureSupported(Feature feature);
+// Supported, not switched off, and the level is avx512. ADJOINT_AVX512_BF16=0 and ADJOINT_AMX=0
+// switch off.
+bool hasFeature(Feature feature);
+// For tests.
+void setFeature(Feature feature, bool enabled);
+
+}  // namespace adjoint::cpu

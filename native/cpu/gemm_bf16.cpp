@@ -1,0 +1,262 @@
+#include "cpu/gemm_bf16.h"
+
+#include <algorithm>
+#include <atomic>
+#include <utility>
+
+#include "cpu/features.h"
+#include "cpu/gemm.h"
+#include "cpu/workspace.h"
+#include "shared/convert.h"
+
+#if defined(ADJOINT_HAS_AVX512)
+namespace adjoint::cpu::amx {
+extern const Bf16Multiply multiplyBf16;
+}
+namespace adjoint::cpu::avx512bf16 {
+extern const Bf16Multiply multiplyBf16;
+}
+#endif
+
+namespace adjoint::cpu {
+namespace {
+
+// Tasks are worth some microseconds of AMX; a side of 8 blocks lets each operand be used often.
+constexpr double kTaskOperations = 8e6, kMostTasks = 64;
+constexpr int64_t kTaskBlocks = 8;
+constexpr int64_t kPackGrain = 1 << 14;   // elements packed in one chunk
+constexpr int64_t kSlabBytes = 16 << 20;  // of packed tiles of each operand
+// A panel of b of so many steps of 32 fits the first cache.
+constexpr int64_t kDepthSteps = 16;
+
+using Operand = Bf16Product::Operand;
+
+Bf16Product transposed(const Bf16Product& p) {
+  Bf16Product t = p;
+  std::swap(t.m, t.n);
+  std::swap(t.a, t.b);
+  std::swap(t.cRow, t.cColumn);
+  std::swap(t.biasRow, t.biasColumn);
+  return t;
+}
+
+bool isReadInPlace(const Operand& a, int terms) {
+  return terms == 1 && !a.isFloat && a.depth == 1;
+}
+
+// What moving the operands and c costs, per element: tiles that are packed in the order in which
+// they lie, tiles that are turned, and none for rows of a read in place.
+double movingCost(const Bf16Product& p) {
+  const double a = isReadInPlace(p.a, p.terms) ? 0 : p.a.depth == 1 ? 1 : p.a.outer == 1 ? 2 : 8;
+  const double b = p.b.depth == 1 ? 2 : p.b.outer == 1 ? 1 : 8;
+  const double c = p.cColumn == 1 ? 0 : p.cRow == 1 ? 0.5 : 4;
+  return a * p.m * p.k + b * p.k * p.n + c * p.m * p.n;
+}
+
+class TiledProduct {
+ public:
+  TiledProduct(const Bf16Product& p, Bf16Multiply multiply)
+      : p_(p),
+        multiply_(multiply),
+        table_(gemmBf16Table()),
+        steps_(ceilDivide(p.k, kTileDepth)),
+        planes_(p.terms == 3 ? 2 : 1),
+        readsA_(isReadInPlace(p.a, p.terms)) {
+    const int64_t most = std::max<int64_t>(
+        1, kSlabBytes / (2 * kBlockSide * kTileDepth * std::max<int64_t>(1, steps_ * planes_)));
+    slabRows_ = slab(p.m, most);
+    slabColumns_ = slab(p.n, most);
+    chooseTasks();
+  }
+
+  bool run() {
+    // Packed tiles of a slab of b, then of a: of all rows, or what cannot be read in place, which
+    // is the last rows and the end of the depth.
+    const int64_t bTiles = slabColumns_ / kTileRows * steps_ * planes_;
+    const int64_t aTiles =
+        readsA_ ? slabRows_ / kTileRows + steps_ : slabRows_ / kTileRows * steps_ * planes_;
+    Workspace packed((bTiles + aTiles) * kTileElements * sizeof(uint16_t));
+    packedB_ = packed.as<uint16_t>();
+    packedA_ = packedB_ + bTiles * kTileElements;
+    Workspace bias(p_.bias ? biasLength() * sizeof(float) : 0);
+    result_ = {p_.c, p_.cIsFloat, p_.cRow, p_.cColumn, nullptr, 0, 0};
+    if (p_.bias) readBias(bias.as<float>());
+    Workspace rows(slabRows_ / kTileRows * sizeof(Bf16Rows));
+    rows_ = rows.as<Bf16Rows>();
+    for (int64_t j = 0; j < p_.n; j += slabColumns_) {
+      for (int64_t i = 0; i < p_.m; i += slabRows_) {
+        firstRow_ = i;
+        firstColumn_ = j;
+        m_ = std::min(slabRows_, p_.m - i);
+        n_ = std::min(slabColumns_, p_.n - j);
+        pack(i == 0);
+        if (!isFinite_.load(std::memory_order_relaxed)) return false;
+        multiplySlab();
+      }
+    }
+    return true;
+  }
+
+ private:
+  // Of blocks, evenly cut.
+  static int64_t slab(int64_t n, int64_t most) {
+    const int64_t blocks = ceilDivide(n, kBlockSide);
+    return ceilDivide(blocks, ceilDivide(blocks, most)) * kBlockSide;
+  }
+
+  void chooseTasks() {
+    const double operations = 2.0 * p_.terms * p_.m * p_.n * p_.k;
+    const double wanted = std::min(kMostTasks, operations / kTaskOperations);
+    taskRows_ = std::min(kTaskBlocks, slabRows_ / kBlockSide);
+    taskColumns_ = std::min(kTaskBlocks, slabColumns_ / kBlockSide);
+    const auto tasks = [&] {
+      return static_cast<double>(ceilDivide(p_.m, taskRows_ * kBlockSide)) *
+             ceilDivide(p_.n, taskColumns_ * kBlockSide);
+    };
+    while (tasks() < wanted && (taskRows_ > 1 || taskColumns_ > 1)) {
+      int64_t& side = taskRows_ > taskColumns_ ? taskRows_ : taskColumns_;
+      side = (side + 1) / 2;
+    }
+    taskRows_ *= kBlockSide;
+    taskColumns_ *= kBlockSide;
+  }
+
+  int64_t biasLength() const {
+    return ceilDivide(p_.biasColumn ? p_.n : p_.m, kBlockSide) * kBlockSide;
+  }
+  void readBias(float* bias) {
+    const int64_t count = p_.biasColumn ? p_.n : p_.m;
+    const int64_t stride = p_.biasColumn ? p_.biasColumn : p_.biasRow;
+    for (int64_t i = 0; i < count; i++) {
+      bias[i] = p_.biasIsFloat ? static_cast<const float*>(p_.bias)[i * stride]
+                               : toFloat(static_cast<const BFloat16*>(p_.bias)[i * stride]);
+    }
+    std::fill(bias + count, bias + biasLength(), 0.0f);
+    result_.bias = bias;
+    result_.biasRow = p_.biasColumn ? 0 : 1;
+    result_.biasColumn = p_.biasColumn ? 1 : 0;
+  }
+
+  // `tile` counts tiles of 16 rows or columns from the slab's begin; the source from depth k on.
+  Bf16Source source(const Operand& x, int64_t first, int64_t size, int64_t tile, int64_t k) const {
+    const int64_t at = (first + tile * kTileRows) * x.outer + k * x.depth;
+    const char* data = static_cast<const char*>(x.data) + at * (x.isFloat ? 4 : 2);
+    return {data,    x.isFloat, x.outer, x.depth, std::min(kTileRows, size - tile * kTileRows),
+            p_.k - k};
+  }
+  int64_t rest(int64_t tiles) const { return planes_ == 2 ? tiles * steps_ * kTileElements : 0; }
+  int64_t rowTiles() const { return ceilDivide(m_, kTileRows); }
+  int64_t columnTiles() const { return ceilDivide(n_, kTileRows); }
+
+  // The slab of a; that of b only for the first slab of a.
+  void pack(bool first) {
+    const int64_t aTiles = rowTiles(), bTiles = first ? columnTiles() : 0;
+    const int64_t grain = std::max<int64_t>(1, kPackGrain / std::max<int64_t>(1, kTileRows * p_.k));
+    parallelFor(aTiles + bTiles, grain, [&](int64_t begin, int64_t end) {
+      bool isFinite = true;
+      for (int64_t i = begin; i < end; i++) {
+        if (i < bTiles) {
+          isFinite &= table_.packPairs(packedB_ + i * steps_ * kTileElements, rest(columnTiles()),
+                                       source(p_.b, firstColumn_, n_, i, 0));
+        } else {
+          isFinite &= packRows(i - bTiles);
+        }
+      }
+      if (!isFinite) isFinite_.store(false, std::memory_order_relaxed);
+    });
+  }
+
+  bool packRows(int64_t tile) {
+    Bf16Rows& rows = rows_[tile];
+    if (!readsA_) {
+      uint16_t* to = packedA_ + tile * steps_ * kTileElements;
+      rows = {to, kTileDepth, kTileElements, nullptr};
+      return table_.packRows(to, rest(rowTiles()), source(p_.a, firstRow_, m_, tile, 0));
+    }
+    const Bf16Source whole = source(p_.a, firstRow_, m_, tile, 0);
+    uint16_t* edge = packedA_ + tile * kTileElements;
+    if (whole.count < kTileRows) {
+      // The last rows: all of their tiles but the one at the end of the depth.
+      uint16_t* to = packedA_ + slabRows_ / kTileRows * kTileElements;
+      Bf16Source inner = whole;
+      inner.depth = wholeSteps() * kTileDepth;
+      table_.packRows(to, 0, inner);
+      rows = {to, kTileDepth, kTileElements, edge};
+    } else {
+      rows = {static_cast<const uint16_t*>(whole.data), p_.a.outer, kTileDepth, edge};
+    }
+    if (wholeSteps() < steps_) {
+      table_.packRows(edge, 0, source(p_.a, firstRow_, m_, tile, wholeSteps() * kTileDepth));
+    }
+    return true;
+  }
+  int64_t wholeSteps() const { return readsA_ ? p_.k / kTileDepth : steps_; }
+
+  void multiplySlab() {
+    const int64_t across = ceilDivide(n_, taskColumns_), down = ceilDivide(m_, taskRows_);
+    parallelFor(across * down, 1, [&](int64_t begin, int64_t end) {
+      for (int64_t task = begin; task < end; task++) {
+        multiplyTask(task % down * taskRows_, task / down * taskColumns_);
+      }
+    });
+  }
+
+  void multiplyTask(int64_t i, int64_t j) const {
+    Bf16Block g;
+    g.m = std::min(taskRows_, m_ - i);
+    g.n = std::min(taskColumns_, n_ - j);
+    g.whole = wholeSteps();
+    g.rows = rows_ + i / kTileRows;
+    g.columnTile = steps_ * kTileElements;
+    g.columns = packedB_ + j / kTileRows * g.columnTile;
+    g.terms = p_.terms;
+    g.rowsRest = rest(rowTiles());
+    g.columnsRest = rest(columnTiles());
+    g.result = &result_;
+    g.i = firstRow_ + i;
+    g.j = firstColumn_ + j;
+    g.finish = table_.finish;
+    const DepthBlocks depth(steps_, kDepthSteps);
+    const int64_t blocks = ceilDivide(g.m, kBlockSide) * ceilDivide(g.n, kBlockSide);
+    Workspace sums(depth.count > 1 ? blocks * kBlockElements * sizeof(float) : 0);
+    g.sums = sums.as<float>();
+    for (int64_t d = 0; d < depth.count; d++) {
+      g.begin = depth.begin(d);
+      g.end = depth.end(d);
+      g.isFirst = d == 0;
+      g.isLast = d + 1 == depth.count;
+      multiply_(g);
+    }
+  }
+
+  const Bf16Product& p_;
+  Bf16Multiply multiply_;
+  const GemmBf16Table& table_;
+  int64_t steps_, planes_;
+  bool readsA_;
+  int64_t slabRows_, slabColumns_, taskRows_, taskColumns_;
+  uint16_t *packedA_ = nullptr, *packedB_ = nullptr;
+  Bf16Rows* rows_ = nullptr;
+  Bf16Result result_{};
+  int64_t firstRow_ = 0, firstColumn_ = 0, m_ = 0, n_ = 0;  // the slab at hand
+  std::atomic<bool> isFinite_{true};
+};
+
+}  // namespace
+
+Bf16Multiply bf16Multiply() {
+#if defined(ADJOINT_HAS_AVX512)
+  if (hasFeature(Feature::amxBf16)) return amx::multiplyBf16;
+  if (hasFeature(Feature::avx512Bf16)) return avx512bf16::multiplyBf16;
+#endif
+  return nullptr;
+}
+
+bool gemmBf16(const Bf16Product& product, Bf16Multiply multiply) {
+  if (product.m == 0 || product.n == 0) return true;
+  const Bf16Product flipped = transposed(product);
+  const bool flips = movingCost(flipped) < movingCost(product);
+  return TiledProduct(flips ? flipped : product, multiply).run();
+}
+
+}  // namespace adjoint::cpu
