@@ -36,11 +36,10 @@ std::atomic<bool>& enabled(Feature feature) {
 bool processorHas(Feature feature) {
 #if defined(ADJOINT_HAS_AVX512) && defined(__x86_64__)
   unsigned a = 0, b = 0, c = 0, d = 0;
-  if (feature == Feature::avx512Bf16) {
-    return __get_cpuid_count(7, 1, &a, &b, &c, &d) && (a >> 5 & 1);
-  }
+  const bool hasBf16 = __get_cpuid_count(7, 1, &a, &b, &c, &d) && (a >> 5 & 1);
+  if (feature == Feature::avx512Bf16) return hasBf16;
   const bool hasTiles = __get_cpuid_count(7, 0, &a, &b, &c, &d) && (d >> 24 & 1);
-  return hasTiles && (d >> 22 & 1) && os::permitTiles();
+  return hasBf16 && hasTiles && (d >> 22 & 1) && os::permitTiles();
 #else
   return false;
 #endif

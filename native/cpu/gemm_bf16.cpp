@@ -21,13 +21,15 @@ extern const Bf16Multiply multiplyBf16;
 namespace adjoint::cpu {
 namespace {
 
-// Tasks are worth some microseconds of AMX; a side of 8 blocks lets each operand be used often.
+// Tasks are worth some microseconds of AMX. The tiles of b of a task stay in the second cache, from
+// which they come as fast as they are multiplied; those of a are read from further away once a
+// task.
 constexpr double kTaskOperations = 8e6, kMostTasks = 64;
-constexpr int64_t kTaskBlocks = 8;
+constexpr int64_t kTaskBlocks = 8, kTaskBytes = 1 << 20;
 constexpr int64_t kPackGrain = 1 << 14;   // elements packed in one chunk
 constexpr int64_t kSlabBytes = 16 << 20;  // of packed tiles of each operand
-// A panel of b of so many steps of 32 fits the first cache.
-constexpr int64_t kDepthSteps = 16;
+// Beyond such a depth, in steps of 32, rows of a and columns of b no longer fit the second cache.
+constexpr int64_t kDepthSteps = 64;
 
 using Operand = Bf16Product::Operand;
 
@@ -107,15 +109,18 @@ class TiledProduct {
   void chooseTasks() {
     const double operations = 2.0 * p_.terms * p_.m * p_.n * p_.k;
     const double wanted = std::min(kMostTasks, operations / kTaskOperations);
+    const double columnBytes =
+        2.0 * kBlockSide * kTileDepth * std::max<int64_t>(1, steps_ * planes_);
     taskRows_ = std::min(kTaskBlocks, slabRows_ / kBlockSide);
-    taskColumns_ = std::min(kTaskBlocks, slabColumns_ / kBlockSide);
+    taskColumns_ = slab(slabColumns_, std::max<int64_t>(1, kTaskBytes / columnBytes)) / kBlockSide;
     const auto tasks = [&] {
       return static_cast<double>(ceilDivide(p_.m, taskRows_ * kBlockSide)) *
              ceilDivide(p_.n, taskColumns_ * kBlockSide);
     };
     while (tasks() < wanted && (taskRows_ > 1 || taskColumns_ > 1)) {
-      int64_t& side = taskRows_ > taskColumns_ ? taskRows_ : taskColumns_;
+      int64_t& side = taskRows_ > 2 || taskColumns_ <= 2 ? taskRows_ : taskColumns_;
       side = (side + 1) / 2;
+      if (taskRows_ == 1 && taskColumns_ <= 2) break;
     }
     taskRows_ *= kBlockSide;
     taskColumns_ *= kBlockSide;
