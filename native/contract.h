@@ -217,6 +217,12 @@ void scatterAdd(const View& y, const View& index, const View& source, int axis);
 void indexSelect(const View& y, const View& x, const View& index, int axis);
 // y's slices at index [n] along axis += source's, in order
 void indexAdd(const View& y, const View& index, const View& source, int axis);
+// y [N, D] = weight [V, D] at index [N]
+void embedding(const View& y, const View& weight, const View& index);
+// dweight [V, D]: for each index the sum of its rows of dy [N, D], in order; 0 at paddingIndex
+// (-1: none). Floats of one dtype.
+void embeddingBackward(const View& dweight, const View& dy, const View& index,
+                       int64_t paddingIndex);
 // y += x where y is a view whose elements may overlap; serial, in row-major order of x. y and x
 // have one shape.
 void accumulateOverlapping(const View& y, const View& x);

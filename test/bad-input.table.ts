@@ -109,6 +109,13 @@ const kinds = {
     ['an index of two axes', () => tensor([[0n]])] as Wrong,
     disposed,
   ],
+  tokens: [
+    ...plain(undefined, 5, {}),
+    ['a row beyond', () => tensor([5n])] as Wrong,
+    ['a negative row', () => tensor([-1n])] as Wrong,
+    ['rows as floats', () => tensor([0, 1])] as Wrong,
+    disposed,
+  ],
   classes: [
     ...plain(undefined, 5, {}),
     ['a class beyond', () => tensor([0n, 9n])] as Wrong,
@@ -258,6 +265,7 @@ export const table: Record<string, readonly Argument[]> = {
   adaptiveAvgPool2d: [['tensor', image], value('pair', 2)],
   dropout: [T, value('probability', 0.5), O],
   scaledDotProductAttention: [M, M, M, O],
+  embedding: [['tokens', () => tensor([[0n, 1n]])], M, O],
   crossEntropy: [M, ['classes', ints0], O],
   nllLoss: [M, ['classes', ints0], O],
   mseLoss: [T, ['sameShape', vector], O],

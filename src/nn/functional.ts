@@ -7,6 +7,7 @@ export {
   conv2d,
   crossEntropy,
   dropout,
+  embedding,
   gelu,
   l1Loss,
   layerNorm,

@@ -12,6 +12,7 @@ export {
 } from './activations.js'
 export { ModuleList, Sequential } from './containers.js'
 export { Conv2d, type Conv2dOptions } from './conv.js'
+export { Embedding, type EmbeddingOptions } from './embedding.js'
 export * as functional from './functional.js'
 export type { ForwardHook, ForwardPreHook } from './hooks.js'
 export * as init from './init.js'

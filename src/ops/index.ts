@@ -15,6 +15,7 @@ export { cast, clone, contiguous } from './copy.js'
 export * from './creation.js'
 export { type CrossEntropyOptions, crossEntropy } from './cross-entropy.js'
 export { type DropoutOptions, dropout } from './dropout.js'
+export { type EmbeddingOptions, embedding } from './embedding.js'
 export {
   cat,
   gather,

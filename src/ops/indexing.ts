@@ -15,7 +15,8 @@ interface ScatterAttrs extends AxisAttrs {
   readonly shape: Shape
 }
 
-function checkIndexTensor(op: string, x: Tensor, index: Tensor): Tensor {
+/** Checks that `index` is an integer tensor on x's device; returns it as int64. */
+export function checkIndexTensor(op: string, x: Tensor, index: Tensor): Tensor {
   checkTensor(op, index)
   deviceOf(op, [x, index])
   if (index.dtype !== 'int64' && index.dtype !== 'int32') {

@@ -65,6 +65,15 @@ def rms_norm(x, row, weight, eps=None):
     )
 
 
+def embedding(index, weight, padding=None):
+    return case(
+        "embedding",
+        lambda index, weight: F.embedding(index, weight, padding_idx=padding),
+        {"index": index, "weight": weight},
+        {} if padding is None else {"paddingIdx": padding},
+    )
+
+
 ops = [
     layer_norm(normal(3, 5), [5], normal(5), normal(5)),
     layer_norm(normal(2, 3, 4), [3, 4], normal(3, 4), None, eps=0.1),
@@ -73,6 +82,10 @@ ops = [
     rms_norm(normal(3, 5), [5], normal(5)),
     rms_norm(normal(2, 3, 4), [3, 4], normal(3, 4), eps=0.1),
     rms_norm(normal(2, 2, 7), [7], None),
+    embedding(torch.tensor([[0, 4, 2], [2, 2, 1]]), normal(5, 3)),
+    embedding(torch.tensor([3, 0, 3, 1]), normal(4, 2), padding=3),
+    embedding(torch.tensor([3, 0, 3, 1]), normal(4, 2), padding=-4),
+    embedding(torch.tensor(2), normal(3, 4)),
 ]
 
 modules = {
@@ -80,6 +93,7 @@ modules = {
     "LayerNorm without bias": nn.LayerNorm(3, bias=False),
     "LayerNorm without affine": nn.LayerNorm(3, elementwise_affine=False),
     "RMSNorm": nn.RMSNorm(3),
+    "Embedding": nn.Embedding(4, 2, padding_idx=1),
 }
 result = {
     "torch": torch.__version__,

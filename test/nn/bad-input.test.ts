@@ -132,6 +132,26 @@ describe('bad input', () => {
       () => new nn.RMSNorm([5, -1]),
       () => new nn.RMSNorm(5, { eps: -1 }),
     ],
+    embedding: [
+      ...[[2n], [-1n], [2n ** 62n], [-(2n ** 63n)]].map(
+        (rows) => () => F.embedding(tensor(rows), ones([2, 3])),
+      ),
+      ...[2, -3, 0.5, '0', Number.NaN].map(
+        (paddingIdx) => () =>
+          F.embedding(tensor([0n]), ones([2, 3]), { paddingIdx: any(paddingIdx) }),
+      ),
+      () => F.embedding(tensor([0]), ones([2, 3])),
+      () => F.embedding(tensor([0n]), ones([2])),
+      () => F.embedding(tensor([0n]), zeros([2, 3], { dtype: 'int32' })),
+      () => F.embedding(tensor([0n]), any(null)),
+      () => F.embedding(any([0]), ones([2, 3])),
+      () => F.embedding(tensor([0n]), ones([0, 3])),
+      () => F.embedding(tensor([0n]), ones([2, 3]), any(null)),
+      () => new nn.Embedding(0, 3),
+      () => new nn.Embedding(3, 1.5),
+      () => new nn.Embedding(3, 2, { paddingIdx: 3 }),
+      () => new nn.Embedding(3, 2).forward(tensor([3n])),
+    ],
     losses: [
       () => F.crossEntropy(ones([2, 3]), tensor([0n, 3n])).item(),
       () => F.crossEntropy(ones([2, 3]), tensor([0n, -1n])).item(),

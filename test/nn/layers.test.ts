@@ -1,5 +1,5 @@
 import { describe, expect, test } from 'vitest'
-import { Generator, manualSeed, ones, randn, type Tensor, tensor } from '../../src/index.js'
+import { Generator, manualSeed, ones, randn, type Tensor, tensor, zeros } from '../../src/index.js'
 import * as nn from '../../src/nn/index.js'
 import { gradcheck } from '../support/gradcheck.js'
 import { Random } from '../support/sampler.js'
@@ -188,6 +188,36 @@ describe('layer norm and RMS norm', () => {
     expect(empty.shape).toEqual([0, 3])
     empty.sum().backward()
     expect(values(norm.weight?.grad as Tensor)).toEqual([0, 0, 0])
+  })
+})
+
+describe('embedding', () => {
+  test('starts standard normal, with 0 for the padding', () => {
+    manualSeed(4)
+    const layer = new nn.Embedding(400, 50, { paddingIdx: -1, dtype: 'float64' })
+    const learned = layer.weight.slice(0, 0, 399)
+    // four deviations of the mean of 19,950 numbers: 4 / √19,950
+    expect(Math.abs(learned.mean().item())).toBeLessThan(0.0284)
+    expect(Math.abs(learned.std().item() - 1)).toBeLessThan(0.02)
+    expect(values(layer.weight.select(0, 399))).toEqual(Array(50).fill(0))
+    expect(String(layer)).toContain('paddingIdx=399')
+  })
+
+  test('indices of any shape, layout and integer dtype', () => {
+    const layer = new nn.Embedding(5, 2)
+    const index = tensor([
+      [0n, 4n],
+      [1n, 1n],
+      [3n, 2n],
+    ])
+    const y = layer.forward(index.t())
+    expect(y.shape).toEqual([2, 3, 2])
+    expect(values(y)).toEqual(values(layer.weight.index(tensor([0n, 1n, 3n, 4n, 1n, 2n]))))
+    expect(values(layer.forward(index.int().t()))).toEqual(values(y))
+    expect(layer.forward(zeros([0, 3], { dtype: 'int64' })).shape).toEqual([0, 3, 2])
+    expect(() => layer.forward(tensor([5n]))).toThrow(
+      'embedding: expected indices in [0, 5), got 5',
+    )
   })
 })
 

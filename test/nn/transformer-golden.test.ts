@@ -22,6 +22,7 @@ const functions: Record<string, (i: Inputs, options: OpCase['options']) => Tenso
     F.layerNorm(x, normalizedShape, { weight, bias, eps }),
   rmsNorm: ({ x, weight }, { normalizedShape, eps }) =>
     F.rmsNorm(x, normalizedShape, { weight, eps }),
+  embedding: ({ index, weight }, options) => F.embedding(index, weight, options),
 }
 
 const modules: Record<string, nn.Module> = {
@@ -29,6 +30,7 @@ const modules: Record<string, nn.Module> = {
   'LayerNorm without bias': new nn.LayerNorm(3, { bias: false }),
   'LayerNorm without affine': new nn.LayerNorm(3, { elementwiseAffine: false }),
   RMSNorm: new nn.RMSNorm(3),
+  Embedding: new nn.Embedding(4, 2, { paddingIdx: 1 }),
 }
 
 const { ops, stateDicts } = readGolden('transformer.json') as {
