@@ -169,7 +169,7 @@ const unary = Object.fromEntries(
   (
     'abs acos acosh asin asinh atan atanh ceil cos cosh erf erfc exp exp2 expm1 floor frac isfinite ' +
     'isinf isnan log log10 log1p log2 logicalNot neg reciprocal relu round rsqrt sigmoid sign silu ' +
-    'sin sinh softplus sqrt square tan tanh trunc clone contiguous t flatten unbind'
+    'sin sinh sqrt square tan tanh trunc clone contiguous t flatten unbind'
   )
     .split(' ')
     .map((name) => [name, [T]]),
@@ -211,6 +211,9 @@ export const table: Record<string, readonly Argument[]> = {
   ...reductions,
   bitwiseNot: [I],
   gelu: [T, O],
+  elu: [T, O],
+  leakyRelu: [T, O],
+  softplus: [T, O],
   clamp: [T, ['bound', vector], ['bound', vector]],
   isclose: [T, T, O],
   where: [

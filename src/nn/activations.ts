@@ -1,15 +1,22 @@
 import { ArgumentError, describe } from '../core/errors.js'
 import type { Tensor } from '../core/tensor.js'
+import { checkParameter } from '../ops/activations.js'
 import {
   type DropoutOptions as DroppingOptions,
   dropout,
+  type EluOptions,
+  elu,
   flatten,
   gelu,
+  type LeakyReluOptions,
+  leakyRelu,
   logSoftmax,
   relu,
+  type SoftplusOptions,
   sigmoid,
   silu,
   softmax,
+  softplus,
   tanh,
 } from '../ops/index.js'
 import { listFields } from './layer-options.js'
@@ -57,6 +64,64 @@ export class GELU extends Module {
 
   protected override describe(): string {
     return listFields({ approximate: this.approximate })
+  }
+}
+
+/** x where it is positive, else negativeSlope x (Maas et al. 2013). */
+export class LeakyReLU extends Module {
+  readonly negativeSlope: number
+
+  constructor(options: LeakyReluOptions = {}) {
+    super()
+    const { negativeSlope = 0.01 } = options
+    this.negativeSlope = checkParameter('LeakyReLU', 'negativeSlope', negativeSlope)
+  }
+
+  override forward(x: Tensor): Tensor {
+    return leakyRelu(x, { negativeSlope: this.negativeSlope })
+  }
+
+  protected override describe(): string {
+    return listFields({ negativeSlope: this.negativeSlope })
+  }
+}
+
+/** x where it is positive, else alpha (eˣ - 1) (Clevert et al. 2016). */
+export class ELU extends Module {
+  readonly alpha: number
+
+  constructor(options: EluOptions = {}) {
+    super()
+    this.alpha = checkParameter('ELU', 'alpha', options.alpha ?? 1)
+  }
+
+  override forward(x: Tensor): Tensor {
+    return elu(x, { alpha: this.alpha })
+  }
+
+  protected override describe(): string {
+    return listFields({ alpha: this.alpha })
+  }
+}
+
+/** log(1 + e^(beta x)) / beta, or x itself where beta x is beyond a threshold. */
+export class Softplus extends Module {
+  readonly beta: number
+  readonly threshold: number
+
+  constructor(options: SoftplusOptions = {}) {
+    super()
+    const { beta = 1, threshold = 20 } = options
+    this.beta = checkParameter('Softplus', 'beta', beta)
+    this.threshold = checkParameter('Softplus', 'threshold', threshold)
+  }
+
+  override forward(x: Tensor): Tensor {
+    return softplus(x, { beta: this.beta, threshold: this.threshold })
+  }
+
+  protected override describe(): string {
+    return listFields({ beta: this.beta, threshold: this.threshold })
   }
 }
 

@@ -1,13 +1,16 @@
 export {
   Dropout,
+  ELU,
   Flatten,
   GELU,
   Identity,
+  LeakyReLU,
   LogSoftmax,
   ReLU,
   Sigmoid,
   SiLU,
   Softmax,
+  Softplus,
   Tanh,
 } from './activations.js'
 export { ModuleList, Sequential } from './containers.js'

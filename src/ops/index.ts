@@ -1,6 +1,14 @@
 import './methods.js'
 import { binaryFunctions, unaryFunctions } from './arithmetic.js'
 
+export {
+  type EluOptions,
+  elu,
+  type LeakyReluOptions,
+  leakyRelu,
+  type SoftplusOptions,
+  softplus,
+} from './activations.js'
 export { clamp, frac, gelu, isclose, type Operand } from './arithmetic.js'
 export { type AttentionOptions, scaledDotProductAttention } from './attention.js'
 export {
@@ -127,7 +135,6 @@ export const {
   erf,
   erfc,
   sigmoid,
-  softplus,
   relu,
   silu,
   isnan,

@@ -74,6 +74,11 @@ def embedding(index, weight, padding=None):
     )
 
 
+def activation(op, f, options={}):
+    x = torch.cat([normal(6), torch.tensor([0.5, -0.001, 3.0, -4.0, 25.0, -25.0])])
+    return case(op, lambda x: f(x), {"x": x}, options)
+
+
 ops = [
     layer_norm(normal(3, 5), [5], normal(5), normal(5)),
     layer_norm(normal(2, 3, 4), [3, 4], normal(3, 4), None, eps=0.1),
@@ -86,6 +91,15 @@ ops = [
     embedding(torch.tensor([3, 0, 3, 1]), normal(4, 2), padding=3),
     embedding(torch.tensor([3, 0, 3, 1]), normal(4, 2), padding=-4),
     embedding(torch.tensor(2), normal(3, 4)),
+    activation("gelu", F.gelu),
+    activation("gelu", lambda x: F.gelu(x, approximate="tanh"), {"approximate": "tanh"}),
+    activation("silu", F.silu),
+    activation("elu", F.elu),
+    activation("elu", lambda x: F.elu(x, 0.3), {"alpha": 0.3}),
+    activation("leakyRelu", F.leaky_relu),
+    activation("leakyRelu", lambda x: F.leaky_relu(x, 0.2), {"negativeSlope": 0.2}),
+    activation("softplus", F.softplus),
+    activation("softplus", lambda x: F.softplus(x, 2, 1), {"beta": 2, "threshold": 1}),
 ]
 
 modules = {

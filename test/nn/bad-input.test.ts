@@ -176,6 +176,21 @@ describe('bad input', () => {
       () => F.binaryCrossEntropyWithLogits(ones([2]), ones([2]), { weight: ones([3, 2]) }),
       () => F.binaryCrossEntropyWithLogits(ones([2]), ones([2]), any(null)),
     ],
+    activations: [
+      ...[{}, '1', Number.NaN].flatMap((value) => [
+        () => F.elu(x, { alpha: any(value) }),
+        () => F.leakyRelu(x, { negativeSlope: any(value) }),
+        () => F.softplus(x, { beta: any(value) }),
+        () => F.softplus(x, { threshold: any(value) }),
+        () => new nn.ELU({ alpha: any(value) }),
+      ]),
+      () => F.elu(integer),
+      () => F.leakyRelu(integer),
+      () => F.elu(disposed),
+      () => F.gelu(x, { approximate: any('erf') }),
+      () => new nn.LeakyReLU({ negativeSlope: any('steep') }),
+      () => new nn.Softplus({ beta: any([1]) }),
+    ],
     dropout: [
       ...[-0.1, 1.1, Number.NaN, '0.5', null].map((p) => () => F.dropout(x, any(p))),
       () => F.dropout(integer, 0.5),

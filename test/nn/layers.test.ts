@@ -1,8 +1,8 @@
 import { describe, expect, test } from 'vitest'
 import { Generator, manualSeed, ones, randn, type Tensor, tensor, zeros } from '../../src/index.js'
 import * as nn from '../../src/nn/index.js'
-import { gradcheck } from '../support/gradcheck.js'
-import { Random } from '../support/sampler.js'
+import { gradcheck, gradcheckTwice } from '../support/gradcheck.js'
+import { Random, SeededSampler } from '../support/sampler.js'
 import { values } from '../support/values.js'
 
 const F = nn.functional
@@ -218,6 +218,42 @@ describe('embedding', () => {
     expect(() => layer.forward(tensor([5n]))).toThrow(
       'embedding: expected indices in [0, 5), got 5',
     )
+  })
+})
+
+describe('activations', () => {
+  test('modules are their functions', () => {
+    const x = tensor([-3, -0.5, 0, 0.5, 3], { dtype: 'float64' })
+    const pairs: [Tensor, Tensor][] = [
+      [new nn.ELU({ alpha: 0.3 }).forward(x), F.elu(x, { alpha: 0.3 })],
+      [new nn.LeakyReLU({ negativeSlope: 0.2 }).forward(x), F.leakyRelu(x, { negativeSlope: 0.2 })],
+      [new nn.Softplus({ beta: 2 }).forward(x), F.softplus(x, { beta: 2 })],
+      [new nn.GELU({ approximate: 'tanh' }).forward(x), F.gelu(x, { approximate: 'tanh' })],
+    ]
+    for (const [a, b] of pairs) expect(values(a)).toEqual(values(b))
+    expect(String(new nn.ELU())).toContain('alpha=1')
+  })
+
+  test('at 0 and at the infinities, with gradients, as PyTorch', () => {
+    const infinity = Number.POSITIVE_INFINITY
+    const check = (f: (x: Tensor) => Tensor, y: number[], dx: number[]) => {
+      const x = tensor([-infinity, 0, infinity], { requiresGrad: true })
+      const result = f(x)
+      result.sum().backward()
+      expect(values(result)).toEqual(y)
+      expect(values(x.grad)).toEqual(dx)
+    }
+    check((x) => F.elu(x, { alpha: 2 }), [-2, 0, infinity], [0, 2, 1])
+    check((x) => F.leakyRelu(x, { negativeSlope: 0.5 }), [-infinity, 0, infinity], [0.5, 0.5, 1])
+    const half = Math.fround(Math.log1p(Math.exp(0)) / 2)
+    check((x) => F.softplus(x, { beta: 2 }), [0, half, infinity], [0, 0.5, 1])
+  })
+
+  test('second derivatives', () => {
+    const x = new SeededSampler(3).awayFromZero([7])
+    gradcheckTwice(([a]) => [F.elu(a, { alpha: 0.7 })], [x])
+    gradcheckTwice(([a]) => [F.leakyRelu(a)], [x])
+    gradcheckTwice(([a]) => [F.softplus(a, { beta: 2, threshold: 30 })], [x])
   })
 })
 

@@ -23,6 +23,11 @@ const functions: Record<string, (i: Inputs, options: OpCase['options']) => Tenso
   rmsNorm: ({ x, weight }, { normalizedShape, eps }) =>
     F.rmsNorm(x, normalizedShape, { weight, eps }),
   embedding: ({ index, weight }, options) => F.embedding(index, weight, options),
+  gelu: ({ x }, options) => F.gelu(x, options),
+  silu: ({ x }) => F.silu(x),
+  elu: ({ x }, options) => F.elu(x, options),
+  leakyRelu: ({ x }, options) => F.leakyRelu(x, options),
+  softplus: ({ x }, options) => F.softplus(x, options),
 }
 
 const modules: Record<string, nn.Module> = {
