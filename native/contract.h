@@ -172,6 +172,10 @@ void attentionBackward(const AttentionBackwardArgs& a);
 // logits [N, C], target int64 [N], loss and lse [N]. A target outside [0, C) throws (waits).
 void crossEntropy(const View& loss, const View& lse, const View& logits, const View& target,
                   int64_t ignoreIndex);
+// loss [] = mean of the losses whose target is not ignored (NaN if there is none); rate [] = 1 /
+// their number; lse [N] as above
+void crossEntropyMean(const View& loss, const View& rate, const View& lse, const View& logits,
+                      const View& target, int64_t ignoreIndex);
 // dlogits[n, c] = dy[n] (exp(logits[n, c] - lse[n]) - [c == target[n]]), 0 for ignored rows
 void crossEntropyBackward(const View& dlogits, const View& dy, const View& logits, const View& lse,
                           const View& target, int64_t ignoreIndex);

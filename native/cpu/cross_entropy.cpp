@@ -1,10 +1,12 @@
 // Cross entropy, fused: a row of logits is read for its maximum and once more for the sum of its
 // exponentials; no softmax is stored between the passes.
+#include <initializer_list>
 #include <memory>
 
 #include "contract.h"
 #include "cpu/blocks.h"
 #include "cpu/kernels/softmax.h"
+#include "cpu/workspace.h"
 #include "shared/convert.h"
 
 namespace adjoint::cpu {
@@ -28,17 +30,17 @@ int64_t targetOf(const View& target, int64_t row) {
   return *static_cast<const int64_t*>(elementOf(target, row));
 }
 
-void checkArguments(const char* name, const View& logits, const View& target, const View& perRow,
-                    const View& lse, int64_t ignoreIndex) {
+// perRow: tensors [N]
+void checkArguments(const char* name, const View& logits, const View& target,
+                    std::initializer_list<const View*> perRow, int64_t ignoreIndex) {
   if (!isFloating(logits.dtype) || target.dtype != DType::int64) {
     fail(ErrorKind::dtype, "%s: expected floating-point logits and int64 targets, got %s and %s",
          name, dtypeName(logits.dtype), dtypeName(target.dtype));
   }
-  for (const View* v : {&target, &perRow, &lse}) {
-    if (logits.ndim != 2 || v->ndim != 1 || v->size[0] != logits.size[0]) {
-      fail(ErrorKind::shape, "%s: expected logits [N, C], targets and losses [N]", name);
-    }
-  }
+  const auto isPerRow = [&](const View& v) { return v.ndim == 1 && v.size[0] == logits.size[0]; };
+  bool fits = logits.ndim == 2 && isPerRow(target);
+  for (const View* v : perRow) fits = fits && isPerRow(*v);
+  if (!fits) fail(ErrorKind::shape, "%s: expected logits [N, C], targets and losses [N]", name);
   for (int64_t row = 0; row < target.size[0]; row++) {
     const int64_t t = targetOf(target, row);
     if (t != ignoreIndex && (t < 0 || t >= logits.size[1])) {
@@ -120,16 +122,10 @@ int64_t rowGrain(int64_t columns) {
   return std::max<int64_t>(1, kGrainExpensive / std::max<int64_t>(1, columns));
 }
 
-}  // namespace
-}  // namespace adjoint::cpu
-
-namespace adjoint::backend {
-
-using namespace cpu;
-
-void crossEntropy(const View& loss, const View& lse, const View& logits, const View& target,
-                  int64_t ignoreIndex) {
-  checkArguments("crossEntropy", logits, target, loss, lse, ignoreIndex);
+// Writes lse and calls store(row, loss), in parallel.
+template <class Store>
+void forEachLoss(const View& lse, const View& logits, const View& target, int64_t ignoreIndex,
+                 const Store& store) {
   const Compute compute = computeType(logits.dtype);
   const auto logSumExp = softmaxTable().logSumExp[static_cast<int>(compute)];
   const int64_t columns = logits.size[1];
@@ -142,14 +138,49 @@ void crossEntropy(const View& loss, const View& lse, const View& logits, const V
       writeNumber(lse, row, maximum + logSum);
       const int64_t t = targetOf(target, row);
       // (max - x[t]) + log sum: the small difference is not rounded against lse
-      writeNumber(loss, row, t == ignoreIndex ? 0 : (maximum - valueAt(x, compute, t)) + logSum);
+      store(row, t == ignoreIndex ? 0 : (maximum - valueAt(x, compute, t)) + logSum);
     }
   });
 }
 
+}  // namespace
+}  // namespace adjoint::cpu
+
+namespace adjoint::backend {
+
+using namespace cpu;
+
+void crossEntropy(const View& loss, const View& lse, const View& logits, const View& target,
+                  int64_t ignoreIndex) {
+  checkArguments("crossEntropy", logits, target, {&loss, &lse}, ignoreIndex);
+  forEachLoss(lse, logits, target, ignoreIndex,
+              [&](int64_t row, double value) { writeNumber(loss, row, value); });
+}
+
+void crossEntropyMean(const View& loss, const View& rate, const View& lse, const View& logits,
+                      const View& target, int64_t ignoreIndex) {
+  checkArguments("crossEntropyMean", logits, target, {&lse}, ignoreIndex);
+  if (loss.numel() != 1 || rate.numel() != 1) {
+    fail(ErrorKind::shape, "crossEntropyMean: expected a loss and a rate of one element");
+  }
+  const int64_t rows = logits.size[0];
+  Workspace space(static_cast<size_t>(rows) * sizeof(double));
+  double* losses = space.as<double>();
+  forEachLoss(lse, logits, target, ignoreIndex,
+              [&](int64_t row, double value) { losses[row] = value; });
+  double sum = 0;
+  int64_t count = 0;
+  for (int64_t row = 0; row < rows; row++) {
+    sum += losses[row];
+    count += targetOf(target, row) != ignoreIndex;
+  }
+  storeScalar(loss.data, loss.dtype, Scalar::of(sum / static_cast<double>(count)));
+  storeScalar(rate.data, rate.dtype, Scalar::of(1 / static_cast<double>(count)));
+}
+
 void crossEntropyBackward(const View& dlogits, const View& dy, const View& logits, const View& lse,
                           const View& target, int64_t ignoreIndex) {
-  checkArguments("crossEntropyBackward", logits, target, dy, lse, ignoreIndex);
+  checkArguments("crossEntropyBackward", logits, target, {&dy, &lse}, ignoreIndex);
   if (dlogits.dtype != logits.dtype) {
     fail(ErrorKind::dtype, "crossEntropyBackward: expected a gradient of %s, got %s",
          dtypeName(logits.dtype), dtypeName(dlogits.dtype));

@@ -31,6 +31,18 @@ void check(const Tensor& logits, const Tensor& target, double tolerance) {
     }
   }
   ASSERT_TRUE(loss.isIntact() && lse.isIntact() && dlogits.isIntact());
+
+  Tensor mean(wide, {}), rate(wide, {}), again(wide, {n});
+  backend::crossEntropyMean(mean.view, rate.view, again.view, logits.view, target.view, kIgnore);
+  double sum = 0, count = 0;
+  for (int64_t i = 0; i < n; i++) {
+    ASSERT_EQ(again.get(i), lse.get(i));
+    sum += loss.get(i);
+    count += target.integer(i) != kIgnore;
+  }
+  ASSERT_NEAR(mean.get(0), sum / count, 1e-6 * (1 + sum / count));
+  ASSERT_NEAR(rate.get(0), 1 / count, 1e-7);
+  ASSERT_TRUE(mean.isIntact() && rate.isIntact() && again.isIntact());
 }
 
 TEST_P(Loss, CrossEntropyInEveryDTypeAndLayout) {
@@ -70,11 +82,28 @@ TEST_P(Loss, TargetsAreChecked) {
                                                target.view, kIgnore),
                  Error);
   }
+  Tensor mean(DType::float32, {}), rate(DType::float32, {});
+  EXPECT_THROW(
+      backend::crossEntropyMean(mean.view, rate.view, lse.view, logits.view, target.view, kIgnore),
+      Error);
+  target.fill([](int64_t) { return 0; });
+  EXPECT_THROW(
+      backend::crossEntropyMean(loss.view, rate.view, lse.view, logits.view, target.view, kIgnore),
+      Error);
   Tensor wrong(DType::int32, {3});
   EXPECT_THROW(backend::crossEntropy(loss.view, lse.view, logits.view, wrong.view, kIgnore), Error);
   Tensor shorter(DType::int64, {2});
   EXPECT_THROW(backend::crossEntropy(loss.view, lse.view, logits.view, shorter.view, kIgnore),
                Error);
+}
+
+TEST_P(Loss, TheMeanOfNoTargetIsNaN) {
+  Tensor logits(DType::float32, {2, 3}), target(DType::int64, {2}), lse(DType::float32, {2});
+  Tensor mean(DType::float32, {}), rate(DType::float32, {});
+  logits.fillRandom(1);
+  target.fill([](int64_t) { return kIgnore; });
+  backend::crossEntropyMean(mean.view, rate.view, lse.view, logits.view, target.view, kIgnore);
+  EXPECT_TRUE(std::isnan(mean.get(0)));
 }
 
 TEST_P(Loss, LargeLogitsAndAnyNumberOfThreads) {

@@ -19,7 +19,7 @@ import {
 } from './losses.js'
 import { sum } from './reduce.js'
 import { logSoftmax } from './softmax.js'
-import { reshape, unsqueeze } from './views.js'
+import { expand, reshape, unsqueeze } from './views.js'
 import { where } from './where.js'
 
 interface CrossEntropyAttrs {
@@ -52,6 +52,37 @@ const crossEntropyOp: Op<CrossEntropyAttrs> = defineOp<CrossEntropyAttrs>()({
     if (!dlse) return [fromLoss, null]
     const fromLse = mul(unsqueeze(dlse, 1), softmaxOf(logits, lse))
     return [fromLoss === null ? fromLse : binary('add', fromLoss, fromLse), null]
+  }),
+  autocast: 'float32',
+  samples: (s) => [
+    { inputs: [s.normal([4, 3]), s.integers([4], 0, 3)], attrs: { ignoreIndex: -100 } },
+    { inputs: [s.normal([5, 3]), s.integers([5], 0, 3)], attrs: { ignoreIndex: 1 } },
+  ],
+})
+
+// The mean of crossEntropy's losses over the targets that are not ignored, and rate = 1 / their
+// number: dlogits = dy rate (p - [c = target]).
+const crossEntropyMeanOp: Op<CrossEntropyAttrs> = defineOp<CrossEntropyAttrs>()({
+  name: 'crossEntropyMean',
+  inputs: ['logits', 'target'],
+  outputs: ['loss', 'lse', 'rate'],
+  run: ([logits, target], { ignoreIndex }) => {
+    const { device, dtype } = logits
+    const wide = dtype === 'float64' ? 'float64' : 'float32'
+    const loss = Tensor.pending(device, dtype, [])
+    const lse = Tensor.pending(device, wide, target.shape)
+    const rate = Tensor.pending(device, wide, [])
+    const { calls } = device
+    calls.begin('crossEntropyMean').input(logits).input(target)
+    calls.output(loss).output(lse).output(rate).number(ignoreIndex).run()
+    return [loss, lse, rate]
+  },
+  // Where this is differentiated again, lse has to be: it comes from the op that gives it so.
+  gradient: jointly(['logits', 'target', 'lse', 'rate'], (context) => {
+    const { dy, attrs, logits, target, lse, rate, createGraph } = context
+    const g = expand(mul(dy, rate), target.shape)
+    const rows = createGraph ? applyAll(crossEntropyOp, [logits, target], attrs)[1] : lse
+    return [apply(crossEntropyBackwardOp, [g, logits, rows, target], attrs), null]
   }),
   autocast: 'float32',
   samples: (s) => [
@@ -144,8 +175,16 @@ export function crossEntropy(
     return withProbabilities(logits, target, options)
   if (labelSmoothing > 0) return smoothed(logits, target, options)
   const rows = classRows('crossEntropy', logits, target)
+  if (checkReduction('crossEntropy', options.reduction) === 'mean' && !weight) {
+    const [loss, lse, rate] = applyAll(crossEntropyMeanOp, [rows.scores, rows.target], {
+      ignoreIndex,
+    })
+    // What backward needs of them is held by the tape.
+    lse.dispose()
+    rate.dispose()
+    return loss
+  }
   const [loss, lse] = applyAll(crossEntropyOp, [rows.scores, rows.target], { ignoreIndex })
-  // What backward needs of it is held by the tape.
   lse.dispose()
   return reduceRows('crossEntropy', loss, rows, options)
 }
