@@ -4,6 +4,7 @@
 
 #include "cpu/compute_view.h"
 #include "cpu/pool.h"
+#include "cpu/winograd.h"
 
 namespace adjoint::cpu {
 namespace {
@@ -190,9 +191,16 @@ void conv2d(const View& y, const View& x, const View& w, const View* bias, const
   using namespace cpu;
   const ComputeInput computeX(x), computeW(w, Layout::dense), computeBias(bias ? *bias : View{});
   ComputeOutput computeY(y);
+  const View* b = bias ? &computeBias.view() : nullptr;
   visitFloat(y.dtype, [&](auto tag) {
-    convolve<typename decltype(tag)::type>(computeY.view(), computeX.view(), computeW.view(),
-                                           bias ? &computeBias.view() : nullptr, s);
+    using T = typename decltype(tag)::type;
+    const View& weight = computeW.view();
+    if (prefersWinograd<T>(ConvSizes(computeX.view(), weight, computeY.view(), s))) {
+      const WinogradFilters filters{weight.as<float>(), weight.stride[0], weight.stride[1], false};
+      winogradConvolve(computeY.view(), computeX.view(), filters, b, s.padH, s.padW);
+    } else {
+      convolve<T>(computeY.view(), computeX.view(), weight, b, s);
+    }
   });
   computeY.finish();
 }

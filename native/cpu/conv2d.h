@@ -82,9 +82,14 @@ inline bool hasFlatPixels(const View& x) {
   return x.size[2] == 1 || x.stride[2] == x.size[3] * x.stride[3];
 }
 
-// The forward pass; also the backward pass of the input where the stride is 1. Views of T.
+// The forward pass, by a product with the columns of the image. Views of T.
 template <class T>
 void convolve(const View& y, const View& x, const View& weight, const View* bias,
               const backend::Conv2dShape& shape);
+// dx where the stride is 1 and the padding less than the window: the convolution of dy with the
+// weights turned round and their channel axes exchanged.
+template <class T>
+void convolveInputGradient(const View& dx, const View& dy, const View& weight,
+                           const backend::Conv2dShape& shape);
 
 }  // namespace adjoint::cpu

@@ -4,6 +4,7 @@
 #include "cpu/compute_view.h"
 #include "cpu/conv2d.h"
 #include "cpu/pool.h"
+#include "cpu/winograd.h"
 
 namespace adjoint::cpu {
 namespace {
@@ -191,10 +192,12 @@ void scatterInputGradient(const View& dx, const View& dy, const View& weight, co
   });
 }
 
-// dx = the convolution of dy with the weights turned round and their channel axes exchanged, where
-// the stride is 1.
+}  // namespace
+
 template <class T>
-void convolveInputGradient(const View& dx, const View& dy, const View& weight, const ConvSizes& z) {
+void convolveInputGradient(const View& dx, const View& dy, const View& weight,
+                           const backend::Conv2dShape& forward) {
+  const ConvSizes z(dx, weight, dy, forward);
   Workspace space(z.groups * z.k * z.depth * sizeof(T));
   T* turned = space.template as<T>();
   const T* w = weight.as<T>();
@@ -218,20 +221,32 @@ void convolveInputGradient(const View& dx, const View& dy, const View& weight, c
   turnedView.stride[1] = taps;
   turnedView.stride[2] = z.s;
   turnedView.stride[3] = 1;
-  backend::Conv2dShape shape = z.shape;
+  backend::Conv2dShape shape = forward;
   shape.padH = (z.r - 1) * shape.dilationH - shape.padH;
   shape.padW = (z.s - 1) * shape.dilationW - shape.padW;
   convolve<T>(dx, dy, turnedView, nullptr, shape);
 }
 
+template void convolveInputGradient<float>(const View&, const View&, const View&,
+                                           const backend::Conv2dShape&);
+template void convolveInputGradient<double>(const View&, const View&, const View&,
+                                            const backend::Conv2dShape&);
+
+namespace {
+
 template <class T>
 void inputGradient(const View& dx, const View& dy, const View& weight,
                    const backend::Conv2dShape& shape) {
   const ConvSizes z(dx, weight, dy, shape);
-  const bool isConvolution = shape.strideH == 1 && shape.strideW == 1 &&
-                             shape.padH <= (z.r - 1) * shape.dilationH &&
-                             shape.padW <= (z.s - 1) * shape.dilationW;
-  if (isConvolution) return convolveInputGradient<T>(dx, dy, weight, z);
+  // The padding of the full convolution that is turned round.
+  const int64_t padH = (z.r - 1) * shape.dilationH - shape.padH;
+  const int64_t padW = (z.s - 1) * shape.dilationW - shape.padW;
+  const bool isConvolution = shape.strideH == 1 && shape.strideW == 1 && padH >= 0 && padW >= 0;
+  if (isConvolution && prefersWinograd<T>(z)) {
+    const WinogradFilters filters{weight.as<float>(), weight.stride[1], weight.stride[0], true};
+    return winogradConvolve(dx, dy, filters, nullptr, padH, padW);
+  }
+  if (isConvolution) return convolveInputGradient<T>(dx, dy, weight, shape);
   scatterInputGradient<T>(dx, dy, weight, z);
 }
 

@@ -62,32 +62,41 @@ ADJOINT_INLINE void accumulatePacked(Vector<T> (&sum)[R][V], int64_t k, const T*
 // c [R, V lanes] = a [R, k] b [k, V lanes] + init
 template <class T, int R, int V>
 void tile(int64_t k, const T* a, int64_t aRow, int64_t aK, const T* b, int64_t bRow, T* c,
-          int64_t cRow, const T* init, int64_t initRow) {
+          int64_t cRow, const T* init, int64_t initRow, int64_t run) {
   // c is next wanted when the sums are ready; by then it can be here.
 #pragma GCC unroll 16
   for (int r = 0; r < R; r++) {
 #pragma GCC unroll 2
     for (int v = 0; v < V; v++) __builtin_prefetch(c + r * cRow + v * kLanes<T>, 1);
   }
-  Vector<T> sum[R][V] = {};
-  if (aRow == 1) {
-    accumulatePacked<T, R, V>(sum, k, a, aK, b, bRow);
-  } else {
-    accumulate<T, R, V>(sum, k, a, aRow, aK, b, bRow);
-  }
-#pragma GCC unroll 16
-  for (int r = 0; r < R; r++) {
-#pragma GCC unroll 2
-    for (int v = 0; v < V; v++) {
-      const int at = v * kLanes<T>;
-      storeVector(c + r * cRow + at, sum[r][v] + load(init + r * initRow + at));
+  for (;;) {
+    const int64_t steps = k < run ? k : run;
+    Vector<T> sum[R][V] = {};
+    if (aRow == 1) {
+      accumulatePacked<T, R, V>(sum, steps, a, aK, b, bRow);
+    } else {
+      accumulate<T, R, V>(sum, steps, a, aRow, aK, b, bRow);
     }
+#pragma GCC unroll 16
+    for (int r = 0; r < R; r++) {
+#pragma GCC unroll 2
+      for (int v = 0; v < V; v++) {
+        const int at = v * kLanes<T>;
+        storeVector(c + r * cRow + at, sum[r][v] + load(init + r * initRow + at));
+      }
+    }
+    k -= steps;
+    if (k <= 0) return;
+    a += steps * aK;
+    b += steps * bRow;
+    init = c;
+    initRow = cRow;
   }
 }
 
 template <class T>
 using TileFunction = void (*)(int64_t, const T*, int64_t, int64_t, const T*, int64_t, T*, int64_t,
-                              const T*, int64_t);
+                              const T*, int64_t, int64_t);
 
 template <class T, int... R>
 struct TileRow {
@@ -133,13 +142,13 @@ void multiply(const GemmBlock<T>& g) {
       T* c = g.c + i * g.cRow + j;
       const T* init = g.init + i * g.initRow + j * g.initColumn;
       if (width == vectors * lanes) {
-        run(g.k, a, g.aRow, g.aK, b, bRow, c, g.cRow, init, g.initRow);
+        run(g.k, a, g.aRow, g.aK, b, bRow, c, g.cRow, init, g.initRow, g.run);
         continue;
       }
       // A tile that C has no room for is computed beside it.
       alignas(64) static const T zeros[columns] = {};
       alignas(64) T whole[kRows * columns];
-      run(g.k, a, g.aRow, g.aK, b, bRow, whole, columns, zeros, 0);
+      run(g.k, a, g.aRow, g.aK, b, bRow, whole, columns, zeros, 0, g.run);
       for (int64_t r = 0; r < rows; r++) {
         addElements(c + r * g.cRow, whole + r * columns, init + r * g.initRow, width);
       }

@@ -16,6 +16,8 @@ namespace adjoint::cpu {
 //    at bEdge, padded with zeros to `lanes` or `columns` and with steps of that width.
 // init: row i, columns from j at init + i initRow + j initColumn, readable for a whole panel
 //    (strides 0 repeat: a bias of the columns, zeros); may be c itself.
+// run: sums are formed in registers over so many steps at most, and then added to c: a sum of sums
+//    has smaller rounding errors.
 template <class T>
 struct GemmBlock {
   int64_t m, n, k;
@@ -28,6 +30,7 @@ struct GemmBlock {
   int64_t cRow;
   const T* init;
   int64_t initRow, initColumn;
+  int64_t run = INT64_MAX;
 };
 
 template <class T>

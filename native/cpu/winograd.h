@@ -1,0 +1,110 @@
+// Convolutions by Winograd's short forms (native/cpu/kernels/winograd.h): stride 1, 3 x 3 taps,
+// float32. A NaN or an infinity in an image reaches all results of the tiles (4 x 4 pixels) that
+// see it, and so do sums beyond the range of float32 at a hundredth of it; others are not touched.
+#pragma once
+#include <type_traits>
+
+#include "cpu/conv2d.h"
+#include "cpu/kernels/winograd.h"
+#include "cpu/workspace.h"
+
+namespace adjoint::cpu {
+
+// Whether a convolution, or its gradients, can take the short form, and gain by it.
+bool gainsByWinograd(const ConvSizes& z);
+template <class T>
+bool prefersWinograd(const ConvSizes& z) {
+  return std::is_same_v<T, float> && gainsByWinograd(z);
+}
+
+// Taps (k, c) lie at data + k * outputStride + c * inputStride, 9 in a row; turned: in reverse.
+struct WinogradFilters {
+  const float* data;
+  int64_t outputStride, inputStride;
+  bool turned;
+};
+
+// y [N, K, P, Q] = x [N, C, H, W] * filters [K, C] + bias [K] (nullptr for none)
+void winogradConvolve(const View& y, const View& x, const WinogradFilters& filters,
+                      const View* bias, int64_t padH, int64_t padW);
+
+// dw [K, C, 3, 3], dense
+void winogradWeightGradient(float* dw, const View& dy, const View& x, const ConvSizes& z);
+
+// Channels are padded to whole vectors, whose pixels pass through the slabs together.
+inline int64_t roundUp(int64_t x, int64_t step) {
+  return ceilDivide(x, step) * step;
+}
+
+// The tiles of a batch of images, cut into blocks of about `wanted`.
+class TileBlocks {
+ public:
+  TileBlocks(int64_t n, int64_t p, int64_t q, int64_t wanted)
+      : n_(n), down_(ceilDivide(p, kWinogradTile)), across_(ceilDivide(q, kWinogradTile)) {
+    images_ = evenCut(n, wanted / (down_ * across_));
+    rows_ = evenCut(down_, wanted / across_);
+    columns_ = evenCut(across_, wanted);
+  }
+
+  struct Block {
+    int64_t image, images, row, rows, column, columns;  // rows and columns of tiles
+    int64_t tiles() const { return images * rows * columns; }
+    // The first tile of a row, among those of the block.
+    int64_t tile(int64_t i, int64_t r) const { return (i * rows + r) * columns; }
+  };
+  int64_t count() const {
+    return ceilDivide(n_, images_) * ceilDivide(down_, rows_) * ceilDivide(across_, columns_);
+  }
+  int64_t mostTiles() const { return images_ * rows_ * columns_; }
+  Block operator[](int64_t i) const {
+    const int64_t across = ceilDivide(across_, columns_), down = ceilDivide(down_, rows_);
+    const int64_t column = i % across * columns_, row = i / across % down * rows_;
+    const int64_t image = i / across / down * images_;
+    return {image,  std::min(images_, n_ - image),       row, std::min(rows_, down_ - row),
+            column, std::min(columns_, across_ - column)};
+  }
+
+ private:
+  static int64_t evenCut(int64_t size, int64_t most) {
+    return ceilDivide(size, ceilDivide(size, std::max<int64_t>(1, most)));
+  }
+  int64_t n_, down_, across_, images_, rows_, columns_;
+};
+
+// What the transforms write: 36 matrices [tiles, channels], a line apart, so that the positions of
+// one tile do not all compete for the same lines of the cache.
+struct TileMatrices {
+  TileMatrices(int64_t tiles, int64_t channels)
+      : channels(channels), positionStride(tiles * channels + 16) {}
+  int64_t size() const { return kWinogradPositions * positionStride; }
+  int64_t channels, positionStride;
+};
+
+// Calls transform(v, slab, slabColumns, tiles) for each row of tiles of the block and each vector
+// of channels of x: `slab` holds their pixels and `halo` more on the right and below, and v is
+// where the first tile of the row lies in `matrices`.
+template <class F>
+void forEachTileRow(const WinogradKernels& kernels, float* matrices, const TileMatrices& layout,
+                    const TileBlocks::Block& block, const View& x, int64_t padH, int64_t padW,
+                    int64_t halo, const F& transform) {
+  const int64_t groups = layout.channels / kernels.lanes;
+  const SlabSize size{block.rows * kWinogradTile + halo, block.columns * kWinogradTile + halo};
+  parallelFor(block.images * groups, 1, [&](int64_t begin, int64_t end) {
+    Workspace space((size.rows * size.columns + kernels.lanes) * kernels.lanes * sizeof(float));
+    float* slab = space.as<float>();
+    for (int64_t i = begin; i < end; i++) {
+      const int64_t image = i / groups, channel = i % groups * kernels.lanes;
+      const int64_t channels = std::min(kernels.lanes, x.size[1] - channel);
+      kernels.fillSlab(slab, size,
+                       imageOf<float, const float>(x, block.image + image, channel, channels),
+                       block.row * kWinogradTile - padH, block.column * kWinogradTile - padW);
+      for (int64_t r = 0; r < block.rows; r++) {
+        transform(matrices + block.tile(image, r) * layout.channels + channel,
+                  slab + r * kWinogradTile * size.columns * kernels.lanes, size.columns,
+                  block.columns);
+      }
+    }
+  });
+}
+
+}  // namespace adjoint::cpu
