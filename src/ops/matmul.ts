@@ -1,36 +1,67 @@
+import type { ViewLike } from '../bindings/calls.js'
 import { apply } from '../core/apply.js'
 import { promoteTypes } from '../core/dtype.js'
 import { DTypeError, ShapeError } from '../core/errors.js'
 import { defineOp, deviceOf, from, type Op } from '../core/op.js'
-import { broadcastShapes, numelOf, showShape } from '../core/shape.js'
+import { broadcastShapes, numelOf, type Shape, showShape } from '../core/shape.js'
 import { checkTensor, Tensor } from '../core/tensor.js'
 import { cast } from './copy.js'
-import { expand, reshape, transpose, unsqueeze } from './views.js'
+import { expand, reshape, unsqueeze } from './views.js'
 
-const swap = (x: Tensor) => transpose(x, -2, -1)
+/** Which of the operands are read with their last two axes exchanged. */
+interface MatmulAttrs {
+  readonly transposeA: boolean
+  readonly transposeB: boolean
+}
 
-// y [.., M, N] = a [.., M, K] b [.., K, N] with equal batch axes
-const matmulOp: Op<void> = defineOp()({
+const plain: MatmulAttrs = { transposeA: false, transposeB: false }
+
+/** Where the elements of x lie, or of its transpose: no tensor is made for it. */
+function operand(x: Tensor, transposed: boolean): ViewLike {
+  if (!transposed) return x
+  const swapped = (sizes: Shape) => [...sizes.slice(0, -2), sizes[x.ndim - 1], sizes[x.ndim - 2]]
+  const { handle, dtypeCode, offset } = x
+  return { handle, dtypeCode, shape: swapped(x.shape), strides: swapped(x.strides), offset }
+}
+
+// y [.., M, N] = a [.., M, K] b [.., K, N] with equal batch axes; each of a and b may be given
+// transposed
+const matmulOp: Op<MatmulAttrs> = defineOp<MatmulAttrs>()({
   name: 'matmul',
   inputs: ['a', 'b'],
-  run: ([a, b]) => {
-    const y = Tensor.pending(a.device, a.dtype, [...a.shape.slice(0, -1), b.shape[b.ndim - 1]])
-    a.device.calls.begin('matmul').input(a).input(b).number(0).output(y).run()
+  run: ([a, b], { transposeA, transposeB }) => {
+    const left = operand(a, transposeA)
+    const right = operand(b, transposeB)
+    const shape = [...left.shape.slice(0, -1), right.shape[b.ndim - 1]]
+    const y = Tensor.pending(a.device, a.dtype, shape)
+    a.device.calls.begin('matmul').input(left).input(right).number(0).output(y).run()
     return y
   },
-  // dy bᵀ; aᵀ dy
+  // dy bᵀ, or its transpose b dyᵀ; aᵀ dy, or its transpose dyᵀ a
   gradient: {
-    a: from(['b'], ({ dy, b }) => product(dy, swap(b))),
-    b: from(['a'], ({ dy, a }) => product(swap(a), dy)),
+    a: from(['b'], ({ dy, b, attrs: { transposeA, transposeB } }) =>
+      transposeA ? product(b, dy, transposeB, true) : product(dy, b, false, !transposeB),
+    ),
+    b: from(['a'], ({ dy, a, attrs: { transposeA, transposeB } }) =>
+      transposeB ? product(dy, a, true, transposeA) : product(a, dy, !transposeA, false),
+    ),
   },
   autocast: 'half',
   samples: (s) => [
-    { inputs: [s.normal([2, 3]), s.normal([3, 4])], attrs: undefined },
-    { inputs: [s.normal([2, 3, 2]), s.normal([2, 2, 3])], attrs: undefined },
+    { inputs: [s.normal([2, 3]), s.normal([3, 4])], attrs: plain },
+    { inputs: [s.normal([2, 3, 2]), s.normal([2, 2, 3])], attrs: plain },
+    { inputs: [s.normal([3, 2]), s.normal([3, 4])], attrs: { ...plain, transposeA: true } },
+    { inputs: [s.normal([2, 3]), s.normal([4, 3])], attrs: { ...plain, transposeB: true } },
+    {
+      inputs: [s.normal([2, 2, 3]), s.normal([2, 4, 2])],
+      attrs: { transposeA: true, transposeB: true },
+    },
   ],
 })
 
-const product = (a: Tensor, b: Tensor) => apply(matmulOp, [a, b], undefined)
+function product(a: Tensor, b: Tensor, transposeA = false, transposeB = false): Tensor {
+  return apply(matmulOp, [a, b], { transposeA, transposeB })
+}
 
 // y [N, M] = x [N, K] wᵀ + bias, with w [M, K] as nn.Linear keeps it; the bias is added where the
 // product is finished
@@ -39,20 +70,14 @@ const linearOp: Op<void> = defineOp()({
   inputs: ['x', 'w', 'bias'],
   run: ([x, w, bias]) => {
     const y = Tensor.pending(x.device, x.dtype, [x.shape[0], w.shape[0]])
-    const wT = {
-      handle: w.handle,
-      dtypeCode: w.dtypeCode,
-      shape: [w.shape[1], w.shape[0]],
-      strides: [w.strides[1], w.strides[0]],
-      offset: w.offset,
-    }
-    x.device.calls.begin('matmul').input(x).input(wT).optional(bias).output(y).run()
+    const { calls } = x.device
+    calls.begin('matmul').input(x).input(operand(w, true)).optional(bias).output(y).run()
     return y
   },
   // dy w; dyᵀ x; Σ dy, summed by the engine
   gradient: {
     x: from(['w'], ({ dy, w }) => product(dy, w)),
-    w: from(['x'], ({ dy, x }) => product(swap(dy), x)),
+    w: from(['x'], ({ dy, x }) => product(dy, x, true)),
     bias: from([], ({ dy }) => dy),
   },
   autocast: 'half',

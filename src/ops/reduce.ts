@@ -373,6 +373,9 @@ export function sumTo(g: Tensor, shape: Shape): Tensor {
       const own = axis - lead
       return own < 0 || (shape[own] === 1 && g.shape[axis] !== 1)
     })
-  const total = axes.length === 0 ? g : runSum(g, { axes, keepdim: true })
-  return reshape(total, shape)
+  if (axes.length === 0) return reshape(g, shape)
+  const keepdim = axes.length > lead
+  const total = runSum(g, { axes, keepdim })
+  // A sum over leading axes alone has its shape; a view of it could not be handed over as it is.
+  return keepdim ? reshape(total, shape) : total
 }
