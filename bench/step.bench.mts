@@ -16,8 +16,8 @@ export const suite: Suite = {
         name: row.name,
         check: () => {
           // A few samples say as much, and float64 is slow.
-          const expected = new TrainingStep(row, { samples: 8, float64: true }).losses(3)
-          const actual = new TrainingStep(row, { samples: 8 }).losses(3)
+          const expected = new TrainingStep(row, { samples: 4, float64: true }).losses(3)
+          const actual = new TrainingStep(row, { samples: 4 }).losses(3)
           if (!(lossError(actual, expected) <= LOSS_ERROR)) {
             throw new Error(`step/${row.name}: expected losses ${expected}, got ${actual}`)
           }

@@ -5,6 +5,7 @@ import path from 'node:path'
 import { parseArgs } from 'node:util'
 import { machine } from '../support/machine.mjs'
 import { type Context, type PeerRow, TorchSource } from './context.mjs'
+import { opsBesidePeers } from './ops.mjs'
 import { describeRow, markdown, type Report } from './report.mjs'
 import { STEP_COLUMNS, stepsBesidePeers } from './steps.mjs'
 
@@ -27,7 +28,10 @@ const { values } = parseArgs({
   },
 })
 
-const SECTIONS: ((context: Context) => AsyncGenerator<PeerRow>)[] = [stepsBesidePeers]
+const SECTIONS: ((context: Context) => AsyncGenerator<PeerRow>)[] = [
+  stepsBesidePeers,
+  opsBesidePeers,
+]
 
 async function main(): Promise<void> {
   const facts = machine()

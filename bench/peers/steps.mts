@@ -4,6 +4,7 @@ import { spawnSync } from 'node:child_process'
 import path from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { saveSafetensors } from 'adjoint/io'
+import { floorMs } from '../support/floor.mjs'
 import { pageFaults, type Resident, timed } from '../support/measure.mjs'
 import { inTurns, type Side } from '../support/pairs.mjs'
 import { lossError, type StepRow, stepRows, TrainingStep } from '../support/steps.mjs'
@@ -129,11 +130,18 @@ async function besidePeers(context: Context, row: StepRow): Promise<PeerRow> {
     peers,
     facts: {
       ...('own' in accuracy && { 'loss error': accuracy.own, "PyTorch's error": accuracy.theirs }),
+      ...floorFacts(row, step, ours.ms_median),
       'page faults': pageFaults(() => step.run(), 10),
       ...(await memory(context, row)),
     },
     notes,
   }
+}
+
+/** The floor and the fraction of it that was reached. */
+function floorFacts(row: StepRow, step: TrainingStep, ms: number): Record<string, number> {
+  const floor = floorMs(row, step)
+  return floor === undefined ? {} : { 'floor, ms': floor, 'floor / time': floor / ms }
 }
 
 /** Of the settings that may help: fused AdamW alone, or with images laid out channels-last. */

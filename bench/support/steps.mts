@@ -1,7 +1,9 @@
 // The training steps that are timed: AdamW on cross-entropy, one batch of random data.
-import { manualSeed, randint, randn, type Tensor } from 'adjoint'
+import { manualSeed, randint, randn, Tensor } from 'adjoint'
 import * as nn from 'adjoint/nn'
 import { AdamW } from 'adjoint/optim'
+import { CharLstm } from '../../examples/support/char-lstm.mjs'
+import { Gpt } from '../../examples/support/gpt.mjs'
 import {
   lenetWithBatchNorm,
   mlpWithDropout,
@@ -39,6 +41,16 @@ const images =
 
 const digits = images(64, 1, 28)
 
+const VOCABULARY = 65
+
+/** Sequences of tokens; the samples are the sequences. */
+const text =
+  (usual: number, length: number) =>
+  (samples = usual): Batch => ({
+    x: randint(0, VOCABULARY, [samples, length]),
+    y: randint(0, VOCABULARY, [samples * length]),
+  })
+
 export const stepRows: readonly StepRow[] = [
   {
     name: 'mlp-tiny',
@@ -68,6 +80,27 @@ export const stepRows: readonly StepRow[] = [
     parameters: 2_777_674,
     batch: images(32, 3, 32),
     gflop: 81,
+  },
+  {
+    name: 'gpt-128',
+    network: () => new Gpt({ vocabulary: VOCABULARY, context: 128, layers: 4, heads: 4, width: 128 }),
+    parameters: 826_368,
+    batch: text(16, 128),
+    gflop: 10.7,
+  },
+  {
+    name: 'gpt-384',
+    network: () => new Gpt({ vocabulary: VOCABULARY, context: 256, layers: 6, heads: 6, width: 384 }),
+    parameters: 10_795_776,
+    batch: text(8, 256),
+    gflop: 139,
+  },
+  {
+    name: 'lstm',
+    network: () => new CharLstm(VOCABULARY, 64, 256, 2),
+    parameters: 876_929,
+    batch: text(32, 64),
+    gflop: 10.7,
   },
 ]
 
@@ -129,7 +162,7 @@ export class TrainingStep {
       .filter((module) => module.namedChildren().length === 0 && module.parameters().length > 0)
       .map((module) =>
         (module as nn.Layer).registerForwardHook((_module, _inputs, y) => {
-          outputs += (y as Tensor).numel
+          for (const t of Array.isArray(y) ? y : [y]) if (t instanceof Tensor) outputs += t.numel
         }),
       )
     this.network.forward(this.batch.x)
