@@ -58,6 +58,10 @@ AllocatorStats allocatorStats();
 void copyFromHost(void* target, const void* source, size_t bytes);
 void copyToHost(void* target, const void* source, size_t bytes);
 
+// rates float64 [2], measured now with all threads: float32 operations per second on registers
+// (a multiply-add is two), and bytes per second that a copy beyond the caches reads and writes.
+void probe(const View& rates);
+
 // ---------------------------------------------------------------- elementwise
 void fill(const View& y, const Scalar& value);
 // y = x with conversion; x is broadcast to y's shape (right-aligned).

@@ -309,6 +309,7 @@ export const table: Record<string, readonly Argument[]> = {
   defaultDevice: [],
   setDefaultDevice: [value('device', 'cpu')],
   synchronize: [value('device', 'cpu')],
+  probeRates: [value('device', 'cpu')],
   memoryStats: [value('device', 'cpu')],
   collectGarbage: [value('device', 'cpu')],
   emptyCache: [value('device', 'cpu')],

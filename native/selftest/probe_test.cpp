@@ -24,7 +24,7 @@ TEST(Probe, ComputesItsChainsAtEveryLevel) {
 }
 
 TEST(Probe, GivesRatesOfThisMachine) {
-  TestTensor rates({2}, DType::float64);
+  TestTensor rates(DType::float64, {2});
   backend::probe(rates.view());
   EXPECT_GT(rates.get(0), 1e7);
   EXPECT_LT(rates.get(0), 1e15);

@@ -48,6 +48,7 @@ export {
 export { linear, matmul } from './matmul.js'
 export type { TensorOptions } from './options.js'
 export { type MaxPool2dOptions, maxPool2d, type PoolOptions } from './pool2d.js'
+export { probeRates, type Rates } from './probe.js'
 export {
   bernoulli,
   normal,

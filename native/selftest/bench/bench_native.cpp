@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "contract.h"
+#include "cpu/kernels/probe.h"
 #include "cpu/pool.h"
 #include "cpu/simd.h"
 
@@ -23,47 +24,15 @@ double now() {
   return static_cast<double>(t.tv_sec) + 1e-9 * static_cast<double>(t.tv_nsec);
 }
 
-// ---- the rate of independent fused multiply-adds
-using Vec4 = float __attribute__((vector_size(16)));
-using Vec8 = float __attribute__((vector_size(32)));
-using Vec16 = float __attribute__((vector_size(64)));
-
-// 12 chains cover latency 4 at 2 a cycle, and fit 16 registers.
-#define ADJOINT_PROBE(V, name, target)                                           \
-  target float name(int64_t n) {                                                 \
-    V x[12], y = V{} + 0.999f, z = V{} + 1e-3f;                                  \
-    for (int c = 0; c < 12; c++) x[c] = V{} + static_cast<float>(c);             \
-    for (int64_t i = 0; i < n; i++) {                                            \
-      _Pragma("GCC unroll 12") for (int c = 0; c < 12; c++) x[c] = x[c] * y + z; \
-    }                                                                            \
-    V sum{};                                                                     \
-    for (int c = 0; c < 12; c++) sum += x[c];                                    \
-    float total = 0;                                                             \
-    for (size_t i = 0; i < sizeof(V) / sizeof(float); i++) total += sum[i];      \
-    return total;                                                                \
-  }
-#pragma GCC diagnostic ignored "-Wpsabi"
-#pragma GCC diagnostic ignored "-Wunknown-pragmas"
-#if defined(__x86_64__)
-ADJOINT_PROBE(Vec8, probeAvx2, __attribute__((target("avx2,fma"))))
-ADJOINT_PROBE(Vec16, probeAvx512, __attribute__((target("avx512f"))))
-#endif
-ADJOINT_PROBE(Vec4, probeScalar, )
-
 volatile float sink;
 
 // Independent multiply-adds on all threads of the pool; returns how many operations they are.
 double probe() {
   constexpr int64_t kSteps = 1 << 16;
-  float (*chain)(int64_t) = probeScalar;
-  double lanes = 4;
-#if defined(__x86_64__)
-  if (cpu::simdLevel() == cpu::SimdLevel::avx2) chain = probeAvx2, lanes = 8;
-  if (cpu::simdLevel() == cpu::SimdLevel::avx512) chain = probeAvx512, lanes = 16;
-#endif
+  const cpu::ProbeTable& table = cpu::probeTable();
   const int chunks = 4 * cpu::poolThreads();
-  cpu::parallelFor(chunks, 1, [&](int64_t, int64_t) { sink = chain(kSteps); });
-  return 2.0 * 12 * lanes * kSteps * chunks;
+  cpu::parallelFor(chunks, 1, [&](int64_t, int64_t) { sink = table.multiplyAdds(kSteps); });
+  return table.operationsPerStep * kSteps * chunks;
 }
 
 // ---- what is measured
