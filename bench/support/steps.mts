@@ -83,14 +83,16 @@ export const stepRows: readonly StepRow[] = [
   },
   {
     name: 'gpt-128',
-    network: () => new Gpt({ vocabulary: VOCABULARY, context: 128, layers: 4, heads: 4, width: 128 }),
+    network: () =>
+      new Gpt({ vocabulary: VOCABULARY, context: 128, layers: 4, heads: 4, width: 128 }),
     parameters: 826_368,
     batch: text(16, 128),
     gflop: 10.7,
   },
   {
     name: 'gpt-384',
-    network: () => new Gpt({ vocabulary: VOCABULARY, context: 256, layers: 6, heads: 6, width: 384 }),
+    network: () =>
+      new Gpt({ vocabulary: VOCABULARY, context: 256, layers: 6, heads: 6, width: 384 }),
     parameters: 10_795_776,
     batch: text(8, 256),
     gflop: 139,
