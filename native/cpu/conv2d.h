@@ -91,5 +91,9 @@ void convolve(const View& y, const View& x, const View& weight, const View* bias
 template <class T>
 void convolveInputGradient(const View& dx, const View& dy, const View& weight,
                            const backend::Conv2dShape& shape);
+// dw, dense; the pixels of dy are evenly spaced.
+template <class T>
+void convolveWeightGradient(const View& dw, const View& dy, const View& x,
+                            const backend::Conv2dShape& shape);
 
 }  // namespace adjoint::cpu

@@ -146,6 +146,21 @@ class WeightGradient {
   int64_t taskDepth_, depthCuts_, taskImages_, imageCuts_;
 };
 
+}  // namespace
+
+template <class T>
+void convolveWeightGradient(const View& dw, const View& dy, const View& x,
+                            const backend::Conv2dShape& shape) {
+  WeightGradient<T>(dw.as<T>(), dy, x, ConvSizes(x, dw, dy, shape)).run();
+}
+
+template void convolveWeightGradient<float>(const View&, const View&, const View&,
+                                            const backend::Conv2dShape&);
+template void convolveWeightGradient<double>(const View&, const View&, const View&,
+                                             const backend::Conv2dShape&);
+
+namespace {
+
 // ---- the input, any stride: columns [depth, pixels] = w^T dy, added where they come from. A task
 // has some channels of one image to itself.
 template <class T>
@@ -278,8 +293,12 @@ void conv2dBackwardWeight(const View& dw, const View& dy, const View& x, const C
   visitFloat(dw.dtype, [&](auto tag) {
     using T = typename decltype(tag)::type;
     const ConvSizes sizes(computeX.view(), computeDw.view(), computeDy.view(), s);
-    WeightGradient<T>(computeDw.view().template as<T>(), computeDy.view(), computeX.view(), sizes)
-        .run();
+    if (prefersWinograd<T>(sizes)) {
+      winogradWeightGradient(computeDw.view().template as<float>(), computeDy.view(),
+                             computeX.view(), s.padH, s.padW);
+    } else {
+      convolveWeightGradient<T>(computeDw.view(), computeDy.view(), computeX.view(), s);
+    }
   });
   computeDw.finish();
 }

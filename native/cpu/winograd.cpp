@@ -11,6 +11,12 @@ int64_t runOf(int64_t depth) {
   return depth <= 64 ? 16 : 32;
 }
 
+// Whether transformed filters leave the L2 cache.
+bool areLarge(int64_t c, int64_t k) {
+  constexpr int64_t kFilters = 1 << 18;
+  return kWinogradPositions * c * k > kFilters;
+}
+
 class WinogradConvolution {
  public:
   WinogradConvolution(const View& y, const View& x, const WinogradFilters& filters,
@@ -28,8 +34,8 @@ class WinogradConvolution {
         filterStride_(x.size[1] * k_ + 16),
         blocks_(x.size[0], y.size[2], y.size[3],
                 blockTiles(kWinogradPositions * (c_ + k_) * sizeof(float))),
-        images_(blocks_.mostTiles(), c_),
-        products_(blocks_.mostTiles(), k_),
+        images_(blocks_.mostTiles(), c_, c_),
+        products_(blocks_.mostTiles(), k_, k_),
         packed_((kWinogradPositions * filterStride_ + k_) * sizeof(float)) {
     packedFilters_ = packed_.as<float>();
     bias_ = packedFilters_ + kWinogradPositions * filterStride_;
@@ -52,14 +58,12 @@ class WinogradConvolution {
   }
 
  private:
-  static constexpr int64_t kFilterBytes = 1 << 20, kBlockBytes = 5 << 17,
-                           kLargeBlockBytes = 5 << 18;
+  static constexpr int64_t kBlockBytes = 5 << 17, kLargeBlockBytes = 5 << 18;
 
   // The matrices of a block stay in the L2 cache, beside the filters if those are small; large
   // filters, which come from farther away, had better serve more tiles.
   int64_t blockTiles(int64_t tileBytes) const {
-    const int64_t filterBytes = kWinogradPositions * filterStride_ * int64_t{sizeof(float)};
-    return (filterBytes > kFilterBytes ? kLargeBlockBytes : kBlockBytes) / tileBytes;
+    return (areLarge(x_.size[1], k_) ? kLargeBlockBytes : kBlockBytes) / tileBytes;
   }
 
   // Panels of b of the products: for each position the depth's blocks one after the other, and
@@ -83,11 +87,8 @@ class WinogradConvolution {
 
   void convolve(const TileBlocks::Block& block, float* images) const {
     float* products = images + images_.size();
-    forEachTileRow(kernels_, images, images_, block, x_, padH_, padW_, kWinogradHalo,
-                   [&](float* v, const float* slab, int64_t slabColumns, int64_t tiles) {
-                     kernels_.transformInput(v, images_.positionStride, c_, slab, slabColumns,
-                                             tiles);
-                   });
+    transformTiles(images, images_, block, x_,
+                   {kernels_.transformInput, kWinogradHalo, padH_, padW_});
     parallelFor(kWinogradPositions, 1, [&](int64_t begin, int64_t end) {
       for (int64_t i = begin; i < end; i++) {
         multiply(block.tiles(), images + i * images_.positionStride,
@@ -134,7 +135,7 @@ class WinogradConvolution {
         const int64_t image = i / groups, channel = i % groups * kernels_.lanes;
         for (int64_t r = 0; r < block.rows; r++) {
           kernels_.transformOutput(slab + r * kWinogradTile * columns * kernels_.lanes, columns,
-                                   products + block.tile(image, r) * k_ + channel,
+                                   products + products_.offset(block.tile(image, r), channel),
                                    products_.positionStride, k_, block.columns);
         }
         ImageView<float> y = imageOf<float>(y_, block.image + image, channel,
@@ -170,12 +171,13 @@ bool gainsByWinograd(const ConvSizes& z) {
     return false;
   }
   // What both forms cost, in multiply-adds at the peak rate: measured with AVX-512.
-  constexpr double kDirect = 1.35, kProduct = 1.2, kTransform = 22, kFilter = 12;
+  constexpr double kDirect = 1.35, kProduct = 1.2, kTransform = 22;
   const int64_t lanes = winogradTable().f32.lanes;
   const double c = z.c, k = z.k, padC = roundUp(z.c, lanes), padK = roundUp(z.k, lanes);
+  const double perFilter = areLarge(z.c, z.k) ? 60 : 12;
   const double tiles = z.n * ceilDivide(z.p, kWinogradTile) * ceilDivide(z.q, kWinogradTile);
   const double direct = kDirect * 9 * z.n * z.p * z.q * c * k;
-  const double transforms = kTransform * tiles * (padC + padK) + kFilter * c * padK;
+  const double transforms = kTransform * tiles * (padC + padK) + perFilter * c * padK;
   return kWinogradPositions * (kProduct * tiles * c * padK + transforms) < direct;
 }
 

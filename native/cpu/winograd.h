@@ -29,7 +29,7 @@ void winogradConvolve(const View& y, const View& x, const WinogradFilters& filte
                       const View* bias, int64_t padH, int64_t padW);
 
 // dw [K, C, 3, 3], dense
-void winogradWeightGradient(float* dw, const View& dy, const View& x, const ConvSizes& z);
+void winogradWeightGradient(float* dw, const View& dy, const View& x, int64_t padH, int64_t padW);
 
 // Channels are padded to whole vectors, whose pixels pass through the slabs together.
 inline int64_t roundUp(int64_t x, int64_t step) {
@@ -71,24 +71,37 @@ class TileBlocks {
   int64_t n_, down_, across_, images_, rows_, columns_;
 };
 
-// What the transforms write: 36 matrices [tiles, channels], a line apart, so that the positions of
-// one tile do not all compete for the same lines of the cache.
+// What the transforms write: 36 matrices [tiles, channels], in panels of so many channels one after
+// the other. They lie a line apart, so that the positions of a tile do not all compete for the same
+// lines of the cache.
 struct TileMatrices {
-  TileMatrices(int64_t tiles, int64_t channels)
-      : channels(channels), positionStride(tiles * channels + 16) {}
+  TileMatrices(int64_t tiles, int64_t channels, int64_t panel)
+      : tiles(tiles), channels(channels), panel(panel), positionStride(tiles * channels + 16) {}
   int64_t size() const { return kWinogradPositions * positionStride; }
-  int64_t channels, positionStride;
+  // How far apart the tiles of a channel are, and where one lies.
+  int64_t tileStride(int64_t channel) const {
+    return std::min(panel, channels - channel / panel * panel);
+  }
+  int64_t offset(int64_t tile, int64_t channel) const {
+    return channel / panel * panel * tiles + tile * tileStride(channel) + channel % panel;
+  }
+  int64_t tiles, channels, panel, positionStride;
 };
 
-// Calls transform(v, slab, slabColumns, tiles) for each row of tiles of the block and each vector
-// of channels of x: `slab` holds their pixels and `halo` more on the right and below, and v is
-// where the first tile of the row lies in `matrices`.
-template <class F>
-void forEachTileRow(const WinogradKernels& kernels, float* matrices, const TileMatrices& layout,
-                    const TileBlocks::Block& block, const View& x, int64_t padH, int64_t padW,
-                    int64_t halo, const F& transform) {
+// The transform of the pixels of x that tiles see: 4 x 4 of them and `halo` more on the right and
+// below, to a row of tiles at a time.
+struct TileTransform {
+  void (*run)(float* v, int64_t positionStride, int64_t tileStride, const float* slab,
+              int64_t slabColumns, int64_t tiles);
+  int64_t halo, padH, padW;
+};
+inline void transformTiles(float* matrices, const TileMatrices& layout,
+                           const TileBlocks::Block& block, const View& x,
+                           const TileTransform& transform) {
+  const WinogradKernels& kernels = winogradTable().f32;
   const int64_t groups = layout.channels / kernels.lanes;
-  const SlabSize size{block.rows * kWinogradTile + halo, block.columns * kWinogradTile + halo};
+  const SlabSize size{block.rows * kWinogradTile + transform.halo,
+                      block.columns * kWinogradTile + transform.halo};
   parallelFor(block.images * groups, 1, [&](int64_t begin, int64_t end) {
     Workspace space((size.rows * size.columns + kernels.lanes) * kernels.lanes * sizeof(float));
     float* slab = space.as<float>();
@@ -97,11 +110,13 @@ void forEachTileRow(const WinogradKernels& kernels, float* matrices, const TileM
       const int64_t channels = std::min(kernels.lanes, x.size[1] - channel);
       kernels.fillSlab(slab, size,
                        imageOf<float, const float>(x, block.image + image, channel, channels),
-                       block.row * kWinogradTile - padH, block.column * kWinogradTile - padW);
+                       block.row * kWinogradTile - transform.padH,
+                       block.column * kWinogradTile - transform.padW);
       for (int64_t r = 0; r < block.rows; r++) {
-        transform(matrices + block.tile(image, r) * layout.channels + channel,
-                  slab + r * kWinogradTile * size.columns * kernels.lanes, size.columns,
-                  block.columns);
+        transform.run(matrices + layout.offset(block.tile(image, r), channel),
+                      layout.positionStride, layout.tileStride(channel),
+                      slab + r * kWinogradTile * size.columns * kernels.lanes, size.columns,
+                      block.columns);
       }
     }
   });

@@ -57,6 +57,11 @@ struct Problem {
                           2 - z.shape.padH, 2 - z.shape.padW);
   }
 
+  void backwardWeight() {
+    cpu::winogradWeightGradient(dw.view().as<float>(), dy.view(), x.view(), z.shape.padH,
+                                z.shape.padW);
+  }
+
   Case z;
   TestTensor x, w, bias, dy, y, dx, dw;
 };
@@ -106,6 +111,9 @@ void expectCorrect(const Case& z, const std::vector<int>& order = kNchw, int64_t
     p.backwardInput();
     EXPECT_LE(reference.dx.greatestError(p.dx), 32 * kUnit * reference.dx.scale())
         << "dx of " << z << ", " << level;
+    p.backwardWeight();
+    EXPECT_LE(reference.dw.greatestError(p.dw), 32 * kUnit * reference.dw.scale())
+        << "dw of " << z << ", " << level;
   });
 }
 
@@ -155,6 +163,10 @@ TEST(Winograd, ErrorsBesideThoseOfTheDirectForm) {
         cpu::convolveInputGradient<float>(direct.dx.view(), p.dy.view(), p.w.view(), z.shape);
         EXPECT_LE(reference.dx.greatestError(p.dx), 4 * reference.dx.greatestError(direct.dx))
             << "dx of " << z;
+        p.backwardWeight();
+        cpu::convolveWeightGradient<float>(direct.dw.view(), p.dy.view(), p.x.view(), z.shape);
+        EXPECT_LE(reference.dw.greatestError(p.dw), 4 * reference.dw.greatestError(direct.dw))
+            << "dw of " << z;
       });
     }
   }
@@ -185,6 +197,26 @@ TEST(Winograd, NaNAndInfinityStayInTheirTiles) {
           }
         }
       }
+    }
+  });
+}
+
+// A NaN in x reaches all taps of its channel, and one in dy those of its channel; no others.
+TEST(Winograd, NaNStaysInTheFiltersOfItsChannel) {
+  const Case z = same(2, 20, 9, 10, 18, 1);
+  forEachSimdLevel([&](const char* level) {
+    SCOPED_TRACE(level);
+    Problem p(z);
+    p.x.set((20 + 3) * 90 + 44, kNaN);
+    p.backwardWeight();
+    for (int64_t i = 0; i < p.dw.numel(); i++) {
+      ASSERT_EQ(std::isnan(p.dw.get(i)), i / 9 % 20 == 3) << i;
+    }
+    Problem q(z);
+    q.dy.set((18 + 5) * 90 + 44, kNaN);
+    q.backwardWeight();
+    for (int64_t i = 0; i < q.dw.numel(); i++) {
+      ASSERT_EQ(std::isnan(q.dw.get(i)), i / 180 == 5) << i;
     }
   });
 }
