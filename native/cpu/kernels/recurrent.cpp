@@ -46,27 +46,73 @@ ADJOINT_INLINE void forEachLanes(int64_t rows, int64_t size, F f) {
   }
 }
 
+// A quotient that is not divided yet. Denominators of activations lie in [1, 2], so that several
+// quotients can share one division, which costs as much as all else of an activation.
 template <class V>
-ADJOINT_INLINE V tanhOfGate(V x) {
-  return Math<V>::tanh(x);
+struct Quotient {
+  V over, under;
+};
+
+#if !defined(ADJOINT_LEVEL_SCALAR)
+ADJOINT_INLINE Vec expOfNegative(Vec x) {
+  return expOrZero(x);
+}
+#else
+ADJOINT_INLINE float expOfNegative(float x) {
+  return Math<float>::exp(x);
+}
+#endif
+ADJOINT_INLINE double expOfNegative(double x) {
+  return Math<double>::exp(x);
+}
+
+// sigmoid(x) = 1 / (1 + z) or z / (1 + z), z = e^-|x|
+template <class V>
+ADJOINT_INLINE Quotient<V> sigmoidQuotient(V x) {
+  const V z = expOfNegative(-Math<V>::abs(x));
+  return {select(x >= V(0), V(1), z), V(1) + z};
+}
+// tanh |x| = -e / (2 + e), e = e^-2|x| - 1
+template <class V>
+ADJOINT_INLINE Quotient<V> tanhQuotient(V x) {
+  const V e = Math<V>::expm1(V(-2) * Math<V>::abs(x));
+  return {Math<V>::copysign(e, x), V(2) + e};
+}
+// Both quotients at once. A NaN in one is a NaN in the other, so they share only where either
+// makes the result NaN.
+template <class V>
+ADJOINT_INLINE void divide(Quotient<V> a, Quotient<V> b, V& x, V& y) {
+  const V inverse = V(1) / (a.under * b.under);
+  x = a.over * (inverse * b.under);
+  y = b.over * (inverse * a.under);
+}
+template <class V>
+ADJOINT_INLINE void divide(Quotient<V> a, Quotient<V> b, Quotient<V> c, V& x, V& y, V& z) {
+  const V ab = a.under * b.under;
+  const V inverse = V(1) / (ab * c.under), rest = inverse * c.under;
+  x = a.over * (rest * b.under);
+  y = b.over * (rest * a.under);
+  z = c.over * (inverse * ab);
 }
 
 template <class T>
 void lstm(const LstmStep<T>& s) {
+  using V = decltype(zeroOf(s.c));
   const int64_t size = s.size;
   forEachLanes<T>(s.rows, size, [&](int64_t row, int64_t at, int64_t rest) {
     T* gates = s.gates + row * 4 * size + at;
     const int64_t place = row * size + at;
-    const auto i = sigmoidOf(get(gates, rest)), f = sigmoidOf(get(gates + size, rest));
-    const auto g = tanhOfGate(get(gates + 2 * size, rest));
-    const auto o = sigmoidOf(get(gates + 3 * size, rest));
-    const auto c = f * getOrZero(s.cPrevious, place, rest) + i * g;
+    V i, f, g, o, t;
+    divide(sigmoidQuotient(get(gates, rest)), sigmoidQuotient(get(gates + size, rest)),
+           tanhQuotient(get(gates + 2 * size, rest)), i, f, g);
+    const V c = f * getOrZero(s.cPrevious, place, rest) + i * g;
+    divide(sigmoidQuotient(get(gates + 3 * size, rest)), tanhQuotient(c), o, t);
     put(gates, i, rest);
     put(gates + size, f, rest);
     put(gates + 2 * size, g, rest);
     put(gates + 3 * size, o, rest);
     put(s.c + place, c, rest);
-    put(s.h + place, o * tanhOfGate(c), rest);
+    put(s.h + place, o * t, rest);
   });
 }
 
@@ -74,6 +120,7 @@ void lstm(const LstmStep<T>& s) {
 // do = dh t; the derivatives of the activations are i (1 - i) and 1 - g^2.
 template <class T>
 void lstmBackward(const LstmStepBackward<T>& s) {
+  using V = decltype(zeroOf(s.c));
   const int64_t size = s.size;
   forEachLanes<T>(s.rows, size, [&](int64_t row, int64_t at, int64_t rest) {
     const T* gates = s.gates + row * 4 * size + at;
@@ -81,7 +128,8 @@ void lstmBackward(const LstmStepBackward<T>& s) {
     const int64_t place = row * size + at;
     const auto i = get(gates, rest), f = get(gates + size, rest);
     const auto g = get(gates + 2 * size, rest), o = get(gates + 3 * size, rest);
-    const auto t = tanhOfGate(get(s.c + place, rest));
+    const Quotient<V> ofC = tanhQuotient(get(s.c + place, rest));
+    const V t = ofC.over / ofC.under;
     const auto dh = get(s.dh + place, rest) + getOrZero(s.dy, row * s.dyRow + at, rest);
     const auto dho = dh * o;
     const auto dc = get(s.dc + place, rest) + (dho - dho * t * t);
@@ -97,12 +145,16 @@ void lstmBackward(const LstmStepBackward<T>& s) {
 
 template <class T>
 void gru(const GruStep<T>& s) {
+  using V = decltype(zeroOf(s.h));
   const int64_t size = s.size;
   forEachLanes<T>(s.rows, size, [&](int64_t row, int64_t at, int64_t rest) {
     T* gates = s.gates + row * 4 * size + at;
     const int64_t place = row * size + at;
-    const auto r = sigmoidOf(get(gates + size, rest)), z = sigmoidOf(get(gates + 2 * size, rest));
-    const auto n = tanhOfGate(get(gates, rest) + r * get(gates + 3 * size, rest));
+    const Quotient<V> ofR = sigmoidQuotient(get(gates + size, rest));
+    const V r = ofR.over / ofR.under;
+    V z, n;
+    divide(sigmoidQuotient(get(gates + 2 * size, rest)),
+           tanhQuotient(get(gates, rest) + r * get(gates + 3 * size, rest)), z, n);
     put(gates, n, rest);
     put(gates + size, r, rest);
     put(gates + 2 * size, z, rest);
