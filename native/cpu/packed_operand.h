@@ -59,6 +59,8 @@ class PackedOperand {
     }
   }
 
+  double bytes() const { return static_cast<double>(depth_.k) * width_ * sizeof(T); }
+
  private:
   void pack(int64_t panel, const T* b, int64_t bK, int64_t bColumn) {
     const int64_t count = std::min(kernels_.columns, n_ - panel * kernels_.columns);

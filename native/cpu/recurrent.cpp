@@ -23,11 +23,12 @@ const RecurrentKernels<T>& recurrentKernels() {
   }
 }
 
-// Rows that one thread takes through the sequence. Fewer leave threads without work, more read the
-// packed weights less often.
-int64_t chunkRows(int64_t rows) {
-  constexpr int64_t kFew = 8, kMany = 28, kChunks = 8;
-  const int64_t most = std::clamp(ceilDivide(rows, kChunks), kFew, kMany);
+// Rows that one thread takes through the sequence: few, so that all threads have some, but more
+// where the weights (of so many bytes) are read from beyond the second cache at each step.
+int64_t chunkRows(int64_t rows, double weightBytes) {
+  constexpr double kInL2 = 1 << 20;
+  const bool isNear = weightBytes <= kInL2;
+  const int64_t most = std::clamp<int64_t>(ceilDivide(rows, isNear ? 8 : 4), 8, isNear ? 28 : 56);
   return rows == 0 ? 1 : ceilDivide(rows, ceilDivide(rows, most));
 }
 
@@ -171,7 +172,7 @@ void lstm(const backend::LstmOutputs& out, const backend::RecurrentInputs& in, c
   const PackedOperand<T> weights(h, width, in.wHh.as<T>(), in.wHh.stride[1], in.wHh.stride[0]);
   const RecurrentKernels<T>& kernels = recurrentKernels<T>();
 
-  parallelFor(q.batch, chunkRows(q.batch), [&](int64_t begin, int64_t end) {
+  parallelFor(q.batch, chunkRows(q.batch, weights.bytes()), [&](int64_t begin, int64_t end) {
     const int64_t rows = end - begin;
     const T* hBefore = h0.as<T>() ? h0.as<T>() + begin * h : nullptr;
     const T* cBefore = c0.as<T>() ? c0.as<T>() + begin * h : nullptr;
@@ -198,7 +199,7 @@ void lstmBackward(const backend::LstmGradients& out, const View* dyView, const V
   const PackedOperand<T> weights(width, h, wHh.as<T>(), wHh.stride[0], wHh.stride[1]);
   const RecurrentKernels<T>& kernels = recurrentKernels<T>();
 
-  parallelFor(q.batch, chunkRows(q.batch), [&](int64_t begin, int64_t end) {
+  parallelFor(q.batch, chunkRows(q.batch, weights.bytes()), [&](int64_t begin, int64_t end) {
     const int64_t rows = end - begin, offset = begin * h;
     // What one step sends to the step before lies where the initial state's gradients end.
     T *dh = out.dh0.as<T>() + offset, *dc = out.dc0.as<T>() + offset;
@@ -235,7 +236,7 @@ void gru(T* y, T* gates, const backend::RecurrentInputs& in, const Sequence& q) 
   const PackedOperand<T> weights(h, 3 * h, in.wHh.as<T>(), in.wHh.stride[1], in.wHh.stride[0]);
   const RecurrentKernels<T>& kernels = recurrentKernels<T>();
 
-  parallelFor(q.batch, chunkRows(q.batch), [&](int64_t begin, int64_t end) {
+  parallelFor(q.batch, chunkRows(q.batch, weights.bytes()), [&](int64_t begin, int64_t end) {
     const int64_t rows = end - begin;
     const T* hBefore = h0.as<T>() ? h0.as<T>() + begin * h : nullptr;
     for (int64_t s = 0; s < q.steps; s++) {
@@ -265,7 +266,7 @@ void gruBackward(T* dgates, T* dh0, const View* dyView, const View& wHh, const V
   const PackedOperand<T> weights(3 * h, h, wHh.as<T>(), wHh.stride[0], wHh.stride[1]);
   const RecurrentKernels<T>& kernels = recurrentKernels<T>();
 
-  parallelFor(q.batch, chunkRows(q.batch), [&](int64_t begin, int64_t end) {
+  parallelFor(q.batch, chunkRows(q.batch, weights.bytes()), [&](int64_t begin, int64_t end) {
     const int64_t rows = end - begin, offset = begin * h;
     T* dh = dh0 + offset;
     std::fill_n(dh, rows * h, T(0));
