@@ -23,8 +23,12 @@ class BlockedProduct {
     // of a pass over it.
     packsA_ = columnPanels > (p.aK == 1 ? 24 : p.aRow == 1 ? 4 : 1);
     packsB_ = p.bColumn != 1 || rowPanels > 2;
-    // Where one task takes all rows, no other wants its panels of b: it packs each as it comes.
-    packsInTask_ = packsB_ && rowPanels <= kRowPanels && columnPanels >= kManyPanels;
+    // Where one task takes all rows, no other wants its panels of b: it packs each as it comes. The
+    // steps of the depth being shorter there, it may take more rows; so it does where b is so large
+    // that it would be written to memory and read again.
+    const bool isLarge = static_cast<double>(p.k) * p.n * sizeof(T) > kLargeBytes;
+    const int64_t mostPanels = kRowPanels * (isLarge ? DepthBlocks::kInL2 / DepthBlocks::kInL1 : 1);
+    packsInTask_ = packsB_ && rowPanels <= mostPanels && columnPanels >= kManyPanels;
     if (packsInTask_) depth_ = DepthBlocks(p.k, DepthBlocks::kInL1);
     slabRows_ = packsA_ ? slab(rowPanels, panelRows_) : rowPanels * panelRows_;
     slabColumns_ = packsB_ && !packsInTask_ ? slab(columnPanels, kernels.columns)
@@ -57,6 +61,7 @@ class BlockedProduct {
   static constexpr double kSomeTasks = 16, kMostTasks = 64;
   static constexpr int64_t kPackGrain = 1 << 15;   // elements packed in one chunk
   static constexpr int64_t kSlabBytes = 16 << 20;  // of packed panels of each operand
+  static constexpr double kLargeBytes = 2 << 20;   // of an operand that leaves the L2 cache
   static constexpr int64_t kRowPanels = 16;        // of a in one task: they stay in the L2 cache
   static constexpr int64_t kTaskColumns = 1024;
   static constexpr int64_t kManyPanels = 8;

@@ -56,6 +56,12 @@ template <class T>
 bool prefersTransposed(const Product<T>& p, const GemmKernels<T>& kernels) {
   if (p.cColumn != 1 && p.n > 1) return p.cRow == 1 || p.m == 1;
   if (p.n == 1 && p.aK != 1) return p.aRow == 1;  // a's rows can be read by vectors
+  // The gradient of weights, dy^T x, where dy is large: as b it is packed where it is used (see
+  // BlockedProduct), which takes few rows of a.
+  constexpr double kLargeBytes = 2 << 20;
+  const bool isLarge = static_cast<double>(p.k) * p.m * sizeof(T) > kLargeBytes;
+  const bool isTransposedA = p.aRow == 1 && p.aK != 1 && p.bColumn == 1;
+  if (isTransposedA && isLarge && p.m >= 2 * p.n && p.n <= 32 * kernels.rows) return true;
   // b would be transposed while it is packed, for few rows of a: pack a instead, and read b as it
   // is. c is then transposed while it is stored.
   return p.bColumn != 1 && p.bK == 1 && p.m <= 4 * kernels.columns && p.n >= 2 * p.m;

@@ -106,6 +106,19 @@ TEST(Matmul, LargerThanEveryBlock) {
   });
 }
 
+// a is so large that the product is seen transposed, with the panels of a packed where they are
+// used for more rows than fit a task otherwise (17 to 32 panels at the level whose tile divides n
+// so).
+TEST(Matmul, GradientOfWeightsFromManyRows) {
+  forEachSimdLevel([](const char* level) {
+    SCOPED_TRACE(level);
+    for (int64_t n : {90, 150, 230}) {
+      expectCorrect(DType::float32, 901, n, 601, {{1, 0}, {0, 1}, {0, 1}, 0});
+      if (testing::Test::HasFatalFailure()) return;
+    }
+  });
+}
+
 TEST(Matmul, EveryDType) {
   forEachSimdLevel([](const char* level) {
     SCOPED_TRACE(level);
