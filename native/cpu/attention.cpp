@@ -97,7 +97,7 @@ class AttentionForward {
 
  private:
   // Scores of a block, and the packed keys and values it meets, stay in the L1 cache.
-  static constexpr int64_t kQueries = 32, kKeys = 128, kFewestQueries = 128;
+  static constexpr int64_t kQueries = 32, kKeys = 256, kFewestQueries = 128;
   static constexpr double kTaskOperations = 1e6;
 
   int64_t paddedValues() const { return lineAligned(z_.dv); }
@@ -129,16 +129,16 @@ class AttentionForward {
     T m[kMostRows];
     double l[kMostRows] = {};
     std::fill_n(m, rows, -std::numeric_limits<T>::infinity());
-    std::fill_n(o, rows * width, T(0));
     const int64_t keys = isCausal_ ? std::min(z_.tk, end) : z_.tk;
+    if (keys == 0) std::fill_n(o, rows * width, T(0));
     for (int64_t j = 0; j < keys; j += kKeys) {
       const int64_t n = std::min(kKeys, keys - j);
       kT.multiply(s, kKeys, rows, kT.upTo(j + n) - j, z_.d, q.at(begin), q.row, q.column, 0, j,
                   false);
       ScoreBlock<T> block{s, kKeys, rows, n, isCausal_ ? begin + 1 - j : n, scale_};
       mask.apply(block, begin, j);
-      kernels.accumulate(block, m, l, o, width, z_.dv);
-      values.multiply(o, width, rows, z_.dv, n, s, kKeys, 1, j, 0, true);
+      kernels.accumulate(block, m, l, j > 0 ? o : nullptr, width, z_.dv);
+      values.multiply(o, width, rows, z_.dv, n, s, kKeys, 1, j, 0, j > 0);
     }
     kernels.finish(o, width, rows, z_.dv, m, l, lse_.as<T>() + index * z_.tq + begin);
     const Head<T> y = z_.head<T>(y_, index);

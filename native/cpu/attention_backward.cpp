@@ -42,6 +42,7 @@ class AttentionBackward {
         z_(a.q, a.v),
         scale_(static_cast<T>(a.scale)),
         block_(queryBlock<T>(kQueries)),
+        diagonalBlock_(queryBlock<T>(kDiagonalQueries)),
         part_(z_.part(z_.tk, kFewestKeys, kKeys)),
         parts_(std::max<int64_t>(1, ceilDivide(z_.tk, part_))) {}
 
@@ -65,7 +66,8 @@ class AttentionBackward {
   }
 
  private:
-  static constexpr int64_t kQueries = 56, kKeys = 64, kFewestKeys = 256, kRowsPerSum = 256;
+  static constexpr int64_t kQueries = 84, kKeys = 96, kDiagonalQueries = 28, kFewestKeys = 256,
+                           kRowsPerSum = 256;
   static constexpr double kTaskOperations = 1e6;
 
   int64_t scratch() const {
@@ -120,11 +122,16 @@ class AttentionBackward {
                                    k.column, k.row, z_.d, n);
     const Block<T> dk = pieces.block(n, z_.d), dv = pieces.block(n, z_.dv),
                    p = pieces.block(block_, kKeys), ds = pieces.block(block_, kKeys);
+    const Head<T> dkHead = z_.head<T>(a_.dk, index), dvHead = z_.head<T>(a_.dv, index);
+    // Where they go is fetched while they are computed.
+    prefetchRows(dkHead.at(key), n, dkHead.row, z_.d);
+    prefetchRows(dvHead.at(key), n, dvHead.row, z_.dv);
     std::fill(dk.at(0), dk.at(n), T(0));
     std::fill(dv.at(0), dv.at(n), T(0));
-    for (int64_t i = firstQuery(key); i < z_.tq; i += block_) {
-      const int64_t rows = std::min(block_, z_.tq - i), packedRow = i - all.first;
-      // The first rows below the diagonal see few of the keys.
+    for (int64_t i = firstQuery(key), rows; i < z_.tq; i += rows) {
+      // Few rows at a time along the diagonal, where the first of them see few of the keys.
+      rows = std::min(a_.isCausal && i < key + n ? diagonalBlock_ : block_, z_.tq - i);
+      const int64_t packedRow = i - all.first;
       const int64_t seen = a_.isCausal ? std::min(n, i + rows - key) : n;
       const int64_t columns = kT.upTo(seen);
       kT.multiply(p.data, p.stride, rows, columns, z_.d, q.at(i), q.row, q.column, 0, 0, false);
@@ -141,7 +148,6 @@ class AttentionBackward {
       packedK.multiply(dq.at(i), dq.stride, rows, z_.d, seen, ds.data, ds.stride, 1, 0, 0, true);
     }
     const GemmKernels<T>& gemm = gemmKernels<T>();
-    const Head<T> dkHead = z_.head<T>(a_.dk, index), dvHead = z_.head<T>(a_.dv, index);
     gemm.store(dkHead.at(key), dkHead.row, dkHead.column, dk.data, dk.stride, n, z_.d);
     gemm.store(dvHead.at(key), dvHead.row, dvHead.column, dv.data, dv.stride, n, z_.dv);
   }
@@ -175,7 +181,7 @@ class AttentionBackward {
   const backend::AttentionBackwardArgs& a_;
   AttentionSizes z_;
   T scale_;
-  int64_t block_, part_, parts_;
+  int64_t block_, diagonalBlock_, part_, parts_;
 };
 
 }  // namespace

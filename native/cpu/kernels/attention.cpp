@@ -26,15 +26,29 @@ void applyMask(const ScoreBlock<T>& b, const MaskBlock& mask) {
   }
 }
 
-// The largest of scale s; NaN wins.
+template <class V>
+ADJOINT_INLINE V largerOf(V a, V b) {
+  return select(a > b, a, b);
+}
+
+// The largest of scale s, whatever NaN there may be: a NaN makes the sum of the exponentials NaN.
+// Four running maxima hide the latency of one.
 template <class T>
 ADJOINT_INLINE T scaledMaximum(const T* s, int64_t n, T scale) {
   using V = typename Lanes<T>::V;
-  V m(T(-HUGE_VALF));
+  constexpr int64_t width = Lanes<T>::width;
   // What fills the last vector is one of the row.
-  forEachLanes<T>(
-      n, [&](int64_t j, int64_t rest) { m = maximumOf(m, get(s + j, rest, s[0]) * V(scale)); });
-  return Lanes<T>::fold(m, MaximumOf());
+  const auto scaled = [&](int64_t j, int64_t rest) { return get(s + j, rest, s[0]) * V(scale); };
+  const V lowest(T(-HUGE_VALF));
+  V m[4] = {lowest, lowest, lowest, lowest};
+  int64_t j = 0;
+  for (; j + 4 * width <= n; j += 4 * width) {
+    for (int r = 0; r < 4; r++) m[r] = largerOf(scaled(j + r * width, width), m[r]);
+  }
+  forEachLanes<T>(n - j,
+                  [&](int64_t i, int64_t rest) { m[0] = largerOf(scaled(j + i, rest), m[0]); });
+  const V most = largerOf(largerOf(m[0], m[1]), largerOf(m[2], m[3]));
+  return Lanes<T>::fold(most, [](auto x, auto y) { return largerOf(x, y); });
 }
 
 // s = exp(scale s - shift); the sum of that
@@ -50,7 +64,8 @@ ADJOINT_INLINE double exponentials(T* s, int64_t n, T scale, T shift) {
 
 template <class T>
 ADJOINT_INLINE void clear(T* s, int64_t begin, int64_t end) {
-  for (int64_t j = begin; j < end; j++) s[j] = T(0);
+  using V = typename Lanes<T>::V;
+  forEachLanes<T>(end - begin, [&](int64_t j, int64_t rest) { put(s + begin + j, V(0), rest); });
 }
 
 template <class T>
@@ -61,13 +76,14 @@ void accumulate(const ScoreBlock<T>& b, T* m, double* l, T* o, int64_t oRow, int
     const int64_t n = visibleIn(b, i);
     clear(s, n, b.columns);
     if (n == 0) continue;
-    const T most = maximumOf(m[i], scaledMaximum(s, n, b.scale));
+    const T most = largerOf(scaledMaximum(s, n, b.scale), m[i]);
     // Where all is masked so far, exp(-inf - 0) is the 0 that exp(-inf + inf) is not.
     const T shift = most == T(-HUGE_VALF) ? T(0) : most;
-    const T rescale = Math<T>::exp(m[i] - shift);
+    const double sum = exponentials(s, n, b.scale, shift);
+    const T rescale = m[i] == most ? T(1) : Math<T>::exp(m[i] - shift);
     m[i] = most;
-    l[i] = static_cast<double>(rescale) * l[i] + exponentials(s, n, b.scale, shift);
-    if (rescale == T(1)) continue;
+    l[i] = static_cast<double>(rescale) * l[i] + sum;
+    if (!o || rescale == T(1)) continue;
     T* row = o + i * oRow;
     forEachLanes<T>(width, [&](int64_t j, int64_t rest) {
       put(row + j, get(row + j, rest, T(0)) * V(rescale), rest);

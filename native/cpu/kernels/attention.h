@@ -31,7 +31,7 @@ struct AttentionKernels {
   // One step of the online softmax (Milakov & Gimelshein 2018), for rows whose maximum so far is m,
   // whose sum of exponentials is l and whose weighted sum of values is o [rows, width]:
   //   m' = max(m, scale s), p = exp(scale s - m'), l = exp(m - m') l + sum(p), o = exp(m - m') o
-  // s becomes p, 0 where a row sees no key.
+  // s becomes p, 0 where a row sees no key. o is nullptr where nothing has been summed.
   void (*accumulate)(const ScoreBlock<T>& block, T* m, double* l, T* o, int64_t oRow,
                      int64_t width);
   // o = o / l, lse = m + log l; of a row that has seen no key: 0 and infinity.

@@ -119,7 +119,13 @@ void store(T* c, int64_t cRow, int64_t cColumn, const T* block, int64_t blockRow
     return;
   }
   for (int64_t i = 0; i < m; i++) {
-    for (int64_t j = 0; j < n; j++) c[i * cRow + j * cColumn] = block[i * blockRow + j];
+    int64_t j = 0;
+    if (cColumn == 1) {
+      for (; j + lanes <= n; j += lanes) {
+        storeVector(c + i * cRow + j, load(block + i * blockRow + j));
+      }
+    }
+    for (; j < n; j++) c[i * cRow + j * cColumn] = block[i * blockRow + j];
   }
 }
 

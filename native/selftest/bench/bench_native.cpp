@@ -2,6 +2,7 @@
 //   bench_native [name-substring]; ADJOINT_SIMD chooses the level.
 #include <algorithm>
 #include <array>
+#include <cmath>
 #include <cstdio>
 #include <cstring>
 #include <ctime>
@@ -220,6 +221,53 @@ void batchNorms(Report& report) {
   }
 }
 
+// q, k and v are views of one [B, T, 3, H, D] tensor, y and the gradients lie as [B, T, H, D]. The
+// operations are those of the products that the mask does not hide.
+void attentions(Report& report) {
+  struct Shape {
+    int64_t b, h, t, d;
+    bool isCausal;
+  };
+  for (auto [b, h, t, d, isCausal] : {Shape{8, 6, 256, 64, true},
+                                      {16, 4, 128, 32, true},
+                                      {8, 6, 256, 64, false},
+                                      {1, 2, 2048, 64, true},
+                                      {4, 8, 1024, 64, true},
+                                      {64, 8, 16, 64, true},
+                                      {2, 8, 512, 80, false}}) {
+    const Buffer qkv({b, t, 3, h, d}), y({b, t, h, d}), dq({b, t, h, d}), dk({b, t, h, d}),
+        dv({b, t, h, d}), lse({b, h, t});
+    const auto headsOf = [&](const View& x, int64_t part) {
+      View v = x;
+      const int64_t row = x.stride[1];
+      v.ndim = 4;
+      v.data = x.as<float>() + part * h * d;
+      v.size[1] = h;
+      v.size[2] = t;
+      v.size[3] = d;
+      v.stride[1] = d;
+      v.stride[2] = row;
+      v.stride[3] = 1;
+      return v;
+    };
+    const View q = headsOf(qkv.view(), 0), k = headsOf(qkv.view(), 1), v = headsOf(qkv.view(), 2);
+    const View out = headsOf(y.view(), 0);
+    const double scale = 1 / std::sqrt(static_cast<double>(d));
+    const double seen = isCausal ? t * (t + 1.0) / 2 : 1.0 * t * t;
+    const double product = 2.0 * b * h * seen * d;
+    const std::string size = std::to_string(b) + "x" + std::to_string(h) + "x" + std::to_string(t) +
+                             "x" + std::to_string(d) + (isCausal ? " causal" : "");
+    report.row("attention " + size, 2 * product, [&, causal = isCausal] {
+      backend::attention(out, lse.view(), q, k, v, nullptr, scale, causal);
+    });
+    report.row("attentionBackward " + size, 5 * product, [&, causal = isCausal] {
+      backend::attentionBackward({headsOf(dq.view(), 0), headsOf(dk.view(), 0),
+                                  headsOf(dv.view(), 0), out, q, k, v, out, lse.view(), nullptr,
+                                  scale, causal});
+    });
+  }
+}
+
 void optimizers(Report& report) {
   const Buffer p({2800000}), g({2800000}), m({2800000}), v({2800000});
   report.row("adamw 2.8M", 0, [&] {
@@ -242,6 +290,7 @@ int main(int argc, char** argv) {
   convolutions(report);
   pooling(report);
   batchNorms(report);
+  attentions(report);
   optimizers(report);
   backend::shutdown();
 }
