@@ -2,6 +2,7 @@ import { traceLeaks } from './core/leaks.js'
 
 if (process.env.ADJOINT_TRACE_LEAKS === '1') traceLeaks()
 
+export { type AutocastDType, autocast, autocastAsync } from './core/autocast.js'
 export { type GradOptions, grad } from './core/autograd.js'
 export type { BackwardOptions } from './core/backward.js'
 export { customFunction, FunctionContext, type FunctionSpec } from './core/custom-function.js'

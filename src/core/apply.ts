@@ -1,3 +1,4 @@
+import { autocastTo } from './autocast.js'
 import type { Device } from './device.js'
 import { isFloating } from './dtype.js'
 import { isGradEnabled } from './grad-mode.js'
@@ -130,7 +131,8 @@ function linkView(view: Tensor, source: Tensor): void {
 }
 
 /** Runs an op that has one output and records it if an input requires a gradient. */
-export function apply<A>(op: Op<A>, inputs: readonly (Value | null)[], attrs: A): Tensor {
+export function apply<A>(op: Op<A>, operands: readonly (Value | null)[], attrs: A): Tensor {
+  const inputs = autocastTo(op.autocast, operands)
   const result = op.run(inputs as readonly Tensor[], attrs, null)
   const y = result instanceof Tensor ? result : result[0]
   if (op.isView) linkView(y, inputs[0] as Tensor)
@@ -142,7 +144,8 @@ export function apply<A>(op: Op<A>, inputs: readonly (Value | null)[], attrs: A)
 }
 
 /** Runs an op that has several outputs. */
-export function applyAll<A>(op: Op<A>, inputs: readonly (Value | null)[], attrs: A): Tensor[] {
+export function applyAll<A>(op: Op<A>, operands: readonly (Value | null)[], attrs: A): Tensor[] {
+  const inputs = autocastTo(op.autocast, operands)
   const outputs = op.run(inputs as readonly Tensor[], attrs, null) as Tensor[]
   const needs = needsGrad(op, inputs)
   if (needs !== 0) record(op, needs, inputs, attrs, outputs)

@@ -1,3 +1,4 @@
+import { withoutAutocast } from './autocast.js'
 import { engineOps } from './engine-ops.js'
 import { ArgumentError, AutogradError, describe, ShapeError } from './errors.js'
 import { withGradMode } from './grad-mode.js'
@@ -169,7 +170,7 @@ export function walkBack(
   const retainGraph = options.retainGraph ?? createGraph
   const walk = new Walk(createGraph)
   const results = new Array<Tensor | null>(targets?.length ?? 0).fill(null)
-  return withGradMode('backward', createGraph, () => {
+  const run = () => {
     const nodes = reachable(roots)
     const needed = targets === undefined ? null : leadingTo(nodes, targets)
     roots.forEach((edge, i) => {
@@ -195,7 +196,8 @@ export function walkBack(
       if (!retainGraph) node.release()
     }
     return results
-  })
+  }
+  return withoutAutocast(() => withGradMode('backward', createGraph, run))
 }
 
 function runNode(

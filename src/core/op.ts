@@ -93,7 +93,10 @@ export interface OpRecord<A, I extends string = string, O extends string = strin
   readonly isView?: boolean
   /** Whether it has an in-place twin, which overwrites its first input. */
   readonly inPlace?: boolean
-  /** What it wants under autocast: half precision, float32, or the widest of its inputs. */
+  /**
+   * What `apply` makes of its floating inputs under autocast: the lower precision, float32, or the
+   * widest of them; left out, they stay as they are.
+   */
   readonly autocast?: 'half' | 'float32' | 'widest'
   /** Inputs for gradcheck; an op with a gradient and without samples fails the suite. */
   readonly samples: ((sampler: Sampler) => Sample<A>[]) | null

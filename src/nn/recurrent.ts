@@ -1,3 +1,4 @@
+import { autocastDType } from '../core/autocast.js'
 import { isFloating, promoteTypes } from '../core/dtype.js'
 import { ArgumentError, DTypeError, describe, ShapeError } from '../core/errors.js'
 import { deviceOf } from '../core/op.js'
@@ -57,7 +58,11 @@ export function recurrentType(layer: string, weight: Tensor, inputs: readonly Te
       throw new DTypeError(`${layer}: expected floating inputs, got ${x.dtype}`)
     }
   }
-  const result = inputs.reduce((dtype, x) => promoteTypes(dtype, x.dtype), weight.dtype)
+  const common = inputs.reduce((dtype, x) => promoteTypes(dtype, x.dtype), weight.dtype)
+  // Under autocast, as PyTorch: a layer of LSTMs is on the list of the lower precision, others keep
+  // the dtype of what they are given.
+  const low = common === 'float64' ? null : autocastDType()
+  const result = low === null ? common : layer === 'LSTM' ? low : inputs[0].dtype
   return { result, compute: result === 'float64' ? result : ('float32' as const) }
 }
 

@@ -1,4 +1,5 @@
 import { applyAll } from '../core/apply.js'
+import { autocastTo } from '../core/autocast.js'
 import { isFloating } from '../core/dtype.js'
 import { ArgumentError, checkOptions, DTypeError, describe, ShapeError } from '../core/errors.js'
 import type { Generator } from '../core/generator.js'
@@ -230,13 +231,15 @@ function checkOperands({ q, k, v, mask }: Operands): readonly number[] {
  * @throws ArgumentError for a mask together with `isCausal`, or dropoutP outside [0, 1]
  */
 export function scaledDotProductAttention(
-  q: Tensor,
-  k: Tensor,
-  v: Tensor,
+  query: Tensor,
+  key: Tensor,
+  value: Tensor,
   options: AttentionOptions = {},
 ): Tensor {
   checkOptions(NAME, options)
-  const { attnMask: mask = null, isCausal = false, dropoutP = 0, generator } = options
+  const given = [query, key, value, options.attnMask ?? null] as const
+  const [q, k, v, mask] = autocastTo(attentionOp.autocast, given)
+  const { isCausal = false, dropoutP = 0, generator } = options
   const lead = checkOperands({ q, k, v, mask })
   const scale = options.scale ?? 1 / Math.sqrt(q.shape[q.ndim - 1])
   if (typeof scale !== 'number' || Number.isNaN(scale)) {

@@ -1,3 +1,4 @@
+import { withoutAutocast } from '../core/autocast.js'
 import { ArgumentError, checkOptions, describe } from '../core/errors.js'
 import type { Tensor } from '../core/tensor.js'
 import { tensor } from './creation.js'
@@ -26,7 +27,8 @@ function averages(x: Tensor, size: number, spans: readonly Span[]): Tensor {
 // product, NaN or an infinity in x reaches all results of its row and column.
 function pooled(x: Tensor, rows: readonly Span[], columns: readonly Span[]): Tensor {
   const [, , h, w] = x.shape
-  return matmul(averages(x, h, rows), matmul(x, t(averages(x, w, columns))))
+  const means = () => matmul(averages(x, h, rows), matmul(x, t(averages(x, w, columns))))
+  return withoutAutocast(means) // the products are ours, not what the caller asked for
 }
 
 export interface AvgPool2dOptions extends PoolOptions {

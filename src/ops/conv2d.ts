@@ -1,5 +1,6 @@
 import type { Calls } from '../bindings/calls.js'
 import { apply } from '../core/apply.js'
+import { autocastTo } from '../core/autocast.js'
 import { isFloating } from '../core/dtype.js'
 import { ArgumentError, checkOptions, DTypeError, describe, ShapeError } from '../core/errors.js'
 import { defineOp, deviceOf, from, type Op } from '../core/op.js'
@@ -198,15 +199,16 @@ export function conv2d(
   bias?: Tensor | null,
   options: Conv2dOptions = {},
 ): Tensor {
-  const images = toBatch('conv2d', x)
   checkOptions('conv2d', options)
+  const given = [toBatch('conv2d', x), w, bias ?? null] as const
+  const [images, filters, offset] = autocastTo(conv2dOp.autocast, given)
   if (checkTensor('conv2d', w).ndim !== 4 || w.shape[2] < 1 || w.shape[3] < 1) {
     throw new ShapeError(
       `conv2d: expected w of shape [K, C / groups, R, S], got ${showShape(w.shape)}`,
     )
   }
   const { trim, ...attrs } = plan(options, [w.shape[2], w.shape[3]])
-  checkOperands(images, w, bias ?? null, attrs)
+  checkOperands(images, filters, offset, attrs)
   const [, , p, q] = outputShape(images.shape, w.shape, attrs)
   if (p < 1 || q < 1) {
     throw new ShapeError(
@@ -215,7 +217,7 @@ export function conv2d(
         showShape(attrs.dilation),
     )
   }
-  let y = apply(conv2dOp, [images, w, bias ?? null], attrs)
+  let y = apply(conv2dOp, [images, filters, offset], attrs)
   trim.forEach((excess, i) => {
     if (excess > 0) y = slice(y, 2 + i, excess)
   })

@@ -1,4 +1,5 @@
 import { apply, applyAll } from '../core/apply.js'
+import { autocastTo } from '../core/autocast.js'
 import { isFloating } from '../core/dtype.js'
 import { ArgumentError, checkOptions, DTypeError, describe, ShapeError } from '../core/errors.js'
 import { defineOp, deviceOf, from, jointly, type Op } from '../core/op.js'
@@ -151,11 +152,12 @@ export interface CrossEntropyOptions extends ClassLossOptions {
  * @throws IndexError for a class outside [0, C)
  */
 export function crossEntropy(
-  logits: Tensor,
+  scores: Tensor,
   target: Tensor,
   options: CrossEntropyOptions = {},
 ): Tensor {
   checkOptions('crossEntropy', options)
+  const [logits] = autocastTo(crossEntropyOp.autocast, [scores])
   const { weight, ignoreIndex = IGNORE_INDEX, labelSmoothing = 0 } = options
   if (typeof labelSmoothing !== 'number' || !(labelSmoothing >= 0 && labelSmoothing <= 1)) {
     throw new ArgumentError(

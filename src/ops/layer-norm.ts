@@ -71,7 +71,6 @@ const layerNormOp: Op<NormAttrs> = defineOp<NormAttrs>()({
     if (drstd) dx = plus(dx, mul(slopeOfRstd(drstd, rstd, length), sub(x, mean)))
     return [dx, dweight, dbias]
   }),
-  autocast: 'float32',
   samples: (s) => [
     {
       inputs: [s.normal([3, 4]), s.normal([4]), s.normal([4])],
@@ -156,7 +155,6 @@ const rmsNormOp: Op<NormAttrs> = defineOp<NormAttrs>()({
     if (drstd) dx = plus(dx, mul(slopeOfRstd(drstd, rstd, length), x))
     return [dx, dweight]
   }),
-  autocast: 'float32',
   samples: (s) => [
     { inputs: [s.normal([3, 4]), s.normal([4])], attrs: { axes: 1, eps: 1e-5 } },
     { inputs: [s.normal([2, 2, 3]), null], attrs: { axes: 2, eps: 1e-3 } },

@@ -1,3 +1,4 @@
+import { autocastTo } from '../core/autocast.js'
 import { isFloating } from '../core/dtype.js'
 import { ArgumentError, checkOptions, DTypeError, describe, ShapeError } from '../core/errors.js'
 import { deviceOf } from '../core/op.js'
@@ -55,16 +56,21 @@ function checkSame(op: string, input: Tensor, target: Tensor, options: LossOptio
   }
 }
 
+/** Losses are computed in float32 under autocast. */
+const inFloat32 = (...operands: Tensor[]) => autocastTo('float32', operands)
+
 /** (input - target)², of one shape: broadcasting here is nearly always a mistake. */
 export function mseLoss(input: Tensor, target: Tensor, options: LossOptions = {}): Tensor {
   checkSame('mseLoss', input, target, options)
-  return reduced('mseLoss', unary('square', binary('sub', input, target)), options.reduction)
+  const [x, y] = inFloat32(input, target)
+  return reduced('mseLoss', unary('square', binary('sub', x, y)), options.reduction)
 }
 
 /** |input - target|, of one shape. */
 export function l1Loss(input: Tensor, target: Tensor, options: LossOptions = {}): Tensor {
   checkSame('l1Loss', input, target, options)
-  return reduced('l1Loss', unary('abs', binary('sub', input, target)), options.reduction)
+  const [x, y] = inFloat32(input, target)
+  return reduced('l1Loss', unary('abs', binary('sub', x, y)), options.reduction)
 }
 
 export interface BCEWithLogitsOptions extends LossOptions {
@@ -86,14 +92,11 @@ export function binaryCrossEntropyWithLogits(
   const op = 'binaryCrossEntropyWithLogits'
   checkSame(op, input, target, options)
   const { weight, posWeight, reduction } = options
-  const rest = binary('mul', binary('sub', 1, target), input)
-  let positive = unary('softplus', unary('neg', input))
+  const [x, t] = inFloat32(input, target)
+  const rest = binary('mul', binary('sub', 1, t), x)
+  let positive = unary('softplus', unary('neg', x))
   if (posWeight) {
-    const factor = binary(
-      'add',
-      binary('mul', binary('sub', checkTensor(op, posWeight), 1), target),
-      1,
-    )
+    const factor = binary('add', binary('mul', binary('sub', checkTensor(op, posWeight), 1), t), 1)
     positive = binary('mul', factor, positive)
   }
   let loss = binary('add', rest, positive)
@@ -194,7 +197,8 @@ export function nllLoss(
   options: ClassLossOptions = {},
 ): Tensor {
   checkOptions('nllLoss', options)
-  const rows = classRows('nllLoss', logProbabilities, target)
+  const [scores] = inFloat32(checkTensor('nllLoss', logProbabilities))
+  const rows = classRows('nllLoss', scores, target)
   if (options.weight) checkClassWeight('nllLoss', logProbabilities, options.weight)
   const counted = binary('ne', rows.target, options.ignoreIndex ?? IGNORE_INDEX)
   const picked = gather(rows.scores, 1, unsqueeze(where(counted, rows.target, 0), 1))

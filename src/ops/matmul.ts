@@ -1,5 +1,6 @@
 import type { ViewLike } from '../bindings/calls.js'
 import { apply } from '../core/apply.js'
+import { autocastTo } from '../core/autocast.js'
 import { promoteTypes } from '../core/dtype.js'
 import { DTypeError, ShapeError } from '../core/errors.js'
 import { defineOp, deviceOf, from, type Op } from '../core/op.js'
@@ -88,9 +89,10 @@ const linearOp: Op<void> = defineOp()({
 })
 
 /** Both operands in their common dtype. */
-function meet(op: string, a: Tensor, b: Tensor): [Tensor, Tensor] {
-  checkTensor(op, a)
-  checkTensor(op, b)
+function meet(op: string, left: Tensor, right: Tensor): [Tensor, Tensor] {
+  checkTensor(op, left)
+  checkTensor(op, right)
+  const [a, b] = autocastTo(matmulOp.autocast, [left, right])
   deviceOf(op, [a, b])
   const dtype = promoteTypes(a.dtype, b.dtype)
   if (dtype === 'bool') throw new DTypeError(`${op}: expected numbers, got bool`)
@@ -156,7 +158,8 @@ export function linear(x: Tensor, w: Tensor, bias?: Tensor | null): Tensor {
   if (bias) deviceOf('linear', [x, bias])
   const lead = input.shape.slice(0, -1)
   const rows = input.ndim === 2 ? input : reshape(input, [numelOf(lead), w.shape[1]])
-  const added = bias ? cast(bias, input.dtype) : null
+  const [offset] = autocastTo(linearOp.autocast, [bias ?? null])
+  const added = offset && cast(offset, input.dtype)
   const y = apply(linearOp, [rows, weight, added], undefined)
   return input.ndim === 2 ? y : reshape(y, [...lead, w.shape[0]])
 }

@@ -67,7 +67,8 @@ function reduceOp(
     inputs: ['x'],
     run: ([input], attrs) => runReduce(name, input, dtypeOf(input.dtype), attrs),
     gradient: x === null ? null : { x },
-    autocast: 'float32',
+    // as PyTorch's list for the CPU has it: of the reductions, products alone overflow in no time
+    autocast: name === 'prod' ? 'float32' : undefined,
     samples: x === null ? null : samples(make),
   })
 }

@@ -25,7 +25,6 @@ const softmaxOp: Op<SoftmaxAttrs> = defineOp<SoftmaxAttrs>()({
     return y
   },
   gradient: { x: from(['y'], ({ dy, y, attrs }) => apply(softmaxBackwardOp, [dy, y], attrs)) },
-  autocast: 'float32',
   samples: (s) => [
     { inputs: [s.normal([3, 4])], attrs: { axis: 1, logarithm: false } },
     { inputs: [s.normal([3, 4])], attrs: { axis: 0, logarithm: true } },

@@ -1,0 +1,149 @@
+import { AsyncLocalStorage } from 'node:async_hooks'
+import { type DType, isFloating, promoteTypes } from './dtype.js'
+import { engineOps } from './engine-ops.js'
+import { AutogradError, checkFunction, DTypeError, describe } from './errors.js'
+import { isGradEnabled } from './grad-mode.js'
+import type { Op, Value } from './op.js'
+import { Tensor } from './tensor.js'
+
+/** What `autocast` computes in; float32 switches an outer one off. */
+export type AutocastDType = 'bfloat16' | 'float16' | 'float32'
+
+/** A converted weight, and the version of the weight that it was made from. */
+interface Converted {
+  readonly version: number
+  readonly tensor: Tensor
+}
+
+/** The state of a call of `autocast`: nested calls share the converted weights. */
+interface Mode {
+  readonly dtype: AutocastDType
+  readonly weights: Map<Tensor, Converted>
+}
+
+/** Plain state for synchronous code, which is all that a hot path sees. */
+let mode: Mode | null = null
+
+/** Active only while an async form runs. */
+const storage = new AsyncLocalStorage<Mode | null>()
+let asyncScopes = 0
+
+function currentMode(): Mode | null {
+  if (asyncScopes > 0) return storage.getStore() ?? mode
+  return mode
+}
+
+function active(): Mode | null {
+  if (mode === null && asyncScopes === 0) return null
+  const current = currentMode()
+  return current === null || current.dtype === 'float32' ? null : current
+}
+
+/** The lower dtype that products are computed in here; null outside of `autocast`. */
+export function autocastDType(): 'bfloat16' | 'float16' | null {
+  return (active()?.dtype ?? null) as 'bfloat16' | 'float16' | null
+}
+
+function enter(name: string, dtype: unknown): Mode {
+  if (dtype !== 'bfloat16' && dtype !== 'float16' && dtype !== 'float32') {
+    throw new DTypeError(`${name}: expected bfloat16, float16 or float32, got ${describe(dtype)}`)
+  }
+  return { dtype, weights: currentMode()?.weights ?? new Map() }
+}
+
+function withMode<T>(next: Mode | null, body: () => T): T {
+  const run = (): T => {
+    const before = mode
+    mode = next
+    try {
+      return body()
+    } finally {
+      mode = before
+    }
+  }
+  return asyncScopes > 0 ? storage.run(next, run) : run()
+}
+
+/**
+ * Runs `body` in mixed precision, as torch.autocast on the CPU: matrix products, convolutions,
+ * attention and LSTMs take and give `dtype`; losses and `prod` take float32; all else computes in
+ * the dtypes it is given. Weights stay float32 and so do their gradients; a weight is converted
+ * once, and again when it has changed. float64 operands are left alone. Backward runs in the dtypes
+ * of forward, wherever it is called. `'float32'` switches autocast off inside of it.
+ * @example const loss = autocast('bfloat16', () => crossEntropy(model.forward(x), y))
+ * @throws AutogradError if `body` returns a promise: use `autocastAsync`
+ */
+export function autocast<T>(dtype: AutocastDType, body: () => T): T {
+  checkFunction('autocast', body)
+  return withMode(enter('autocast', dtype), () => {
+    const result = body()
+    if (result instanceof Promise) {
+      result.catch(() => undefined)
+      throw new AutogradError(
+        'autocast: expected a synchronous function, got one that returns a promise; ' +
+          'use autocastAsync',
+      )
+    }
+    return result
+  })
+}
+
+/** `autocast` for an async function; other tasks that run meanwhile are not affected. */
+export async function autocastAsync<T>(dtype: AutocastDType, body: () => Promise<T>): Promise<T> {
+  checkFunction('autocastAsync', body)
+  const next = enter('autocastAsync', dtype)
+  asyncScopes++
+  try {
+    return await storage.run(next, body)
+  } finally {
+    asyncScopes--
+  }
+}
+
+/** Runs what is no one's wish to have in lower precision, as a backward pass, with autocast off. */
+export function withoutAutocast<T>(body: () => T): T {
+  return active() === null ? body() : withMode(null, body)
+}
+
+const isEligible = (x: unknown): x is Tensor =>
+  x instanceof Tensor && isFloating(x.dtype) && x.dtype !== 'float64'
+
+function convert(x: Tensor, dtype: DType, { weights }: Mode): Tensor {
+  const edge = x.gradEdge()
+  if (!edge?.node.isLeaf || x.dtype !== 'float32') return engineOps.cast(x, dtype)
+  // A conversion that is recorded is of no use where gradients are off, nor the other way round.
+  const recorded = isGradEnabled()
+  const known = weights.get(x)
+  const isUsable =
+    known !== undefined &&
+    known.version === x.version &&
+    known.tensor.dtype === dtype &&
+    !known.tensor.isDisposed &&
+    (known.tensor.edge !== null) === recorded
+  if (isUsable) return known.tensor
+  const tensor = engineOps.cast(x, dtype)
+  weights.set(x, { version: x.version, tensor })
+  return tensor
+}
+
+/** Operands in the dtype that autocast wants for an op; themselves outside of it. */
+export function autocastTo<const T extends readonly (Value | null)[]>(
+  wanted: Op<never>['autocast'],
+  inputs: T,
+): T {
+  const current = active()
+  if (current === null || wanted === undefined) return inputs
+  const tensors = inputs.filter((x) => x instanceof Tensor)
+  if (wanted === 'half' && tensors.some((x) => x.dtype === 'float64')) return inputs
+  const eligible = tensors.filter(isEligible)
+  if (eligible.length === 0) return inputs
+  const dtype =
+    wanted === 'half'
+      ? current.dtype
+      : wanted === 'float32'
+        ? 'float32'
+        : eligible.map((x) => x.dtype).reduce(promoteTypes)
+  const cast = (x: Value | null) =>
+    isEligible(x) && x.dtype !== dtype ? convert(x, dtype, current) : x
+  return inputs.map(cast) as unknown as T
+}
