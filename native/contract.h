@@ -31,6 +31,10 @@ const char* name();  // "cpu" or "cuda"
 std::vector<std::pair<std::string, std::string>> deviceInfo();
 int threadCount();
 void setThreadCount(int n);  // n >= 1
+// What matmul may do with float32 operands where the processor multiplies bfloat16 faster: nothing;
+// sum three products of their bfloat16 parts; round them to bfloat16. Of the process.
+enum class Float32Products : int { highest, high, medium };
+void setFloat32Products(Float32Products precision);
 // Called when the first environment of the process loads the addon and when the last one goes.
 void startup();
 void shutdown();

@@ -46,6 +46,11 @@ export {
   setNumThreads,
   synchronize,
 } from './core/memory.js'
+export {
+  getFloat32MatmulPrecision,
+  type MatmulPrecision,
+  setFloat32MatmulPrecision,
+} from './core/precision.js'
 export { keep, tidy } from './core/scope.js'
 export type { Shape } from './core/shape.js'
 export type { TensorHook } from './core/tape.js'

@@ -39,6 +39,7 @@ const kinds = {
   operand: [...plain(undefined, null, 'x', {}, [1], 2n ** 63n), disposed],
   /** The tensor whose method is called. */
   self: [disposed],
+  precision: plain(undefined, null, 2, 'low', {}),
   lowDType: plain(undefined, null, 5, 'half', 'int8', {}),
   /** Positions to index by. */
   spec: plain(0.5, Number.NaN, 'x', {}, [0.5]),
@@ -298,6 +299,8 @@ export const table: Record<string, readonly Argument[]> = {
 
   grad: [['tensor', () => shared.mul(2).sum()], ['tensors', () => [shared]], O],
   customFunction: [['function', spec]],
+  setFloat32MatmulPrecision: [value('precision', 'highest')],
+  getFloat32MatmulPrecision: [],
   autocast: [value('lowDType', 'bfloat16'), ['function', () => () => 1]],
   autocastAsync: [value('lowDType', 'bfloat16'), ['function', () => async () => 1]],
   noGrad: [['function', () => () => 1]],

@@ -134,6 +134,15 @@ Napi::Value setMemoryCap(Environment&, const Napi::CallbackInfo& info) {
   return info.Env().Undefined();
 }
 
+Napi::Value setFloat32Products(Environment&, const Napi::CallbackInfo& info) {
+  const double n = numberAt(info, 0);
+  if (!(n == 0 || n == 1 || n == 2)) {
+    fail(ErrorKind::argument, "setFloat32Products: expected 0, 1 or 2, got %g", n);
+  }
+  backend::setFloat32Products(static_cast<backend::Float32Products>(static_cast<int>(n)));
+  return info.Env().Undefined();
+}
+
 Napi::Value threadCount(Environment&, const Napi::CallbackInfo& info) {
   return Napi::Number::New(info.Env(), backend::threadCount());
 }
@@ -171,6 +180,7 @@ void exportState(Exports& exports) {
   exports.add<synchronize>("synchronize");
   exports.add<trimCache>("trimCache");
   exports.add<setMemoryCap>("setMemoryCap");
+  exports.add<setFloat32Products>("setFloat32Products");
   exports.add<threadCount>("threadCount");
   exports.add<setThreadCount>("setThreadCount");
   exports.add<deviceInfo>("deviceInfo");

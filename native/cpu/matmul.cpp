@@ -1,4 +1,6 @@
 #include <algorithm>
+#include <atomic>
+#include <type_traits>
 
 #include "contract.h"
 #include "cpu/compute_view.h"
@@ -21,20 +23,40 @@ Matrices matricesOf(const View& x, int batchDims) {
   return m;
 }
 
+std::atomic<backend::Float32Products> float32Products{backend::Float32Products::highest};
+
+// In bfloat16; false where the parts of float32 operands do not allow it.
+template <class T>
+bool multiplyBf16(const Product<T>& p, int terms) {
+  constexpr bool isFloat = std::is_same<T, float>::value;
+  Bf16Product low{
+      p.m,     p.n,    p.k,      {p.a, isFloat, p.aRow, p.aK}, {p.b, isFloat, p.bColumn, p.bK}, p.c,
+      isFloat, p.cRow, p.cColumn};
+  low.bias = p.bias;
+  low.biasIsFloat = isFloat;
+  low.biasRow = p.biasRow;
+  low.biasColumn = p.biasColumn;
+  low.terms = terms;
+  return gemmBf16(low, bf16Multiply());
+}
+
 template <class T>
 void multiply(const Product<T>& p) {
   gemm(p);
 }
 template <>
+void multiply(const Product<float>& p) {
+  using backend::Float32Products;
+  const Float32Products precision = float32Products.load(std::memory_order_relaxed);
+  if (precision != Float32Products::highest && bf16Multiply() &&
+      multiplyBf16(p, precision == Float32Products::high ? 3 : 1)) {
+    return;
+  }
+  gemm(p);
+}
+template <>
 void multiply(const Product<BFloat16>& p) {
-  Bf16Product low{
-      p.m,   p.n,    p.k,      {p.a, false, p.aRow, p.aK}, {p.b, false, p.bColumn, p.bK}, p.c,
-      false, p.cRow, p.cColumn};
-  low.bias = p.bias;
-  low.biasIsFloat = false;
-  low.biasRow = p.biasRow;
-  low.biasColumn = p.biasColumn;
-  gemmBf16(low, bf16Multiply());
+  multiplyBf16(p, 1);
 }
 
 template <class T>
@@ -123,6 +145,10 @@ void productOfType(const View& y, const View& a, const View& b, const View* bias
 }  // namespace adjoint::cpu
 
 namespace adjoint::backend {
+
+void setFloat32Products(Float32Products precision) {
+  cpu::float32Products.store(precision, std::memory_order_relaxed);
+}
 
 void matmul(const View& y, const View& a, const View& b, const View* bias) {
   using namespace cpu;

@@ -62,6 +62,8 @@ int threadCount() {
   return 1;
 }
 void setThreadCount(int) {}
+// float32 products are computed in float32 whatever is allowed.
+void setFloat32Products(Float32Products) {}
 
 void startup() {
   cuda::stream();

@@ -38,6 +38,8 @@ export interface Native {
   synchronize(): void
   trimCache(): void
   setMemoryCap(bytes: number): void
+  /** 0: highest, 1: high, 2: medium. */
+  setFloat32Products(precision: number): void
   threadCount(): number
   setThreadCount(count: number): void
   deviceInfo(): Record<string, string>
