@@ -102,7 +102,7 @@ class AttentionForward {
 
   int64_t paddedValues() const { return lineAligned(z_.dv); }
   int64_t packed() const {
-    return PackedOperand<T>::elements(z_.tk, z_.d) + PackedOperand<T>::elements(z_.dv, z_.tk);
+    return PackedMatrix<T>::elements(z_.tk, z_.d) + PackedMatrix<T>::elements(z_.dv, z_.tk);
   }
 
   // Queries begin..end of a head.
@@ -110,16 +110,16 @@ class AttentionForward {
     const int64_t keys = isCausal_ ? std::min(z_.tk, end) : z_.tk;
     const Head<const T> k = z_.head<const T>(k_, index), v = z_.head<const T>(v_, index);
     T* packedKeys = space + 2 * lineAligned(block_ * std::max(kKeys, paddedValues()));
-    T* packedValues = packedKeys + PackedOperand<T>::elements(z_.tk, z_.d);
-    const PackedOperand<T> kT(packedKeys, k.data, k.row, k.column, keys, z_.d);
-    const PackedOperand<T> values(packedValues, v.data, v.column, v.row, z_.dv, keys);
+    T* packedValues = packedKeys + PackedMatrix<T>::elements(z_.tk, z_.d);
+    const PackedMatrix<T> kT(packedKeys, k.data, k.row, k.column, keys, z_.d);
+    const PackedMatrix<T> values(packedValues, v.data, v.column, v.row, z_.dv, keys);
     for (int64_t i = begin; i < end; i += block_) {
       queries(space, index, i, std::min(end, i + block_), kT, values);
     }
   }
 
-  void queries(T* space, int64_t index, int64_t begin, int64_t end, const PackedOperand<T>& kT,
-               const PackedOperand<T>& values) const {
+  void queries(T* space, int64_t index, int64_t begin, int64_t end, const PackedMatrix<T>& kT,
+               const PackedMatrix<T>& values) const {
     constexpr int64_t kMostRows = 64;
     const AttentionKernels<T>& kernels = attentionKernels<T>();
     const Head<const T> q = z_.head<const T>(q_, index);

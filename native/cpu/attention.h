@@ -106,14 +106,14 @@ void prefetchRows(const T* rows, int64_t count, int64_t stride, int64_t width) {
 
 // The right operand b [k, n] of products, packed whole into panels of columns.
 template <class T>
-class PackedOperand {
+class PackedMatrix {
  public:
   static int64_t elements(int64_t n, int64_t k) {
     const int64_t columns = gemmKernels<T>().columns;
     return lineAligned(ceilDivide(n, columns) * columns * k);
   }
   // b[i, j] = source[j nStride + i kStride]
-  PackedOperand(T* space, const T* source, int64_t nStride, int64_t kStride, int64_t n, int64_t k)
+  PackedMatrix(T* space, const T* source, int64_t nStride, int64_t kStride, int64_t n, int64_t k)
       : kernels_(gemmKernels<T>()), data_(space), n_(n), k_(k) {
     if (nStride == 1) {
       prefetchRows(source, k, kStride, n);

@@ -72,9 +72,9 @@ class AttentionBackward {
 
   int64_t scratch() const {
     const int64_t d = z_.d, dv = z_.dv, tq = z_.tq;
-    return Block<T>::elements(tq, d) + PackedOperand<T>::elements(d, tq) +
-           PackedOperand<T>::elements(dv, tq) + PackedOperand<T>::elements(kKeys, d) +
-           PackedOperand<T>::elements(kKeys, dv) + PackedOperand<T>::elements(d, kKeys) +
+    return Block<T>::elements(tq, d) + PackedMatrix<T>::elements(d, tq) +
+           PackedMatrix<T>::elements(dv, tq) + PackedMatrix<T>::elements(kKeys, d) +
+           PackedMatrix<T>::elements(kKeys, dv) + PackedMatrix<T>::elements(d, kKeys) +
            Block<T>::elements(kKeys, d) + Block<T>::elements(kKeys, dv) +
            2 * Block<T>::elements(block_, kKeys) + lineAligned(tq);
   }
@@ -88,10 +88,10 @@ class AttentionBackward {
                         y = z_.head<const T>(a_.y, index);
     const int64_t first = firstQuery(begin), queries = z_.tq - first;
     std::fill(dq.at(first), dq.at(z_.tq), T(0));
-    const PackedOperand<T> packedQ(pieces.take(PackedOperand<T>::elements(z_.d, queries)),
-                                   q.at(first), q.column, q.row, z_.d, queries);
-    const PackedOperand<T> packedDy(pieces.take(PackedOperand<T>::elements(z_.dv, queries)),
-                                    dy.at(first), dy.column, dy.row, z_.dv, queries);
+    const PackedMatrix<T> packedQ(pieces.take(PackedMatrix<T>::elements(z_.d, queries)),
+                                  q.at(first), q.column, q.row, z_.d, queries);
+    const PackedMatrix<T> packedDy(pieces.take(PackedMatrix<T>::elements(z_.dv, queries)),
+                                   dy.at(first), dy.column, dy.row, z_.dv, queries);
     T* delta = pieces.take(queries);
     attentionKernels<T>().rowDots(delta, dy.at(first), dy.row, dy.column, y.at(first), y.row,
                                   y.column, queries, z_.dv);
@@ -103,7 +103,7 @@ class AttentionBackward {
 
   struct Queries {
     int64_t first;
-    const PackedOperand<T>&q, &dy;  // of the queries from `first` on
+    const PackedMatrix<T>&q, &dy;  // of the queries from `first` on
     const T* delta;
   };
 
@@ -114,12 +114,12 @@ class AttentionBackward {
                         v = z_.head<const T>(a_.v, index), dy = z_.head<const T>(a_.dy, index);
     const HeadMask mask(a_.mask, z_, index);
     const T* lse = a_.lse.as<T>() + index * z_.tq;
-    const PackedOperand<T> kT(pieces.take(PackedOperand<T>::elements(n, z_.d)), k.at(key), k.row,
-                              k.column, n, z_.d);
-    const PackedOperand<T> vT(pieces.take(PackedOperand<T>::elements(n, z_.dv)), v.at(key), v.row,
-                              v.column, n, z_.dv);
-    const PackedOperand<T> packedK(pieces.take(PackedOperand<T>::elements(z_.d, n)), k.at(key),
-                                   k.column, k.row, z_.d, n);
+    const PackedMatrix<T> kT(pieces.take(PackedMatrix<T>::elements(n, z_.d)), k.at(key), k.row,
+                             k.column, n, z_.d);
+    const PackedMatrix<T> vT(pieces.take(PackedMatrix<T>::elements(n, z_.dv)), v.at(key), v.row,
+                             v.column, n, z_.dv);
+    const PackedMatrix<T> packedK(pieces.take(PackedMatrix<T>::elements(z_.d, n)), k.at(key),
+                                  k.column, k.row, z_.d, n);
     const Block<T> dk = pieces.block(n, z_.d), dv = pieces.block(n, z_.dv),
                    p = pieces.block(block_, kKeys), ds = pieces.block(block_, kKeys);
     const Head<T> dkHead = z_.head<T>(a_.dk, index), dvHead = z_.head<T>(a_.dv, index);
