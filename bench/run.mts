@@ -40,6 +40,9 @@ async function main(): Promise<void> {
           ` ±${`${(100 * row.spread).toFixed(0)} %`.padEnd(6)}` +
           `${row.ratio.toFixed(2).padStart(9)}x` +
           (row.gflops === undefined ? '' : `  ${row.gflops.toFixed(1)} GFLOP/s`) +
+          (row.floor_ms === undefined
+            ? ''
+            : `  floor ${formatTime(row.floor_ms)}, ${(row.floor_ms / row.ms_median).toFixed(2)} reached`) +
           (row.page_faults === undefined ? '' : `  ${row.page_faults.toFixed(1)} page faults`),
       )
     }

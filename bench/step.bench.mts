@@ -1,4 +1,5 @@
 // Whole training steps (AdamW, cross-entropy), against themselves in float64.
+import { floorMs } from './support/floor.mjs'
 import { countFor, pageFaults, spreadOf, timed } from './support/measure.mjs'
 import { lossError, stepRows, TrainingStep } from './support/steps.mjs'
 import type { Row, Suite } from './support/suite.mjs'
@@ -25,13 +26,15 @@ export const suite: Suite = {
         },
         run: () => step.run(),
         flops: row.gflop && row.gflop * 1e9,
+        floor: () => floorMs(row, step),
       }
     }),
   // Turns of many steps: a clock read between steps would count the collector in some alone.
-  measure: ({ run }, milliseconds) => {
+  measure: ({ run, floor }, milliseconds) => {
     const count = countFor(run, milliseconds / TURNS)
     const times = Array.from({ length: TURNS }, () => timed(run, count))
     const loss = (run() as ReturnType<TrainingStep['run']>).item()
-    return { ...spreadOf(times), loss, page_faults: pageFaults(run, count) }
+    const floor_ms = floor?.()
+    return { ...spreadOf(times), loss, floor_ms, page_faults: pageFaults(run, count) }
   },
 }

@@ -2,9 +2,11 @@
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import path from 'node:path'
+import { fileURLToPath } from 'node:url'
 import { parseArgs } from 'node:util'
 import { machine } from '../support/machine.mjs'
 import { type Context, type PeerRow, TorchSource } from './context.mjs'
+import { stepsWithNeighbour } from './neighbour.mjs'
 import { opsBesidePeers } from './ops.mjs'
 import { describeRow, markdown, type Report } from './report.mjs'
 import { STEP_COLUMNS, stepsBesidePeers } from './steps.mjs'
@@ -12,7 +14,8 @@ import { STEP_COLUMNS, stepsBesidePeers } from './steps.mjs'
 const HELP = `usage: npm run bench:peers -- [options]
 Compares with what is installed: PyTorch (ADJOINT_PYTHON names the interpreter; default python3).
   --filter REGEX  only rows whose name matches
-  --json FILE     writes the results there, and a table with the ending .md beside it
+  --json FILE     where the results go, and beside it a table with the ending .md; default
+                  bench/results/peers-PROCESSOR.json for a run without filter, else nowhere
   --rounds N      turns of each side; default 9
   --turn MS       how long a turn takes; default 200
   --columns LIST  of PyTorch: ${STEP_COLUMNS.join(',')} (default: all)`
@@ -31,7 +34,18 @@ const { values } = parseArgs({
 const SECTIONS: ((context: Context) => AsyncGenerator<PeerRow>)[] = [
   stepsBesidePeers,
   opsBesidePeers,
+  stepsWithNeighbour,
 ]
+
+function defaultFile(processor: string): string {
+  const name = processor
+    .toLowerCase()
+    .replace(/\((r|tm)\)|processor|\bcpu\b/g, '')
+    .replace(/[^a-z0-9]+/g, '-')
+    .replace(/^-|-$/g, '')
+  const folder = path.dirname(fileURLToPath(import.meta.url))
+  return path.resolve(folder, '..', 'results', `peers-${name}.json`)
+}
 
 async function main(): Promise<void> {
   const facts = machine()
@@ -44,6 +58,7 @@ async function main(): Promise<void> {
     folder,
     torch,
   }
+  const file = values.json ?? (values.filter === '' ? defaultFile(facts.processor) : undefined)
   const rows: PeerRow[] = []
   const report = (): Report => ({ machine: facts, torch: torch.facts, rows })
   try {
@@ -53,9 +68,9 @@ async function main(): Promise<void> {
         rows.push(row)
         console.log(describeRow(row))
         // After every row, so that a run that is interrupted leaves what it had.
-        if (values.json) {
-          writeFileSync(values.json, `${JSON.stringify(report(), null, 2)}\n`)
-          writeFileSync(values.json.replace(/(\.json)?$/, '.md'), markdown(report()))
+        if (file) {
+          writeFileSync(file, `${JSON.stringify(report(), null, 2)}\n`)
+          writeFileSync(file.replace(/(\.json)?$/, '.md'), markdown(report()))
         }
       }
     }

@@ -3,12 +3,12 @@
 import { spawnSync } from 'node:child_process'
 import path from 'node:path'
 import { fileURLToPath } from 'node:url'
-import { saveSafetensors } from 'adjoint/io'
 import { floorMs } from '../support/floor.mjs'
 import { pageFaults, type Resident, timed } from '../support/measure.mjs'
 import { inTurns, type Side } from '../support/pairs.mjs'
 import { lossError, type StepRow, stepRows, TrainingStep } from '../support/steps.mjs'
 import { type Column, type Context, orNotMeasured, type PeerRow } from './context.mjs'
+import { handOver } from './hand-over.mjs'
 import { type Opened, PeerError, type Variant } from './torch.mjs'
 
 const COMPARED_STEPS = 4
@@ -21,15 +21,6 @@ const tolerated = (theirs: number) => 4 * theirs + 2e-6
 /** PyTorch as its users write it, at its best in eager mode, and compiled. */
 export const STEP_COLUMNS = ['eager', 'best eager', 'compiled'] as const
 
-/** Weights and batch in files, for the peer. */
-function handOver(context: Context, row: StepRow, step: TrainingStep) {
-  const state = path.join(context.folder, `${row.name}.state.safetensors`)
-  const batch = path.join(context.folder, `${row.name}.batch.safetensors`)
-  saveSafetensors(state, step.network.stateDict())
-  saveSafetensors(batch, { x: step.batch.x, y: step.batch.y })
-  return { network: row.name, state, batch }
-}
-
 export async function* stepsBesidePeers(context: Context): AsyncGenerator<PeerRow> {
   for (const row of stepRows) {
     if (context.filter.test(`step/${row.name}`)) yield await besidePeers(context, row)
@@ -39,7 +30,7 @@ export async function* stepsBesidePeers(context: Context): AsyncGenerator<PeerRo
 async function besidePeers(context: Context, row: StepRow): Promise<PeerRow> {
   const name = `step/${row.name}`
   const step = new TrainingStep(row)
-  const files = handOver(context, row, step)
+  const files = handOver(context.folder, row, step)
   const losses = step.losses(COMPARED_STEPS)
 
   // One that has not computed yet; its parameters must be as many.
@@ -177,7 +168,7 @@ async function memory(context: Context, row: StepRow): Promise<Record<string, nu
     const torch = await context.torch.fresh()
     try {
       const before = await torch.ask<Resident>({ do: 'resident' })
-      const files = handOver(context, row, new TrainingStep(row))
+      const files = handOver(context.folder, row, new TrainingStep(row))
       const opened = await torch.open({
         kind: 'step',
         arguments: { ...files, variant: {}, precision: 'float32' },

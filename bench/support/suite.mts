@@ -13,12 +13,15 @@ export interface Row {
   readonly operations?: number
   /** Floating-point operations of one `run`, where a rate says more than a time. */
   readonly flops?: number
+  /** The least milliseconds that one `run` can take on this machine, where that is known. */
+  readonly floor?: () => number | undefined
 }
 
 /** What a row took, per operation. */
 export interface Timing extends Spread {
-  /** Of training steps: the loss after them, and the pages that the system mapped in one of them. */
+  /** Of training steps: the loss after them, the least time, and pages mapped in one of them. */
   readonly loss?: number
+  readonly floor_ms?: number
   readonly page_faults?: number
 }
 
