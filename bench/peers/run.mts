@@ -6,13 +6,16 @@ import { fileURLToPath } from 'node:url'
 import { parseArgs } from 'node:util'
 import { machine } from '../support/machine.mjs'
 import { type Context, type PeerRow, TorchSource } from './context.mjs'
+import { inferenceBesidePeers } from './inference.mjs'
 import { stepsWithNeighbour } from './neighbour.mjs'
 import { opsBesidePeers } from './ops.mjs'
 import { describeRow, markdown, type Report } from './report.mjs'
 import { STEP_COLUMNS, stepsBesidePeers } from './steps.mjs'
 
 const HELP = `usage: npm run bench:peers -- [options]
-Compares with what is installed: PyTorch (ADJOINT_PYTHON names the interpreter; default python3).
+Compares with what is installed: PyTorch (pip install torch; ADJOINT_PYTHON names the interpreter,
+default python3), and for inference onnxruntime-node and @tensorflow/tfjs with
+@tensorflow/tfjs-backend-wasm (npm install --no-save; or in the folder that ADJOINT_PEERS names).
   --filter REGEX  only rows whose name matches
   --json FILE     where the results go, and beside it a table with the ending .md; default
                   bench/results/peers-PROCESSOR.json for a run without filter, else nowhere
@@ -34,6 +37,7 @@ const { values } = parseArgs({
 const SECTIONS: ((context: Context) => AsyncGenerator<PeerRow>)[] = [
   stepsBesidePeers,
   opsBesidePeers,
+  inferenceBesidePeers,
   stepsWithNeighbour,
 ]
 

@@ -212,6 +212,7 @@ ACTIONS = {
     "losses": losses,
     "timed": timed,
     "parameters": lambda request: opened[request["id"]].parameters(),
+    "values": lambda request: opened[request["id"]].run().flatten().tolist(),
     "sum": lambda request: opened[request["id"]].run().double().sum().item(),
     "errors": lambda request: opened[request["id"]].errors(),
     "resident": lambda request: {"now": resident("VmRSS"), "peak": resident("VmHWM")},
