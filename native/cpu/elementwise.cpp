@@ -22,47 +22,6 @@ bool sameContiguous(const View& a, const View& b) {
   return true;
 }
 
-bool isCheap(UnaryOp op) {
-  switch (op) {
-    case UnaryOp::neg:
-    case UnaryOp::abs:
-    case UnaryOp::sign:
-    case UnaryOp::square:
-    case UnaryOp::sqrt:
-    case UnaryOp::reciprocal:
-    case UnaryOp::floor:
-    case UnaryOp::ceil:
-    case UnaryOp::round:
-    case UnaryOp::trunc:
-    case UnaryOp::relu:
-    case UnaryOp::isnan:
-    case UnaryOp::isinf:
-    case UnaryOp::isfinite:
-    case UnaryOp::logicalNot:
-    case UnaryOp::bitwiseNot:
-      return true;
-    default:
-      return false;
-  }
-}
-
-bool isCheap(BinaryOp op) {
-  switch (op) {
-    case BinaryOp::floorDivide:
-    case BinaryOp::remainder:
-    case BinaryOp::fmod:
-    case BinaryOp::pow:
-    case BinaryOp::atan2:
-    case BinaryOp::hypot:
-    case BinaryOp::geluBackward:
-    case BinaryOp::geluTanhBackward:
-    case BinaryOp::siluBackward:
-      return false;
-    default:
-      return true;
-  }
-}
-
 bool isComparison(BinaryOp op) {
   return op >= BinaryOp::eq && op <= BinaryOp::ge;
 }

@@ -11,6 +11,48 @@ namespace adjoint::cpu {
 
 constexpr int kComputes = 3;  // Compute::f32, f64, i64
 
+// Whether an operation takes no longer than to read and write its elements.
+constexpr bool isCheap(UnaryOp op) {
+  switch (op) {
+    case UnaryOp::neg:
+    case UnaryOp::abs:
+    case UnaryOp::sign:
+    case UnaryOp::square:
+    case UnaryOp::sqrt:
+    case UnaryOp::reciprocal:
+    case UnaryOp::floor:
+    case UnaryOp::ceil:
+    case UnaryOp::round:
+    case UnaryOp::trunc:
+    case UnaryOp::relu:
+    case UnaryOp::isnan:
+    case UnaryOp::isinf:
+    case UnaryOp::isfinite:
+    case UnaryOp::logicalNot:
+    case UnaryOp::bitwiseNot:
+      return true;
+    default:
+      return false;
+  }
+}
+
+constexpr bool isCheap(BinaryOp op) {
+  switch (op) {
+    case BinaryOp::floorDivide:
+    case BinaryOp::remainder:
+    case BinaryOp::fmod:
+    case BinaryOp::pow:
+    case BinaryOp::atan2:
+    case BinaryOp::hypot:
+    case BinaryOp::geluBackward:
+    case BinaryOp::geluTanhBackward:
+    case BinaryOp::siluBackward:
+      return false;
+    default:
+      return true;
+  }
+}
+
 struct ElementwiseTable {
   using UnaryLoop = void (*)(void* y, const void* x, int64_t n);
   using BinaryLoop = void (*)(void* y, const void* a, const void* b, int64_t n);
