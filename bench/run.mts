@@ -9,7 +9,7 @@ import { resident } from './support/measure.mjs'
 import { formatTime, type Measured, runSuite, type Suite } from './support/suite.mjs'
 
 const HELP = `usage: npm run bench -- [options]
-  --filter REGEX  only rows whose name (suite/row) matches
+  --filter REGEX  only rows whose name matches: suite/row, or suite/row precision
   --time MS       how long a row is timed; default 500
   --json FILE     also write the results there`
 
@@ -21,6 +21,9 @@ const { values } = parseArgs({
     help: { type: 'boolean', short: 'h' },
   },
 })
+
+const label = ({ name, precision }: Measured) =>
+  precision === 'float32' ? name : `${name} ${precision}`
 
 async function main(): Promise<void> {
   const filter = new RegExp(values.filter)
@@ -36,7 +39,7 @@ async function main(): Promise<void> {
     for (const row of runSuite(suite, filter, Number(values.time))) {
       rows.push(row)
       console.log(
-        `  ${row.name.padEnd(52)}${formatTime(row.ms_median).padStart(12)}` +
+        `  ${label(row).padEnd(52)}${formatTime(row.ms_median).padStart(12)}` +
           ` ±${`${(100 * row.spread).toFixed(0)} %`.padEnd(6)}` +
           `${row.ratio.toFixed(2).padStart(9)}x` +
           (row.gflops === undefined ? '' : `  ${row.gflops.toFixed(1)} GFLOP/s`) +

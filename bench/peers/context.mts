@@ -1,5 +1,6 @@
 import type { Spread } from '../support/measure.mjs'
 import type { Compared, Pace } from '../support/pairs.mjs'
+import type { Precision } from '../support/steps.mjs'
 import { PeerError, Torch, type TorchFacts } from './torch.mjs'
 
 /** A peer's figures beside ours, or why there are none. */
@@ -21,6 +22,8 @@ export interface PeerRow extends Spread {
 export interface Context {
   readonly filter: RegExp
   readonly pace: Pace
+  /** Of training steps. */
+  readonly precisions: readonly Precision[]
   /** Which of PyTorch's columns are wanted. */
   readonly columns: readonly string[]
   /** For weights and batches that go over to the peers. */

@@ -1,11 +1,11 @@
-// Resident memory of one training step's network in a fresh process: `footprint.mts row steps`.
+// Resident memory of one training step's network in a fresh process: `footprint.mts row precision steps`.
 import { resident } from '../support/measure.mjs'
-import { stepRows, TrainingStep } from '../support/steps.mjs'
+import { type Precision, stepRows, TrainingStep } from '../support/steps.mjs'
 
-const [name, steps] = process.argv.slice(2)
+const [name, precision, steps] = process.argv.slice(2)
 const row = stepRows.find((candidate) => candidate.name === name)
 if (!row) throw new Error(`footprint: expected a training step, got ${name}`)
 const imported = resident()
-const step = new TrainingStep(row)
+const step = new TrainingStep(row, precision as Precision)
 for (let i = 0; i < Number(steps); i++) step.run()
 console.log(JSON.stringify({ imported, after: resident() }))

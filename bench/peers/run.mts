@@ -5,6 +5,7 @@ import path from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { parseArgs } from 'node:util'
 import { machine } from '../support/machine.mjs'
+import { PRECISIONS } from '../support/steps.mjs'
 import { type Context, type PeerRow, TorchSource } from './context.mjs'
 import { inferenceBesidePeers } from './inference.mjs'
 import { stepsWithNeighbour } from './neighbour.mjs'
@@ -21,6 +22,7 @@ default python3), and for inference onnxruntime-node and @tensorflow/tfjs with
                   bench/results/peers-PROCESSOR.json for a run without filter, else nowhere
   --rounds N      turns of each side; default 9
   --turn MS       how long a turn takes; default 200
+  --precision LIST  of training steps: ${PRECISIONS.join(',')} (default: all)
   --columns LIST  of PyTorch: ${STEP_COLUMNS.join(',')} (default: all)`
 
 const { values } = parseArgs({
@@ -29,6 +31,7 @@ const { values } = parseArgs({
     json: { type: 'string' },
     rounds: { type: 'string', default: '9' },
     turn: { type: 'string', default: '200' },
+    precision: { type: 'string', default: PRECISIONS.join(',') },
     columns: { type: 'string', default: STEP_COLUMNS.join(',') },
     help: { type: 'boolean', short: 'h' },
   },
@@ -58,6 +61,7 @@ async function main(): Promise<void> {
   const context: Context = {
     filter: new RegExp(values.filter),
     pace: { rounds: Number(values.rounds), turnMs: Number(values.turn) },
+    precisions: PRECISIONS.filter((name) => values.precision.split(',').includes(name)),
     columns: values.columns.split(','),
     folder,
     torch,

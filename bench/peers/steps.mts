@@ -6,7 +6,13 @@ import { fileURLToPath } from 'node:url'
 import { floorMs } from '../support/floor.mjs'
 import { pageFaults, type Resident, timed } from '../support/measure.mjs'
 import { inTurns, type Side } from '../support/pairs.mjs'
-import { lossError, type StepRow, stepRows, TrainingStep } from '../support/steps.mjs'
+import {
+  lossError,
+  type Precision,
+  type StepRow,
+  stepRows,
+  TrainingStep,
+} from '../support/steps.mjs'
 import { type Column, type Context, orNotMeasured, type PeerRow } from './context.mjs'
 import { handOver } from './hand-over.mjs'
 import { type Opened, PeerError, type Variant } from './torch.mjs'
@@ -22,21 +28,33 @@ const tolerated = (theirs: number) => 4 * theirs + 2e-6
 export const STEP_COLUMNS = ['eager', 'best eager', 'compiled'] as const
 
 export async function* stepsBesidePeers(context: Context): AsyncGenerator<PeerRow> {
-  for (const row of stepRows) {
-    if (context.filter.test(`step/${row.name}`)) yield await besidePeers(context, row)
+  for (const precision of context.precisions) {
+    for (const row of stepRows) {
+      if (!context.filter.test(`step/${row.name}`)) continue
+      try {
+        yield await besidePeers(context, row, precision)
+      } catch (error) {
+        // One wrong row is reported, and the others are still worth their time.
+        console.error(error)
+        process.exitCode = 1
+      }
+    }
   }
 }
 
-async function besidePeers(context: Context, row: StepRow): Promise<PeerRow> {
+async function besidePeers(context: Context, row: StepRow, precision: Precision): Promise<PeerRow> {
   const name = `step/${row.name}`
-  const step = new TrainingStep(row)
+  const step = new TrainingStep(row, precision)
   const files = handOver(context.folder, row, step)
   const losses = step.losses(COMPARED_STEPS)
 
   // One that has not computed yet; its parameters must be as many.
-  const opened = async (variant: Variant, precision = 'float32'): Promise<Opened> => {
+  const opened = async (variant: Variant, type: string = precision): Promise<Opened> => {
     const torch = await context.torch.get()
-    const side = await torch.open({ kind: 'step', arguments: { ...files, variant, precision } })
+    const side = await torch.open({
+      kind: 'step',
+      arguments: { ...files, variant, precision: type },
+    })
     const parameters = await side.ask<number>('parameters')
     if (parameters !== row.parameters) {
       throw new Error(`${name}: expected ${row.parameters} parameters, PyTorch has ${parameters}`)
@@ -46,11 +64,11 @@ async function besidePeers(context: Context, row: StepRow): Promise<PeerRow> {
   const lossesOf = (side: Opened, limit?: number) =>
     side.ask<number[]>('losses', { steps: COMPARED_STEPS }, limit)
 
-  // AdamW divides small gradients by their own size and so multiplies rounding: PyTorch's float32 is
+  // AdamW divides small gradients by their own size and so multiplies rounding: PyTorch's result is
   // off its float64 too, in another way for each layout, and we may be off as far.
   const accuracy = await orNotMeasured(async () => {
-    const lossesAlone = async (variant: Variant, precision?: string) => {
-      const side = await opened(variant, precision)
+    const lossesAlone = async (variant: Variant, type?: string) => {
+      const side = await opened(variant, type)
       const values = await lossesOf(side)
       await side.close()
       return values
@@ -108,12 +126,15 @@ async function besidePeers(context: Context, row: StepRow): Promise<PeerRow> {
     }
   }
 
-  const [ours, ...theirs] = await inTurns(sides, context.pace)
-  for (const side of held) await side.close()
+  const compared = await orNotMeasured(() => inTurns(sides, context.pace))
+  const failed = 'not_measured' in compared
+  const [ours, ...theirs] = failed ? await inTurns([sides[0]], context.pace) : compared
+  if (failed) for (const { name: column } of sides.slice(1)) peers[column] = compared
+  else for (const side of held) await side.close()
   for (const { name: column, ...figures } of theirs) peers[column] = figures
   return {
     name,
-    precision: 'float32',
+    precision,
     ms_median: ours.ms_median,
     ms_best: ours.ms_best,
     spread: ours.spread,
@@ -123,7 +144,7 @@ async function besidePeers(context: Context, row: StepRow): Promise<PeerRow> {
       ...('own' in accuracy && { 'loss error': accuracy.own, "PyTorch's error": accuracy.theirs }),
       ...floorFacts(row, step, ours.ms_median),
       'page faults': pageFaults(() => step.run(), 10),
-      ...(await memory(context, row)),
+      ...(await memory(context, row, precision)),
     },
     notes,
   }
@@ -152,11 +173,15 @@ async function fastestEager(step: TrainingStep, open: (variant: Variant) => Prom
 }
 
 /** Peak resident memory beyond what the import takes, each side in a process of its own. */
-async function memory(context: Context, row: StepRow): Promise<Record<string, number>> {
+async function memory(
+  context: Context,
+  row: StepRow,
+  precision: Precision,
+): Promise<Record<string, number>> {
   const script = path.join(path.dirname(fileURLToPath(import.meta.url)), 'footprint.mts')
   const child = spawnSync(
     process.execPath,
-    ['--import', 'tsx', script, row.name, String(STEPS_FOR_MEMORY)],
+    ['--import', 'tsx', script, row.name, precision, String(STEPS_FOR_MEMORY)],
     { encoding: 'utf8' },
   )
   if (child.status !== 0) throw new Error(`${row.name}: footprint: ${child.stderr}`)
@@ -171,7 +196,7 @@ async function memory(context: Context, row: StepRow): Promise<Record<string, nu
       const files = handOver(context.folder, row, new TrainingStep(row))
       const opened = await torch.open({
         kind: 'step',
-        arguments: { ...files, variant: {}, precision: 'float32' },
+        arguments: { ...files, variant: {}, precision },
       })
       await opened.ask('timed', { count: STEPS_FOR_MEMORY - 1 })
       return mib(before, await torch.ask<Resident>({ do: 'resident' }))

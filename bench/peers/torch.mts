@@ -42,7 +42,9 @@ export interface TorchFacts {
 export class PeerError extends Error {}
 
 /** libgomp's threads spin for some milliseconds after their work; nobody else computes until then. */
-export const SETTLE_MS = 40
+const SETTLE_MS = 40
+/** A neighbour can make libgomp a thousand times slower. */
+const TURN_LIMIT_MS = 600_000
 
 export class Torch {
   #id = 0
@@ -138,9 +140,9 @@ export class Opened {
   }
 
   /** Milliseconds of each of `count` runs after one that is not counted. */
-  async timed(count: number, limit?: number): Promise<number> {
+  async timed(count: number): Promise<number> {
     await pause(SETTLE_MS)
-    const seconds = await this.ask<number>('timed', { count }, limit)
+    const seconds = await this.ask<number>('timed', { count }, TURN_LIMIT_MS)
     await pause(SETTLE_MS)
     return (1000 * seconds) / count
   }

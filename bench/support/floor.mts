@@ -11,9 +11,9 @@ export function machineRates(): ReturnType<typeof probeRates> {
   return rates
 }
 
-/** Milliseconds; undefined for a row whose arithmetic is not listed. */
+/** Milliseconds; undefined where arithmetic is not listed, or its rate not probed (bfloat16). */
 export function floorMs(row: StepRow, step: TrainingStep): number | undefined {
-  if (row.gflop === undefined) return undefined
+  if (row.gflop === undefined || step.precision !== 'float32') return undefined
   const { flops, copyBytes } = machineRates()
   return 1e3 * ((row.gflop * 1e9) / flops + step.leastBytes() / copyBytes)
 }

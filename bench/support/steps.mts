@@ -1,5 +1,5 @@
 // The training steps that are timed: AdamW on cross-entropy, one batch of random data.
-import { manualSeed, randint, randn, Tensor } from 'adjoint'
+import { autocast, manualSeed, randint, randn, Tensor } from 'adjoint'
 import * as nn from 'adjoint/nn'
 import { AdamW } from 'adjoint/optim'
 import { CharLstm } from '../../examples/support/char-lstm.mjs'
@@ -11,7 +11,9 @@ import {
 } from '../../examples/support/networks.mjs'
 import { ResNet } from '../../examples/support/resnet.mjs'
 
-export type Precision = 'float32'
+/** bfloat16: float32 weights under autocast. */
+export const PRECISIONS = ['float32', 'bfloat16'] as const
+export type Precision = (typeof PRECISIONS)[number]
 
 export interface Batch {
   readonly x: Tensor
@@ -113,27 +115,31 @@ export class TrainingStep {
   readonly #optimizer: AdamW
 
   /**
-   * With `samples` the batch is that small; with `float64` all is computed so, from the same weights
-   * and batch.
+   * Default float32; float64 from the same weights and batch. With `samples` the batch is that small.
    */
-  constructor(row: StepRow, options: { samples?: number; float64?: boolean } = {}) {
+  constructor(
+    row: StepRow,
+    readonly precision: Precision | 'float64' = 'float32',
+    samples?: number,
+  ) {
     manualSeed(0)
     this.network = row.network()
     const count = this.network.parameters().reduce((sum, p) => sum + p.numel, 0)
     if (count !== row.parameters) {
       throw new Error(`step/${row.name}: expected ${row.parameters} parameters, got ${count}`)
     }
-    const { x, y } = row.batch(options.samples)
-    this.batch = { x: options.float64 && x.dtype === 'float32' ? x.double() : x, y }
-    if (options.float64) this.network.to('float64')
+    const { x, y } = row.batch(samples)
+    this.batch = { x: precision === 'float64' && x.dtype === 'float32' ? x.double() : x, y }
+    if (precision === 'float64') this.network.to('float64')
     this.#optimizer = new AdamW(this.network.parameters(), { lr: 1e-3 })
   }
 
   /** One step; the loss before it. */
   run(): Tensor {
     const { x, y } = this.batch
+    const forward = () => nn.functional.crossEntropy(this.network.forward(x), y)
     this.#optimizer.zeroGrad()
-    const loss = nn.functional.crossEntropy(this.network.forward(x), y)
+    const loss = this.precision === 'bfloat16' ? autocast('bfloat16', forward) : forward()
     loss.backward()
     this.#optimizer.step()
     return loss

@@ -80,13 +80,14 @@ export function* runSuite(suite: Suite, filter: RegExp, milliseconds: number): G
   let first: number | undefined
   for (const row of suite.rows()) {
     const name = `${suite.name}/${row.name}`
-    if (!filter.test(name)) continue
+    const { precision = 'float32' } = row
+    if (!filter.test(name) && !filter.test(`${name} ${precision}`)) continue
     row.check()
     const timing = measure(row, milliseconds)
     first ??= timing.ms_median
     yield {
       name,
-      precision: row.precision ?? 'float32',
+      precision,
       ...timing,
       ratio: timing.ms_median / first,
       ...(row.flops && { gflops: row.flops / (timing.ms_median * 1e6) }),
