@@ -175,6 +175,7 @@ void convolve(const View& y, const View& x, const View& weight, const View* bias
   if (isPointwise && hasFlatPixels(x) && hasFlatPixels(y)) {
     return convolvePointwise<T>(y, x, weight, bias, sizes);
   }
+  if (isDepthwise(sizes, y)) return convolveDepthwise<T>(y, x, weight, bias, sizes);
   Convolution<T>(y, x, weight, bias, sizes).run();
 }
 

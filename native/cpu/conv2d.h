@@ -96,4 +96,14 @@ template <class T>
 void convolveWeightGradient(const View& dw, const View& dy, const View& x,
                             const backend::Conv2dShape& shape);
 
+// Where each filter sees one channel (c = 1); the columns of y or dy have unit stride.
+inline bool isDepthwise(const ConvSizes& z, const View& y) {
+  return z.c == 1 && z.groups > 1 && y.stride[3] == 1;
+}
+template <class T>
+void convolveDepthwise(const View& y, const View& x, const View& weight, const View* bias,
+                       const ConvSizes& sizes);
+template <class T>
+void depthwiseWeightGradient(T* dw, const View& dy, const View& x, const ConvSizes& sizes);
+
 }  // namespace adjoint::cpu

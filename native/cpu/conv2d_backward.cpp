@@ -151,7 +151,9 @@ class WeightGradient {
 template <class T>
 void convolveWeightGradient(const View& dw, const View& dy, const View& x,
                             const backend::Conv2dShape& shape) {
-  WeightGradient<T>(dw.as<T>(), dy, x, ConvSizes(x, dw, dy, shape)).run();
+  const ConvSizes sizes(x, dw, dy, shape);
+  if (isDepthwise(sizes, dy)) return depthwiseWeightGradient<T>(dw.as<T>(), dy, x, sizes);
+  WeightGradient<T>(dw.as<T>(), dy, x, sizes).run();
 }
 
 template void convolveWeightGradient<float>(const View&, const View&, const View&,

@@ -117,8 +117,11 @@ TEST(Conv2d, ShapesOfNetworks) {
              Case{2, 16, 9, 9, 8, 1, 1, {2, 2, 0, 0, 1, 1, 2}},   // a shortcut with stride
              Case{2, 12, 10, 10, 12, 3, 3, {1, 1, 1, 1, 1, 1, 12}},  // depthwise
              Case{1, 6, 10, 10, 12, 3, 3, {2, 2, 1, 1, 1, 1, 6}},
-             Case{1, 2, 60, 61, 3, 3, 3, {1, 1, 1, 1, 1, 1, 1}},  // several blocks of rows
-             Case{17, 2, 5, 5, 3, 3, 3, {1, 1, 1, 1, 1, 1, 1}},   // many images: partial sums
+             Case{2, 5, 19, 35, 10, 3, 3, {1, 1, 1, 1, 1, 1, 5}},
+             Case{1, 3, 9, 40, 3, 5, 4, {3, 3, 2, 1, 1, 2, 3}},
+             Case{1, 2, 130, 70, 2, 3, 3, {1, 1, 0, 2, 2, 1, 2}},  // depthwise in two blocks
+             Case{1, 2, 60, 61, 3, 3, 3, {1, 1, 1, 1, 1, 1, 1}},   // several blocks of rows
+             Case{17, 2, 5, 5, 3, 3, 3, {1, 1, 1, 1, 1, 1, 1}},    // many images: partial sums
              Case{1, 1, 1, 1, 1, 1, 1, {1, 1, 0, 0, 1, 1, 1}},
          }) {
       expectCorrect(z);
@@ -166,22 +169,37 @@ TEST(Conv2d, EmptyBatch) {
   for (int64_t i = 0; i < dw.numel(); i++) EXPECT_EQ(dw.get(i), 0);
 }
 
-TEST(Conv2d, NaNReachesExactlyThePixelsThatSeeIt) {
+// In a direct form: nothing that is read beyond a row counts.
+TEST(Conv2d, NaNReachesExactlyWhatSeesIt) {
   forEachSimdLevel([](const char* level) {
     SCOPED_TRACE(level);
-    const Case z{1, 2, 20, 37, 3, 3, 3, {1, 1, 1, 1, 1, 1, 1}};
-    TestTensor x(DType::float32, {1, 2, 20, 37}), w(DType::float32, {3, 2, 3, 3});
-    TestTensor y(DType::float32, {1, 3, 20, 37});
-    x.randomize(1);
-    w.randomize(2);
-    const int64_t at = 37 * 7 + 36;
-    x.set(at, std::numeric_limits<double>::quiet_NaN());
-    std::vector<bool> sees(y.numel());
-    forEachTap(z, [&](int64_t i, int64_t j, int64_t) {
-      if (j == at) sees[i] = true;
-    });
-    backend::conv2d(y.view(), x.view(), w.view(), nullptr, z.shape);
-    for (int64_t i = 0; i < y.numel(); i++) ASSERT_EQ(std::isnan(y.get(i)), sees[i]) << i;
+    for (const Case& z : {Case{1, 2, 20, 37, 3, 3, 3, {1, 1, 1, 1, 1, 1, 1}},
+                          Case{1, 2, 20, 37, 2, 3, 3, {1, 1, 1, 1, 1, 1, 2}},
+                          Case{1, 2, 20, 37, 4, 3, 3, {2, 2, 1, 1, 1, 1, 2}}}) {
+      TestTensor x(DType::float32, {z.n, z.c, z.h, z.w});
+      TestTensor w(DType::float32, {z.k, z.c / z.shape.groups, z.r, z.s});
+      TestTensor dw(DType::float32, {z.k, z.c / z.shape.groups, z.r, z.s});
+      TestTensor y(DType::float32, {z.n, z.k, z.p(), z.q()});
+      TestTensor dy(DType::float32, {z.n, z.k, z.p(), z.q()});
+      w.randomize(2);
+      dy.randomize(3);
+      for (int64_t at : {int64_t{37} * 7 + 36, int64_t{37} * 8, int64_t{0}}) {
+        x.randomize(1);
+        x.set(at, std::numeric_limits<double>::quiet_NaN());
+        std::vector<bool> pixelSees(y.numel()), tapSees(dw.numel());
+        forEachTap(z, [&](int64_t i, int64_t j, int64_t k) {
+          if (j == at) pixelSees[i] = tapSees[k] = true;
+        });
+        backend::conv2d(y.view(), x.view(), w.view(), nullptr, z.shape);
+        backend::conv2dBackwardWeight(dw.view(), dy.view(), x.view(), z.shape);
+        for (int64_t i = 0; i < y.numel(); i++) {
+          ASSERT_EQ(std::isnan(y.get(i)), pixelSees[i]) << i << " of y, " << z;
+        }
+        for (int64_t i = 0; i < dw.numel(); i++) {
+          ASSERT_EQ(std::isnan(dw.get(i)), tapSees[i]) << i << " of dw, " << z;
+        }
+      }
+    }
   });
 }
 

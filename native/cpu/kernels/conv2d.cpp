@@ -110,17 +110,6 @@ class Taps {
   int64_t s_, r_, c_;
 };
 
-// x[i * stride] in lane i; reads up to `stride` vectors
-template <class T, int Stride>
-ADJOINT_INLINE Vector<T> loadPixels(const T* x, int64_t stride) {
-  constexpr int64_t lanes = kLanes<T>;
-  if constexpr (Stride == 1) return load(x);
-  if constexpr (Stride == 2) return everySecond<T, 0>(load(x), load(x + lanes));
-  T lane[lanes];
-  for (int64_t i = 0; i < lanes; i++) lane[i] = x[i * stride];
-  return load(lane);
-}
-
 // A vector of pixels of a row of the output: where it lies in the slab, and in the panel.
 struct PixelVector {
   int64_t source, target;
@@ -137,7 +126,7 @@ void packVectors(T* panel, int64_t width, const T* slab, const int64_t* offset, 
     const T* x = slab + offset[k];
 #pragma GCC unroll 8
     for (int i = 0; i < N; i++) {
-      storeVector(panel + v[i].target, loadPixels<T, Stride>(x + v[i].source, stride));
+      storeVector(panel + v[i].target, loadSpaced<T, Stride>(x + v[i].source, stride));
     }
     for (int64_t i = count; i < width; i++) panel[i] = 0;
   }
@@ -155,7 +144,7 @@ void packPanel(T* panel, int64_t width, const T* slab, const int64_t* offset, in
   for (int64_t k = 0; k < rows; k++, panel += width) {
     const T* x = slab + offset[k];
     for (int64_t i = 0; i < n; i++) {
-      storeVector(panel + vectors[i].target, loadPixels<T, Stride>(x + vectors[i].source, stride));
+      storeVector(panel + vectors[i].target, loadSpaced<T, Stride>(x + vectors[i].source, stride));
     }
     for (int64_t i = count; i < width; i++) panel[i] = 0;
   }
@@ -200,7 +189,7 @@ ADJOINT_INLINE void packSquares(T* y, int64_t width, const T* const* tap, int64_
       Vector<T> square[lanes];
 #pragma GCC unroll 16
       for (int l = 0; l < lanes; l++) {
-        square[l] = loadPixels<T, Stride>(tap[g + l] + source + i * stride, stride);
+        square[l] = loadSpaced<T, Stride>(tap[g + l] + source + i * stride, stride);
       }
       transposeSquare<lanes / 2, lanes>(square);
 #pragma GCC unroll 16

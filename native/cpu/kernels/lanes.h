@@ -109,6 +109,17 @@ ADJOINT_INLINE Vector<T> everySecond(Vector<T> a, Vector<T> b) {
   return everySecond<Odd>(a, b, std::make_integer_sequence<int, kLanes<T>>());
 }
 
+// x[i * stride] in lane i; reads up to `stride` vectors. Stride: 1, 2, or 0 for any
+template <class T, int Stride>
+ADJOINT_INLINE Vector<T> loadSpaced(const T* x, int64_t stride) {
+  constexpr int64_t lanes = kLanes<T>;
+  if constexpr (Stride == 1) return load(x);
+  if constexpr (Stride == 2) return everySecond<T, 0>(load(x), load(x + lanes));
+  T lane[lanes];
+  for (int64_t i = 0; i < lanes; i++) lane[i] = x[i * stride];
+  return load(lane);
+}
+
 // The low or high halves of a and b, lanes alternating.
 template <int Half, class V, int... I>
 ADJOINT_INLINE V interleave(V a, V b, std::integer_sequence<int, I...>) {

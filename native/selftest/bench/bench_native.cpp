@@ -48,27 +48,37 @@ class Buffer {
       view_.stride[i] = n;
       n *= shape[i];
     }
+    view_.data = nullptr;
     bytes_ = std::max<size_t>(1, n * itemSize(dtype));
-    view_.data = backend::allocate(bytes_);
-    std::memset(view_.data, 0, bytes_);
-    if (dtype == DType::float32) {
-      for (int64_t i = 0; i < n; i++) view_.as<float>()[i] = static_cast<float>(i % 97) / 97 - 0.5f;
-    }
   }
-  ~Buffer() { backend::release(view_.data, bytes_); }
+  ~Buffer() {
+    if (view_.data) backend::release(view_.data, bytes_);
+  }
   Buffer(const Buffer&) = delete;
   Buffer& operator=(const Buffer&) = delete;
 
-  const View& view() const { return view_; }
+  // Filled when it is first asked for: rows that the filter leaves out take no memory.
+  const View& view() const {
+    if (!view_.data) fill();
+    return view_;
+  }
   View transposed() const {
-    View v = view_;
+    View v = view();
     std::swap(v.size[0], v.size[1]);
     std::swap(v.stride[0], v.stride[1]);
     return v;
   }
 
  private:
-  View view_;
+  void fill() const {
+    view_.data = backend::allocate(bytes_);
+    std::memset(view_.data, 0, bytes_);
+    if (view_.dtype != DType::float32) return;
+    for (int64_t i = 0; i < view_.numel(); i++) {
+      view_.as<float>()[i] = static_cast<float>(i % 97) / 97 - 0.5f;
+    }
+  }
+  mutable View view_;
   size_t bytes_;
 };
 
