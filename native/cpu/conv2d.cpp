@@ -3,6 +3,7 @@
 #include "cpu/conv2d.h"
 
 #include "cpu/compute_view.h"
+#include "cpu/conv2d_bf16.h"
 #include "cpu/pool.h"
 #include "cpu/winograd.h"
 
@@ -190,6 +191,7 @@ namespace adjoint::backend {
 
 void conv2d(const View& y, const View& x, const View& w, const View* bias, const Conv2dShape& s) {
   using namespace cpu;
+  if (hasBf16Convolution(w, s)) return convolveBf16(y, x, w, bias, s);
   const ComputeInput computeX(x), computeW(w, Layout::dense), computeBias(bias ? *bias : View{});
   ComputeOutput computeY(y);
   const View* b = bias ? &computeBias.view() : nullptr;

@@ -3,6 +3,7 @@
 
 #include "cpu/compute_view.h"
 #include "cpu/conv2d.h"
+#include "cpu/conv2d_bf16.h"
 #include "cpu/pool.h"
 #include "cpu/winograd.h"
 
@@ -276,6 +277,7 @@ void conv2dBackwardInput(const View& dx, const View& dy, const View& w, const Co
   using namespace cpu;
   if (dx.numel() == 0) return;
   if (dy.numel() == 0) return fill(dx, Scalar::of(0.0));
+  if (hasBf16Convolution(w, s) && convolveBf16Input(dx, dy, w, s)) return;
   const ComputeInput computeDy(dy, hasFlatPixels(dy) ? Layout::any : Layout::dense);
   const ComputeInput computeW(w, Layout::dense);
   ComputeOutput computeDx(dx);
@@ -290,6 +292,7 @@ void conv2dBackwardWeight(const View& dw, const View& dy, const View& x, const C
   using namespace cpu;
   if (dw.numel() == 0) return;
   if (dy.numel() == 0) return fill(dw, Scalar::of(0.0));
+  if (hasBf16Convolution(dw, s)) return convolveBf16Weight(dw, dy, x, s);
   const ComputeInput computeDy(dy, hasFlatPixels(dy) ? Layout::any : Layout::dense), computeX(x);
   ComputeOutput computeDw(dw, Layout::dense);
   visitFloat(dw.dtype, [&](auto tag) {

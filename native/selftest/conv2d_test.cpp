@@ -5,6 +5,7 @@
 #include <limits>
 
 #include "conv2d_case.h"
+#include "cpu/features.h"
 
 namespace adjoint {
 namespace {
@@ -157,6 +158,65 @@ TEST(Conv2d, EveryFloatType) {
   });
 }
 
+// bfloat16 on AMX, on AVX512-BF16, and converted to float32.
+template <class F>
+void forEachBf16Form(F body) {
+  for (bool amx : {true, false}) {
+    for (bool avx512 : {true, false}) {
+      setFeature(cpu::Feature::amxBf16, amx);
+      setFeature(cpu::Feature::avx512Bf16, avx512);
+      if (amx || !avx512 || hasFeature(cpu::Feature::avx512Bf16)) body();
+    }
+  }
+  setFeature(cpu::Feature::amxBf16, true);
+  setFeature(cpu::Feature::avx512Bf16, true);
+}
+
+TEST(Conv2d, Bf16InEveryForm) {
+  forEachBf16Form([] {
+    for (int64_t strideH : {1, 2, 3}) {
+      for (int64_t strideW : {1, 2, 3}) {
+        for (int64_t padH : {0, 3}) {
+          for (int64_t padW : {1, 4}) {
+            for (int64_t groups : {1, 2}) {
+              const int64_t dilation = groups;
+              expectCorrect({2,
+                             4,
+                             9,
+                             11,
+                             6,
+                             3,
+                             2,
+                             {strideH, strideW, padH, padW, dilation, 3 - dilation, groups}},
+                            DType::bfloat16);
+              RETURN_IF_FAILED();
+            }
+          }
+        }
+      }
+    }
+    for (const Case& z : {
+             Case{3, 1, 28, 28, 32, 3, 3, {1, 1, 0, 0, 1, 1, 1}},
+             Case{2, 32, 14, 14, 24, 3, 3, {1, 1, 1, 1, 1, 1, 1}},
+             Case{1, 70, 8, 8, 40, 3, 3, {2, 2, 1, 1, 1, 1, 1}},
+             Case{2, 16, 9, 9, 33, 1, 1, {1, 1, 0, 0, 1, 1, 1}},
+             Case{2, 12, 10, 10, 12, 3, 3, {1, 1, 1, 1, 1, 1, 12}},
+             Case{1, 2, 60, 61, 3, 5, 7, {1, 1, 2, 3, 1, 1, 1}},   // several blocks of rows
+             Case{17, 2, 5, 5, 3, 3, 3, {1, 1, 1, 1, 1, 1, 1}},    // many images: partial sums
+             Case{1, 2, 3, 80, 3, 1, 3, {1, 1, 0, 30, 1, 30, 1}},  // taps far apart
+             Case{1, 300, 4, 4, 40, 3, 3, {1, 1, 1, 1, 1, 1, 1}},  // a great depth
+             Case{1, 1, 1, 1, 1, 1, 1, {1, 1, 0, 0, 1, 1, 1}},
+         }) {
+      expectCorrect(z, DType::bfloat16);
+      RETURN_IF_FAILED();
+    }
+    for (const auto& order : {kNhwc, std::vector<int>{3, 1, 0, 2}}) {
+      expectCorrect({2, 6, 9, 12, 20, 3, 3, {2, 1, 1, 1, 1, 1, 2}}, DType::bfloat16, order, 2);
+      RETURN_IF_FAILED();
+    }
+  });
+}
+
 TEST(Conv2d, EmptyBatch) {
   const Conv2dShape shape{1, 1, 1, 1, 1, 1, 1};
   TestTensor x(DType::float32, {0, 3, 5, 5}), w(DType::float32, {4, 3, 3, 3});
@@ -167,6 +227,24 @@ TEST(Conv2d, EmptyBatch) {
   backend::conv2dBackwardInput(x.view(), y.view(), w.view(), shape);
   backend::conv2dBackwardWeight(dw.view(), y.view(), x.view(), shape);
   for (int64_t i = 0; i < dw.numel(); i++) EXPECT_EQ(dw.get(i), 0);
+}
+
+TEST(Conv2d, Bf16NaNReachesExactlyThePixelsThatSeeIt) {
+  forEachBf16Form([] {
+    const Case z{1, 2, 20, 37, 3, 3, 3, {1, 1, 1, 1, 1, 1, 1}};
+    TestTensor x(DType::bfloat16, {1, 2, 20, 37}), w(DType::bfloat16, {3, 2, 3, 3});
+    TestTensor y(DType::bfloat16, {1, 3, 20, 37});
+    x.randomize(1);
+    w.randomize(2);
+    const int64_t at = 37 * 7 + 36;
+    x.set(at, std::numeric_limits<double>::quiet_NaN());
+    std::vector<bool> sees(y.numel());
+    forEachTap(z, [&](int64_t i, int64_t j, int64_t) {
+      if (j == at) sees[i] = true;
+    });
+    backend::conv2d(y.view(), x.view(), w.view(), nullptr, z.shape);
+    for (int64_t i = 0; i < y.numel(); i++) ASSERT_EQ(std::isnan(y.get(i)), sees[i]) << i;
+  });
 }
 
 // In a direct form: nothing that is read beyond a row counts.
@@ -204,28 +282,30 @@ TEST(Conv2d, NaNReachesExactlyWhatSeesIt) {
 }
 
 TEST(Conv2d, ThreadsDoNotChangeABit) {
-  for (const Case& z : {Case{20, 1, 28, 28, 32, 3, 3, {1, 1, 0, 0, 1, 1, 1}},
-                        Case{5, 32, 14, 14, 64, 3, 3, {1, 1, 1, 1, 1, 1, 1}},
-                        Case{5, 16, 14, 14, 32, 3, 3, {2, 2, 1, 1, 1, 1, 1}}}) {
-    TestTensor x(DType::float32, {z.n, z.c, z.h, z.w}), w(DType::float32, {z.k, z.c, z.r, z.s});
-    TestTensor dy(DType::float32, {z.n, z.k, z.p(), z.q()});
-    x.randomize(1);
-    w.randomize(2);
-    dy.randomize(3);
-    std::vector<unsigned char> first;
-    for (int threads : {1, 3}) {
-      TestTensor y(DType::float32, {z.n, z.k, z.p(), z.q()});
-      TestTensor dx(DType::float32, {z.n, z.c, z.h, z.w}), dw(DType::float32, {z.k, z.c, z.r, z.s});
-      withThreads(threads, [&] {
-        backend::conv2d(y.view(), x.view(), w.view(), nullptr, z.shape);
-        backend::conv2dBackwardInput(dx.view(), dy.view(), w.view(), z.shape);
-        backend::conv2dBackwardWeight(dw.view(), dy.view(), x.view(), z.shape);
-      });
-      std::vector<unsigned char> all = y.bytes();
-      all.insert(all.end(), dx.bytes().begin(), dx.bytes().end());
-      all.insert(all.end(), dw.bytes().begin(), dw.bytes().end());
-      if (threads == 1) first = all;
-      EXPECT_EQ(first, all) << z;
+  for (DType dtype : {DType::float32, DType::bfloat16}) {
+    for (const Case& z : {Case{20, 1, 28, 28, 32, 3, 3, {1, 1, 0, 0, 1, 1, 1}},
+                          Case{5, 32, 14, 14, 64, 3, 3, {1, 1, 1, 1, 1, 1, 1}},
+                          Case{5, 16, 14, 14, 32, 3, 3, {2, 2, 1, 1, 1, 1, 1}}}) {
+      TestTensor x(dtype, {z.n, z.c, z.h, z.w}), w(dtype, {z.k, z.c, z.r, z.s});
+      TestTensor dy(dtype, {z.n, z.k, z.p(), z.q()});
+      x.randomize(1);
+      w.randomize(2);
+      dy.randomize(3);
+      std::vector<unsigned char> first;
+      for (int threads : {1, 3}) {
+        TestTensor y(dtype, {z.n, z.k, z.p(), z.q()});
+        TestTensor dx(dtype, {z.n, z.c, z.h, z.w}), dw(dtype, {z.k, z.c, z.r, z.s});
+        withThreads(threads, [&] {
+          backend::conv2d(y.view(), x.view(), w.view(), nullptr, z.shape);
+          backend::conv2dBackwardInput(dx.view(), dy.view(), w.view(), z.shape);
+          backend::conv2dBackwardWeight(dw.view(), dy.view(), x.view(), z.shape);
+        });
+        std::vector<unsigned char> all = y.bytes();
+        all.insert(all.end(), dx.bytes().begin(), dx.bytes().end());
+        all.insert(all.end(), dw.bytes().begin(), dw.bytes().end());
+        if (threads == 1) first = all;
+        EXPECT_EQ(first, all) << z;
+      }
     }
   }
 }

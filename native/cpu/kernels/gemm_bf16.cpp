@@ -181,6 +181,25 @@ bool pack(uint16_t* tiles, int64_t rest, const Bf16Source& source) {
               : packTiles<Pairs, false>(tiles, 0, source);
 }
 
+void packShifted(uint16_t* tiles, const uint16_t* base, const int64_t* offset, int64_t depth) {
+  alignas(64) static const uint16_t zeros[kTileRows] = {};
+  const int64_t padded = (depth + kTileDepth - 1) / kTileDepth * kTileDepth;
+  for (int64_t k = 0; k < padded; k += 2, tiles += 2 * kTileRows) {
+    interleaveRows(tiles, k < depth ? base + offset[k] : zeros,
+                   k + 1 < depth ? base + offset[k + 1] : zeros);
+  }
+}
+
+void packRuns(uint16_t* tiles, const uint16_t* base, const int64_t* offset, int64_t count,
+              int64_t depth) {
+  alignas(64) uint16_t rows[kTileElements] = {};
+  for (int64_t k = 0; k < depth; k += kTileDepth, tiles += kTileElements) {
+    const int64_t n = depth - k < kTileDepth ? depth - k : kTileDepth;
+    for (int64_t i = 0; i < count; i++) copyRow(rows + i * kTileDepth, base + offset[i] + k, n);
+    transposeTile(tiles, rows);
+  }
+}
+
 ADJOINT_INLINE void storeElements(void* c, bool isFloat, int64_t at, Vector<float> x,
                                   int64_t count) {
   if (isFloat) {
@@ -242,6 +261,6 @@ void finish(const Bf16Result& result, const float* block, int64_t i, int64_t j, 
 
 }  // namespace
 
-const GemmBf16Table gemmBf16Table = {pack<false>, pack<true>, finish};
+const GemmBf16Table gemmBf16Table = {pack<false>, pack<true>, packShifted, packRuns, finish};
 
 }  // namespace adjoint::cpu::ADJOINT_LEVEL

@@ -41,6 +41,11 @@ struct GemmBf16Table {
   // alone; true otherwise).
   bool (*packRows)(uint16_t* tiles, int64_t rest, const Bf16Source& source);
   bool (*packPairs)(uint16_t* tiles, int64_t rest, const Bf16Source& source);
+  // Tiles of pairs of the columns of an image, which lie `offset` apart, over a depth: element (i,
+  // k) is base[offset[k] + i] (packShifted), and base[offset[i] + k] for i < count (packRuns).
+  void (*packShifted)(uint16_t* tiles, const uint16_t* base, const int64_t* offset, int64_t depth);
+  void (*packRuns)(uint16_t* tiles, const uint16_t* base, const int64_t* offset, int64_t count,
+                   int64_t depth);
   // c[i + r, j + s] = block[r][s] + bias for r < rows, s < columns; block [32][32]
   void (*finish)(const Bf16Result& result, const float* block, int64_t i, int64_t j, int64_t rows,
                  int64_t columns);

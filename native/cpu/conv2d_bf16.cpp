@@ -1,0 +1,392 @@
+#include "cpu/conv2d_bf16.h"
+
+#include <algorithm>
+#include <cstring>
+#include <vector>
+
+#include "cpu/compute_view.h"
+#include "cpu/gemm_bf16.h"
+#include "cpu/workspace.h"
+
+namespace adjoint::cpu {
+namespace {
+
+constexpr double kTaskOperations = 4e6;
+constexpr int64_t kTileBytes = 1 << 19;  // of one operand's tiles in the second cache
+
+int64_t roundedUp(int64_t n, int64_t step) {
+  return ceilDivide(n, step) * step;
+}
+
+// Where the pixels of a block of rows of the output lie: pixel (p, q) of tap (c, r, s) at
+// p width + q + offset[(c, r, s)].
+class Slab {
+ public:
+  Slab(const ConvSizes& z, int64_t rows)
+      : z_(z),
+        width_(z.q + (z.s - 1) * z.shape.dilationW / z.shape.strideW),
+        height_(rows + (z.r - 1) * z.shape.dilationH / z.shape.strideH),
+        plane_(width_ * height_),
+        channel_(plane_ * z.shape.strideH * z.shape.strideW),
+        offset_(z.depth) {
+    size_t i = 0;
+    for (int64_t c = 0; c < z.c; c++) {
+      for (int64_t r = 0; r < z.r; r++) {
+        for (int64_t s = 0; s < z.s; s++) {
+          const int64_t row = r * z.shape.dilationH, column = s * z.shape.dilationW;
+          offset_[i++] = c * channel_ + planeOf(row, column) + row / z.shape.strideH * width_ +
+                         column / z.shape.strideW;
+        }
+      }
+    }
+  }
+
+  int64_t width() const { return width_; }
+  const int64_t* offset() const { return offset_.data(); }
+  // Whole tiles are read from the last pixel and the last tap on.
+  int64_t size() const {
+    return roundedUp(z_.c * channel_ + width_ + kTileDepth + kBlockSide, kTileDepth);
+  }
+
+  // From row p of the output of image n and group g on.
+  void fill(uint16_t* slab, const View& x, int64_t n, int64_t g, int64_t p) const {
+    const auto& shape = z_.shape;
+    std::fill_n(slab, size(), uint16_t{0});
+    for (int64_t c = 0; c < z_.c; c++) {
+      const uint16_t* image = x.as<uint16_t>() + n * x.stride[0] + (g * z_.c + c) * x.stride[1];
+      for (int64_t i = 0; i < height_ * shape.strideH; i++) {
+        const int64_t h = p * shape.strideH - shape.padH + i;
+        if (h < 0 || h >= z_.h) continue;
+        for (int64_t phase = 0; phase < shape.strideW; phase++) {
+          fillRow(slab + c * channel_ + planeOf(i, phase) + i / shape.strideH * width_,
+                  image + h * x.stride[2], x.stride[3], phase);
+        }
+      }
+    }
+  }
+
+ private:
+  int64_t planeOf(int64_t row, int64_t column) const {
+    return (row % z_.shape.strideH * z_.shape.strideW + column % z_.shape.strideW) * plane_;
+  }
+  // to[j] = x[j strideW + phase - padW] within the image
+  void fillRow(uint16_t* to, const uint16_t* x, int64_t stride, int64_t phase) const {
+    const int64_t step = z_.shape.strideW, first = phase - z_.shape.padW;
+    const int64_t begin = first >= 0 ? 0 : ceilDivide(-first, step);
+    const int64_t end = first >= z_.w ? 0 : std::min(width_, ceilDivide(z_.w - first, step));
+    if (begin >= end) return;
+    if (step * stride == 1) {
+      std::memcpy(to + begin, x + begin + first, (end - begin) * sizeof(uint16_t));
+    } else {
+      for (int64_t j = begin; j < end; j++) to[j] = x[(j * step + first) * stride];
+    }
+  }
+
+  const ConvSizes& z_;
+  const int64_t width_, height_, plane_, channel_;
+  std::vector<int64_t> offset_;
+};
+
+// Tiles of rows, all packed: tile i at data + i steps kTileElements.
+std::vector<Bf16Rows> packedRows(const uint16_t* data, int64_t rows, int64_t steps) {
+  std::vector<Bf16Rows> tiles(ceilDivide(rows, kTileRows));
+  for (size_t i = 0; i < tiles.size(); i++) {
+    tiles[i] = {data + i * steps * kTileElements, kTileDepth, kTileElements, nullptr};
+  }
+  return tiles;
+}
+
+// Rows of the output so that their columns make about so many bytes of tiles.
+int64_t rowsOfBlock(const ConvSizes& z) {
+  const int64_t pixels = kTileBytes / (2 * z.depth + 1);
+  return z.blockRows(std::clamp<int64_t>(pixels, 2 * kBlockSide, 16 * kBlockSide));
+}
+
+class Convolution {
+ public:
+  Convolution(const View& y, const View& x, const View& w, const View* bias, const ConvSizes& z)
+      : y_(y),
+        x_(x),
+        z_(z),
+        multiply_(bf16Multiply()),
+        table_(gemmBf16Table()),
+        steps_(ceilDivide(z.depth, kTileDepth)),
+        rowTiles_(ceilDivide(z.k, kTileRows)),
+        blockRows_(rowsOfBlock(z)),
+        slab_(z, blockRows_),
+        weights_(z.groups * rowTiles_ * steps_ * kTileElements * sizeof(uint16_t)),
+        bias_(bias ? z.groups * paddedRows() * sizeof(float) : 0) {
+    packWeights(w);
+    if (bias) readBias(*bias);
+  }
+
+  void run() {
+    const int64_t blocks = ceilDivide(z_.p, blockRows_);
+    const double operations = 2.0 * z_.k * z_.depth * blockRows_ * slab_.width() + 1;
+    const auto grain = std::max<int64_t>(1, static_cast<int64_t>(kTaskOperations / operations));
+    parallelFor(z_.n * z_.groups * blocks, grain, [&](int64_t begin, int64_t end) {
+      const int64_t pixels = blockPixels(blockRows_), tiles = pixels * steps_ * kTileDepth;
+      Workspace space((slab_.size() + tiles + z_.k * pixels) * sizeof(uint16_t));
+      auto* memory = space.as<uint16_t>();
+      for (int64_t i = begin; i < end; i++) {
+        const int64_t p = i % blocks * blockRows_, image = i / blocks;
+        block(image / z_.groups, image % z_.groups, p, std::min(blockRows_, z_.p - p), memory,
+              memory + tiles, memory + tiles + z_.k * pixels);
+      }
+    });
+  }
+
+ private:
+  int64_t paddedRows() const { return roundedUp(z_.k, kBlockSide); }
+  int64_t blockPixels(int64_t rows) const { return roundedUp(rows * slab_.width(), kBlockSide); }
+  uint16_t* weights(int64_t g) {
+    return weights_.as<uint16_t>() + g * rowTiles_ * steps_ * kTileElements;
+  }
+
+  void packWeights(const View& w) {
+    parallelFor(z_.groups * rowTiles_, std::max<int64_t>(1, 64 / (steps_ + 1)),
+                [&](int64_t begin, int64_t end) {
+                  for (int64_t i = begin; i < end; i++) {
+                    const int64_t g = i / rowTiles_, row = i % rowTiles_ * kTileRows;
+                    const Bf16Source source = {w.as<uint16_t>() + (g * z_.k + row) * z_.depth,
+                                               false,
+                                               z_.depth,
+                                               1,
+                                               std::min(kTileRows, z_.k - row),
+                                               z_.depth};
+                    table_.packRows(weights(g) + row * steps_ * kTileDepth, 0, source);
+                  }
+                });
+  }
+  void readBias(const View& bias) {
+    auto* to = bias_.as<float>();
+    std::fill_n(to, z_.groups * paddedRows(), 0.0f);
+    for (int64_t i = 0; i < z_.groups * z_.k; i++) {
+      to[i / z_.k * paddedRows() + i % z_.k] = toFloat(bias.as<BFloat16>()[i * bias.stride[0]]);
+    }
+    hasBias_ = true;
+  }
+
+  void block(int64_t n, int64_t g, int64_t p, int64_t rows, uint16_t* tiles, uint16_t* result,
+             uint16_t* slab) {
+    slab_.fill(slab, x_, n, g, p);
+    const int64_t pixels = rows * slab_.width(), stride = blockPixels(rows);
+    for (int64_t j = 0; j < pixels; j += kTileRows) {
+      table_.packShifted(tiles + j * steps_ * kTileDepth, slab + j, slab_.offset(), z_.depth);
+    }
+    const float* bias = hasBias_ ? bias_.as<float>() + g * paddedRows() : nullptr;
+    const Bf16Result target = {result, false, stride, 1, bias, 1, 0};
+    const std::vector<Bf16Rows> weightTiles = packedRows(weights(g), z_.k, steps_);
+    // So many rows of the weights that they stay in the second cache over all pixels.
+    const int64_t chunk =
+        std::max<int64_t>(1, kTileBytes / (2 * kBlockSide * steps_ * kTileDepth + 1)) * kBlockSide;
+    for (int64_t i = 0; i < z_.k; i += chunk) {
+      Bf16Block b{};
+      b.m = std::min(chunk, z_.k - i);
+      b.n = pixels;
+      b.end = b.whole = steps_;
+      b.rows = weightTiles.data() + i / kTileRows;
+      b.columns = tiles;
+      b.columnTile = steps_ * kTileElements;
+      b.terms = 1;
+      b.isFirst = b.isLast = true;
+      b.result = &target;
+      b.i = i;
+      b.finish = table_.finish;
+      multiply_(b);
+    }
+    for (int64_t k = 0; k < z_.k; k++) {
+      for (int64_t row = 0; row < rows; row++) {
+        uint16_t* to = y_.as<uint16_t>() + n * y_.stride[0] + (g * z_.k + k) * y_.stride[1] +
+                       (p + row) * y_.stride[2];
+        copyPixels(to, y_.stride[3], result + k * stride + row * slab_.width(), z_.q);
+      }
+    }
+  }
+  static void copyPixels(uint16_t* to, int64_t stride, const uint16_t* from, int64_t n) {
+    if (stride == 1) {
+      std::memcpy(to, from, n * sizeof(uint16_t));
+    } else {
+      for (int64_t q = 0; q < n; q++) to[q * stride] = from[q];
+    }
+  }
+
+  const View &y_, &x_;
+  const ConvSizes& z_;
+  Bf16Multiply multiply_;
+  const GemmBf16Table& table_;
+  const int64_t steps_, rowTiles_, blockRows_;
+  const Slab slab_;
+  Workspace weights_, bias_;
+  bool hasBias_ = false;
+};
+
+// dw [k, depth] = sum over images of dy [k, pixels] columns^T [pixels, depth]
+class WeightGradient {
+ public:
+  WeightGradient(float* dw, const View& dy, const View& x, const ConvSizes& z)
+      : dw_(dw),
+        dy_(dy),
+        x_(x),
+        z_(z),
+        multiply_(bf16Multiply()),
+        table_(gemmBf16Table()),
+        blockRows_(z.blockRows(kBlockPixels)),
+        slab_(z, blockRows_),
+        pixels_(roundedUp(blockRows_ * slab_.width(), kTileDepth)) {
+    const double bytes = 4.0 * z.groups * z.k * z.depth;
+    const int64_t most =
+        std::min<int64_t>(kMostParts, 1 + static_cast<int64_t>(kPartBytes / bytes));
+    partImages_ = ceilDivide(z.n, std::min(most, z.n));
+    parts_ = ceilDivide(z.n, partImages_);
+  }
+
+  void run() {
+    const int64_t count = z_.groups * z_.k * z_.depth;
+    Workspace partials(parts_ > 1 ? parts_ * count * sizeof(float) : 0);
+    float* sums = parts_ > 1 ? partials.as<float>() : dw_;
+    parallelFor(parts_ * z_.groups, 1, [&](int64_t begin, int64_t end) {
+      for (int64_t i = begin; i < end; i++) {
+        const int64_t part = i / z_.groups, g = i % z_.groups;
+        task(sums + part * count + g * z_.k * z_.depth, part * partImages_, g);
+      }
+    });
+    if (parts_ == 1) return;
+    // The parts are added in the order of the images.
+    parallelFor(count, 1 << 14, [&](int64_t begin, int64_t end) {
+      std::copy(sums + begin, sums + end, dw_ + begin);
+      for (int64_t t = 1; t < parts_; t++) {
+        for (int64_t i = begin; i < end; i++) dw_[i] += sums[t * count + i];
+      }
+    });
+  }
+
+ private:
+  static constexpr int64_t kBlockPixels = 512, kMostParts = 16;
+  static constexpr double kPartBytes = 32e6;
+
+  void task(float* dw, int64_t image, int64_t g) const {
+    const int64_t steps = pixels_ / kTileDepth;
+    const int64_t rowTiles = ceilDivide(z_.k, kTileRows),
+                  tapTiles = ceilDivide(z_.depth, kTileRows);
+    const int64_t blocks = ceilDivide(z_.k, kBlockSide) * ceilDivide(z_.depth, kBlockSide);
+    Workspace space((slab_.size() + (rowTiles + tapTiles) * kTileRows * pixels_) *
+                    sizeof(uint16_t));
+    Workspace sums(blocks * kBlockElements * sizeof(float));
+    auto* tiles = space.as<uint16_t>();
+    uint16_t* rows = tiles + tapTiles * kTileRows * pixels_;
+    uint16_t* slab = rows + rowTiles * kTileRows * pixels_;
+    std::vector<Bf16Rows> dyTiles(rowTiles);
+    for (int64_t i = 0; i < rowTiles; i++) {
+      dyTiles[i] = {rows + i * kTileRows * pixels_, pixels_, kTileDepth, nullptr};
+    }
+    const Bf16Result target = {dw, true, z_.depth, 1, nullptr, 0, 0};
+    const int64_t end = std::min(z_.n, image + partImages_);
+    Bf16Block b{};
+    b.m = z_.k;
+    b.n = z_.depth;
+    b.end = b.whole = steps;
+    b.rows = dyTiles.data();
+    b.columns = tiles;
+    b.columnTile = steps * kTileElements;
+    b.terms = 1;
+    b.sums = sums.as<float>();
+    b.result = &target;
+    b.finish = table_.finish;
+    b.isFirst = true;
+    for (int64_t n = image; n < end; n++) {
+      for (int64_t p = 0; p < z_.p; p += blockRows_) {
+        const int64_t count = std::min(blockRows_, z_.p - p);
+        slab_.fill(slab, x_, n, g, p);
+        readRows(rows, n, g, p, count);
+        for (int64_t t = 0; t < tapTiles; t++) {
+          const int64_t tap = t * kTileRows;
+          table_.packRuns(tiles + t * steps * kTileElements, slab, slab_.offset() + tap,
+                          std::min(kTileRows, z_.depth - tap), pixels_);
+        }
+        b.isLast = n + 1 == end && p + blockRows_ >= z_.p;
+        multiply_(b);
+        b.isFirst = false;
+      }
+    }
+  }
+
+  // dy as rows of the slab's length: zeros where the product must drop what it sees.
+  void readRows(uint16_t* rows, int64_t n, int64_t g, int64_t p, int64_t count) const {
+    std::fill_n(rows, roundedUp(z_.k, kTileRows) * pixels_, uint16_t{0});
+    for (int64_t k = 0; k < z_.k; k++) {
+      for (int64_t row = 0; row < count; row++) {
+        const uint16_t* from = dy_.as<uint16_t>() + n * dy_.stride[0] +
+                               (g * z_.k + k) * dy_.stride[1] + (p + row) * dy_.stride[2];
+        uint16_t* to = rows + k * pixels_ + row * slab_.width();
+        for (int64_t q = 0; q < z_.q; q++) to[q] = from[q * dy_.stride[3]];
+      }
+    }
+  }
+
+  float* dw_;
+  const View &dy_, &x_;
+  const ConvSizes& z_;
+  Bf16Multiply multiply_;
+  const GemmBf16Table& table_;
+  const int64_t blockRows_;
+  const Slab slab_;
+  const int64_t pixels_;
+  int64_t partImages_, parts_;
+};
+
+}  // namespace
+
+bool hasBf16Convolution(const View& w, const backend::Conv2dShape& shape) {
+  constexpr int64_t kFewChannels = 8;
+  const bool fillsTiles = shape.groups == 1 || w.size[1] >= kFewChannels;
+  return w.dtype == DType::bfloat16 && fillsTiles && bf16Multiply() != nullptr;
+}
+
+void convolveBf16(const View& y, const View& x, const View& w, const View* bias,
+                  const backend::Conv2dShape& shape) {
+  if (y.numel() == 0) return;
+  const ComputeInput dense(w, Layout::dense, DType::bfloat16);
+  const ConvSizes sizes(x, dense.view(), y, shape);
+  Convolution(y, x, dense.view(), bias, sizes).run();
+}
+
+bool convolveBf16Input(const View& dx, const View& dy, const View& w,
+                       const backend::Conv2dShape& forward) {
+  const ConvSizes z(dx, w, dy, forward);
+  backend::Conv2dShape shape = forward;
+  shape.padH = (z.r - 1) * shape.dilationH - shape.padH;
+  shape.padW = (z.s - 1) * shape.dilationW - shape.padW;
+  if (shape.strideH != 1 || shape.strideW != 1 || shape.padH < 0 || shape.padW < 0) return false;
+  // The taps in reverse, inputs and outputs exchanged: [groups c, k, r, s].
+  Workspace space(z.groups * z.k * z.depth * sizeof(uint16_t));
+  auto* turned = space.as<uint16_t>();
+  uint16_t* to = turned;
+  for (int64_t i = 0; i < z.groups * z.c; i++) {
+    for (int64_t k = 0; k < z.k; k++) {
+      const uint16_t* from =
+          w.as<uint16_t>() + (i / z.c * z.k + k) * w.stride[0] + i % z.c * w.stride[1];
+      for (int64_t r = z.r - 1; r >= 0; r--) {
+        for (int64_t s = z.s - 1; s >= 0; s--) *to++ = from[r * w.stride[2] + s * w.stride[3]];
+      }
+    }
+  }
+  View weights = w;
+  weights.data = turned;
+  weights.size[0] = z.groups * z.c;
+  weights.size[1] = z.k;
+  const int64_t strides[] = {z.k * z.r * z.s, z.r * z.s, z.s, 1};
+  std::copy_n(strides, 4, weights.stride);
+  convolveBf16(dx, dy, weights, nullptr, shape);
+  return true;
+}
+
+void convolveBf16Weight(const View& dw, const View& dy, const View& x,
+                        const backend::Conv2dShape& shape) {
+  ComputeOutput sums(dw, Layout::dense, DType::float32);
+  const ConvSizes sizes(x, sums.view(), dy, shape);
+  WeightGradient(sums.view().as<float>(), dy, x, sizes).run();
+  sums.finish();
+}
+
+}  // namespace adjoint::cpu
