@@ -54,12 +54,15 @@ class Slab {
     std::fill_n(slab, size(), uint16_t{0});
     for (int64_t c = 0; c < z_.c; c++) {
       const uint16_t* image = x.as<uint16_t>() + n * x.stride[0] + (g * z_.c + c) * x.stride[1];
-      for (int64_t i = 0; i < height_ * shape.strideH; i++) {
-        const int64_t h = p * shape.strideH - shape.padH + i;
-        if (h < 0 || h >= z_.h) continue;
+      for (int64_t phaseH = 0; phaseH < shape.strideH; phaseH++) {
         for (int64_t phase = 0; phase < shape.strideW; phase++) {
-          fillRow(slab + c * channel_ + planeOf(i, phase) + i / shape.strideH * width_,
-                  image + h * x.stride[2], x.stride[3], phase);
+          uint16_t* plane = slab + c * channel_ + (phaseH * shape.strideW + phase) * plane_;
+          const int64_t top = p * shape.strideH - shape.padH + phaseH;
+          for (int64_t i = 0; i < height_; i++) {
+            const int64_t h = top + i * shape.strideH;
+            if (h < 0 || h >= z_.h) continue;
+            fillRow(plane + i * width_, image + h * x.stride[2], x.stride[3], phase);
+          }
         }
       }
     }
@@ -266,60 +269,67 @@ class WeightGradient {
   static constexpr double kPartBytes = 32e6;
 
   void task(float* dw, int64_t image, int64_t g) const {
-    const int64_t steps = pixels_ / kTileDepth;
+    const int64_t steps = pixels_ / kTileDepth, blocks = ceilDivide(z_.p, blockRows_);
     const int64_t rowTiles = ceilDivide(z_.k, kTileRows),
                   tapTiles = ceilDivide(z_.depth, kTileRows);
-    const int64_t blocks = ceilDivide(z_.k, kBlockSide) * ceilDivide(z_.depth, kBlockSide);
-    Workspace space((slab_.size() + (rowTiles + tapTiles) * kTileRows * pixels_) *
-                    sizeof(uint16_t));
-    Workspace sums(blocks * kBlockElements * sizeof(float));
+    const int64_t sumBlocks = ceilDivide(z_.k, kBlockSide) * ceilDivide(z_.depth, kBlockSide);
+    // Small images go into one product together: its sums are fetched and put back once.
+    const int64_t count = std::min(z_.n - image, partImages_) * blocks;
+    const int64_t together = std::min(count, std::max<int64_t>(1, kBlockPixels / pixels_));
+    const int64_t stride = together * pixels_;
+    Workspace space((slab_.size() + (rowTiles + tapTiles) * kTileRows * stride) * sizeof(uint16_t));
+    Workspace sums(sumBlocks * kBlockElements * sizeof(float));
     auto* tiles = space.as<uint16_t>();
-    uint16_t* rows = tiles + tapTiles * kTileRows * pixels_;
-    uint16_t* slab = rows + rowTiles * kTileRows * pixels_;
+    uint16_t* rows = tiles + tapTiles * kTileRows * stride;
+    uint16_t* slab = rows + rowTiles * kTileRows * stride;
     std::vector<Bf16Rows> dyTiles(rowTiles);
     for (int64_t i = 0; i < rowTiles; i++) {
-      dyTiles[i] = {rows + i * kTileRows * pixels_, pixels_, kTileDepth, nullptr};
+      dyTiles[i] = {rows + i * kTileRows * stride, stride, kTileDepth, nullptr};
     }
     const Bf16Result target = {dw, true, z_.depth, 1, nullptr, 0, 0};
-    const int64_t end = std::min(z_.n, image + partImages_);
     Bf16Block b{};
     b.m = z_.k;
     b.n = z_.depth;
-    b.end = b.whole = steps;
     b.rows = dyTiles.data();
     b.columns = tiles;
-    b.columnTile = steps * kTileElements;
+    b.columnTile = together * steps * kTileElements;
     b.terms = 1;
     b.sums = sums.as<float>();
     b.result = &target;
     b.finish = table_.finish;
-    b.isFirst = true;
-    for (int64_t n = image; n < end; n++) {
-      for (int64_t p = 0; p < z_.p; p += blockRows_) {
-        const int64_t count = std::min(blockRows_, z_.p - p);
+    for (int64_t first = 0; first < count; first += together) {
+      const int64_t last = std::min(count, first + together);
+      std::fill_n(rows, rowTiles * kTileRows * stride, uint16_t{0});
+      for (int64_t i = first; i < last; i++) {
+        const int64_t n = image + i / blocks, p = i % blocks * blockRows_, at = i - first;
         slab_.fill(slab, x_, n, g, p);
-        readRows(rows, n, g, p, count);
+        readRows(rows + at * pixels_, stride, n, g, p);
         for (int64_t t = 0; t < tapTiles; t++) {
           const int64_t tap = t * kTileRows;
-          table_.packRuns(tiles + t * steps * kTileElements, slab, slab_.offset() + tap,
-                          std::min(kTileRows, z_.depth - tap), pixels_);
+          table_.packRuns(tiles + (t * together + at) * steps * kTileElements, slab,
+                          slab_.offset() + tap, std::min(kTileRows, z_.depth - tap), pixels_);
         }
-        b.isLast = n + 1 == end && p + blockRows_ >= z_.p;
-        multiply_(b);
-        b.isFirst = false;
       }
+      b.end = b.whole = (last - first) * steps;
+      b.isFirst = first == 0;
+      b.isLast = last == count;
+      multiply_(b);
     }
   }
 
   // dy as rows of the slab's length: zeros where the product must drop what it sees.
-  void readRows(uint16_t* rows, int64_t n, int64_t g, int64_t p, int64_t count) const {
-    std::fill_n(rows, roundedUp(z_.k, kTileRows) * pixels_, uint16_t{0});
+  void readRows(uint16_t* rows, int64_t stride, int64_t n, int64_t g, int64_t p) const {
+    const int64_t count = std::min(blockRows_, z_.p - p);
     for (int64_t k = 0; k < z_.k; k++) {
       for (int64_t row = 0; row < count; row++) {
         const uint16_t* from = dy_.as<uint16_t>() + n * dy_.stride[0] +
                                (g * z_.k + k) * dy_.stride[1] + (p + row) * dy_.stride[2];
-        uint16_t* to = rows + k * pixels_ + row * slab_.width();
-        for (int64_t q = 0; q < z_.q; q++) to[q] = from[q * dy_.stride[3]];
+        uint16_t* to = rows + k * stride + row * slab_.width();
+        if (dy_.stride[3] == 1) {
+          std::memcpy(to, from, z_.q * sizeof(uint16_t));
+        } else {
+          for (int64_t q = 0; q < z_.q; q++) to[q] = from[q * dy_.stride[3]];
+        }
       }
     }
   }

@@ -59,13 +59,21 @@ ADJOINT_INLINE void copyRow(uint16_t* y, const uint16_t* x, int64_t n) {
   for (int64_t i = 0; i < kTileDepth; i++) y[i] = i < n ? x[i] : 0;
 }
 
+ADJOINT_INLINE Words wordsOf(const uint16_t* x) {
+#if defined(ADJOINT_LEVEL_AVX512)  // GCC 12 converts by halves
+  return (Words)_mm512_maskz_cvtepu16_epi32(
+      0xffff, _mm256_loadu_si256(reinterpret_cast<const __m256i*>(x)));
+#else
+  Halves h;
+  __builtin_memcpy(&h, x, sizeof h);
+  return __builtin_convertvector(h, Words);
+#endif
+}
+
 // Words of the even row's elements (low) and the odd row's (high): rows as two times 16 elements.
 ADJOINT_INLINE void interleaveRows(uint16_t* y, const uint16_t* even, const uint16_t* odd) {
   for (int64_t i = 0; i < kTileRows; i += kLanes32) {
-    Halves e, o;
-    __builtin_memcpy(&e, even + i, sizeof e);
-    __builtin_memcpy(&o, odd + i, sizeof o);
-    const Words w = __builtin_convertvector(e, Words) | __builtin_convertvector(o, Words) << 16;
+    const Words w = wordsOf(even + i) | wordsOf(odd + i) << 16;
     __builtin_memcpy(y + 2 * i, &w, sizeof w);
   }
 }
