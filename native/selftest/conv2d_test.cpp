@@ -205,6 +205,8 @@ TEST(Conv2d, Bf16InEveryForm) {
              Case{17, 2, 5, 5, 3, 3, 3, {1, 1, 1, 1, 1, 1, 1}},    // many images: partial sums
              Case{1, 2, 3, 80, 3, 1, 3, {1, 1, 0, 30, 1, 30, 1}},  // taps far apart
              Case{1, 300, 4, 4, 40, 3, 3, {1, 1, 1, 1, 1, 1, 1}},  // a great depth
+             Case{2, 16, 9, 9, 12, 3, 3, {1, 1, 1, 1, 1, 1, 2}},   // groups
+             Case{2, 16, 9, 11, 12, 3, 2, {2, 3, 1, 0, 1, 1, 2}},
              Case{1, 1, 1, 1, 1, 1, 1, {1, 1, 0, 0, 1, 1, 1}},
          }) {
       expectCorrect(z, DType::bfloat16);
