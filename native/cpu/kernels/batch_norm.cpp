@@ -158,15 +158,24 @@ template <class T, bool Relu>
 void gradientPlane(const ChannelRows<T>& dx, const ChannelRows<const T>& dy,
                    const ChannelRows<const T>& x, const BatchNormAffine<T>& affine, const T* offset,
                    const T* slope) {
-  const T m = affine.mean[0], a = affine.scale[0], y0 = Relu ? affine.bias[0] : T(0);
-  const T b = offset[0], c = slope[0];
+  constexpr int64_t lanes = kLanes<T>;
+  const auto m = splat(affine.mean[0]), a = splat(affine.scale[0]), b = splat(offset[0]);
+  const auto c = splat(slope[0]), y0 = splat(Relu ? affine.bias[0] : T(0));
+  const auto gradient = [&](Vector<T> from, Vector<T> g) ADJOINT_LAMBDA {
+    const Vector<T> d = from - m;
+    return a * (passed<Relu>(g, d, a, y0) - b - c * d);
+  };
   for (int64_t row = 0; row < x.rows; row++) {
-    const T* __restrict from = x.data + row * x.step;
-    const T* __restrict g = dy.data + row * dy.step;
-    T* __restrict to = dx.data + row * dx.step;
-    for (int64_t i = 0; i < x.length; i++) {
-      const T d = from[i] - m;
-      to[i] = a * (passed<Relu>(g[i], d, a, y0) - b - c * d);
+    const T* from = x.data + row * x.step;
+    const T* g = dy.data + row * dy.step;
+    T* to = dx.data + row * dx.step;
+    int64_t i = 0;
+    for (; i + lanes <= x.length; i += lanes) {
+      storeVector(to + i, gradient(load(from + i), load(g + i)));
+    }
+    const int64_t rest = x.length - i;
+    if (rest > 0) {
+      storePartial(to + i, gradient(loadPartial(from + i, rest), loadPartial(g + i, rest)), rest);
     }
   }
 }
