@@ -30,7 +30,7 @@ class GptBlock extends nn.Module {
     const { width, heads } = this
     const [n, t] = x.shape
     const qkv = this.qkv.forward(this.norm1.forward(x)).reshape([n, t, 3, heads, width / heads])
-    const [q, k, v] = [0, 1, 2].map((i) => qkv.select(2, i).transpose(1, 2)) // [N, heads, T, D]
+    const [q, k, v] = qkv.unbind(2).map((part) => part.transpose(1, 2)) // [N, heads, T, D]
     const mixed = scaledDotProductAttention(q, k, v, { isCausal: true })
     const y = x.add(this.projection.forward(mixed.transpose(1, 2).reshape([n, t, width])))
     return y.add(this.contract.forward(gelu(this.expand.forward(this.norm2.forward(y)))))

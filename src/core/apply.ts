@@ -120,7 +120,9 @@ function record<A>(
   const differentiable = op.differentiable ?? 1
   if (!isFloating(outputs[0].dtype)) return
   const node = makeNode(op, needs, inputs, attrs)
-  for (let i = 0; i < differentiable; i++) outputs[i].edge = Edge.of(node, i, outputs[i])
+  for (let i = 0; i < differentiable && i < outputs.length; i++) {
+    outputs[i].edge = Edge.of(node, i, outputs[i])
+  }
   save(op, node, op.plans[needs] as SavePlan, outputs[0].device, inputs, node.edges, outputs)
 }
 
@@ -147,6 +149,7 @@ export function apply<A>(op: Op<A>, operands: readonly (Value | null)[], attrs: 
 export function applyAll<A>(op: Op<A>, operands: readonly (Value | null)[], attrs: A): Tensor[] {
   const inputs = autocastTo(op.autocast, operands)
   const outputs = op.run(inputs as readonly Tensor[], attrs, null) as Tensor[]
+  if (op.isView) for (const y of outputs) linkView(y, inputs[0] as Tensor)
   const needs = needsGrad(op, inputs)
   if (needs !== 0) record(op, needs, inputs, attrs, outputs)
   return outputs

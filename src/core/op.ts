@@ -87,9 +87,9 @@ export interface OpRecord<A, I extends string = string, O extends string = strin
    */
   readonly run: (inputs: readonly Tensor[], attrs: A, out: Tensor | null) => Tensor | Tensor[]
   readonly gradient: { readonly [name in I]: Rule<A> | null } | JointRule<A> | null
-  /** How many of the outputs, from the first, carry gradients; default 1. */
+  /** How many of the outputs, from the first, carry gradients; default 1. Infinity for all. */
   readonly differentiable?: number
-  /** Its output shares the memory of its first input. */
+  /** Its outputs share the memory of its first input. */
   readonly isView?: boolean
   /** Whether it has an in-place twin, which overwrites its first input. */
   readonly inPlace?: boolean

@@ -17,7 +17,8 @@ import {
   stateOrZeros,
 } from './recurrent.js'
 import { sum } from './reduce.js'
-import { chunk, narrow } from './views.js'
+import { chunk } from './split.js'
+import { narrow } from './views.js'
 
 const add = (a: Tensor, b: Tensor) => binary('add', a, b)
 const mul = (a: Tensor, b: Tensor) => binary('mul', a, b)

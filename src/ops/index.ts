@@ -83,8 +83,8 @@ export {
 } from './reduce.js'
 export { logSoftmax, softmax } from './softmax.js'
 export type { Pair } from './spatial.js'
+export { chunk, split, unbind } from './split.js'
 export {
-  chunk,
   expand,
   flatten,
   narrow,
@@ -92,11 +92,9 @@ export {
   reshape,
   select,
   slice,
-  split,
   squeeze,
   t,
   transpose,
-  unbind,
   unsqueeze,
   view,
 } from './views.js'

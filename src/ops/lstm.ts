@@ -16,7 +16,7 @@ import {
   stateOrZeros,
 } from './recurrent.js'
 import { sum } from './reduce.js'
-import { chunk } from './views.js'
+import { chunk } from './split.js'
 
 const add = (a: Tensor, b: Tensor) => binary('add', a, b)
 const mul = (a: Tensor, b: Tensor) => binary('mul', a, b)

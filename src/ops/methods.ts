@@ -22,6 +22,7 @@ import * as indexing from './indexing.js'
 import { matmul } from './matmul.js'
 import * as reductions from './reduce.js'
 import { logSoftmax, softmax } from './softmax.js'
+import * as splits from './split.js'
 import * as views from './views.js'
 
 /** To a dtype, a device, or both; itself where nothing changes. Gradients flow back. */
@@ -66,9 +67,9 @@ const methods = {
   slice: views.slice,
   select: views.select,
   narrow: views.narrow,
-  split: views.split,
-  chunk: views.chunk,
-  unbind: views.unbind,
+  split: splits.split,
+  chunk: splits.chunk,
+  unbind: splits.unbind,
   sum: reductions.sum,
   mean: reductions.mean,
   prod: reductions.prod,

@@ -249,7 +249,14 @@ const sliceOp: Op<SliceAttrs> = defineOp<SliceAttrs>()({
   ],
 })
 
-function sliceView(x: Tensor, axis: number, start: number, length: number, step: number): Tensor {
+/** Every `step`th position of an axis from `start`, on the same memory, with no history. Internal. */
+export function sliceView(
+  x: Tensor,
+  axis: number,
+  start: number,
+  length: number,
+  step: number,
+): Tensor {
   const shape = x.shape.map((size, i) => (i === axis ? length : size))
   const strides = x.strides.map((stride, i) => (i === axis ? stride * step : stride))
   return x.alias(shape, strides, x.offset + (length > 0 ? start * x.strides[axis] : 0))
@@ -328,47 +335,4 @@ export function narrow(x: Tensor, axis: number, start: number, length: number): 
     )
   }
   return slice(x, at, first, first + length)
-}
-
-/** Parts of `size` positions along an axis (the last may be shorter), or of the sizes given. */
-export function split(x: Tensor, size: number | readonly number[], axis = 0): Tensor[] {
-  checkTensor('split', x)
-  const at = checkAxis('split', axis, x.ndim)
-  const total = x.shape[at]
-  let sizes: readonly number[]
-  if (typeof size === 'number') {
-    if (!Number.isInteger(size) || size < 1) {
-      throw new ArgumentError(`split: expected a size of 1 or more, got ${size}`)
-    }
-    const count = Math.max(1, Math.ceil(total / size))
-    sizes = Array.from({ length: count }, (_, i) => Math.min(size, total - i * size))
-  } else {
-    sizes = checkShape('split', size)
-  }
-  if (sizes.reduce((a, b) => a + b, 0) !== total) {
-    throw new ShapeError(`split: expected sizes that add up to ${total}, got ${describe(size)}`)
-  }
-  let start = 0
-  return sizes.map((length) => {
-    const part = apply(sliceOp, [x], { axis: at, start, length, step: 1 })
-    start += length
-    return part
-  })
-}
-
-/** At most `count` parts of equal size along an axis. */
-export function chunk(x: Tensor, count: number, axis = 0): Tensor[] {
-  checkTensor('chunk', x)
-  if (!Number.isInteger(count) || count < 1) {
-    throw new ArgumentError(`chunk: expected a count of 1 or more, got ${describe(count)}`)
-  }
-  const at = checkAxis('chunk', axis, x.ndim)
-  return split(x, Math.max(1, Math.ceil(x.shape[at] / count)), at)
-}
-
-/** The positions of an axis one by one, without it. */
-export function unbind(x: Tensor, axis = 0): Tensor[] {
-  checkTensor('unbind', x)
-  const at = checkAxis('unbind', axis, x.ndim)
-  return Array.from({ length: x.shape[at] }, (_, i) => select(x, at, i))
 }

@@ -163,7 +163,7 @@ describe.each(differentiable.map((op) => [op.name, op] as const))('%s', (_name, 
   test('first and second order, all outputs and each alone', () => {
     for (const c of casesOf(op)) {
       gradcheckTwice(c.function(), c.variables)
-      const outputs = op.differentiable ?? 1
+      const outputs = c.function()(c.variables).length
       for (let i = 0; i < outputs && outputs > 1; i++) gradcheckTwice(c.function(i), c.variables)
     }
   })
