@@ -45,7 +45,8 @@ class Case {
     const { attrs } = this.sample
     return (xs) => {
       const inputs = this.fill(xs)
-      if (op.outputs.length === 1) return [apply(op, inputs, attrs)]
+      const isSingle = op.outputs.length === 1 && op.differentiable === undefined
+      if (isSingle) return [apply(op, inputs, attrs)]
       const outputs = applyAll(op, inputs, attrs).slice(0, op.differentiable ?? 1)
       return only === undefined ? outputs : [outputs[only]]
     }
