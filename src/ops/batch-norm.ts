@@ -4,10 +4,10 @@ import { ArgumentError, checkOptions, DTypeError, describe, ShapeError } from '.
 import { defineOp, deviceOf, jointly, type Op } from '../core/op.js'
 import { numelOf, type Shape, showShape } from '../core/shape.js'
 import { checkTensor, Tensor } from '../core/tensor.js'
-import { type Activation, checkActivation } from './activation.js'
 import { byFormula } from './by-formula.js'
 import { cast } from './copy.js'
 import { binary, unary } from './elementwise.js'
+import { type Activation, checkActivation } from './fused-activation.js'
 import { sum } from './reduce.js'
 import { expand, reshape } from './views.js'
 
