@@ -39,7 +39,7 @@ struct DepthBlocks {
 
   // A panel of b of so many steps fits the L1 cache; panels that come from the L2 cache had better
   // be longer, since c is read and written once a block.
-  static constexpr int64_t kInL1 = 256, kInL2 = 512;
+  static constexpr int64_t kInL1 = 256, kInL2 = 384;
   int64_t k, count, size;
 };
 

@@ -177,10 +177,10 @@ bool BlockAllocator::growFor(size_t bytes) {
 }
 
 // ---------------------------------------------------------------- policy
-// What is worth keeping: as much as was lately in use and a quarter more for fragmentation, and in
+// What is worth keeping: as much as was lately in use and half as much for fragmentation, and in
 // any case a little.
 size_t BlockAllocator::keptBytes() const {
-  return std::max(occupied_ + kAlwaysKept, recentPeak_ + recentPeak_ / 4);
+  return std::max(occupied_ + kAlwaysKept, recentPeak_ + recentPeak_ / 2);
 }
 
 void BlockAllocator::keepHouse() {
