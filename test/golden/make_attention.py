@@ -11,38 +11,15 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-
-torch.set_default_dtype(torch.float64)
-torch.manual_seed(0)
+from common import case, normal
 
 
-def normal(*shape):
-    return torch.round(torch.randn(shape), decimals=3)
+def attention(q, k, v, mask=None, causal=False, scale=None):
+    def f(q, k, v, mask):
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=causal, scale=scale)
 
-
-def pack(t):
-    # 12 digits are what the comparison needs.
-    flat = t.detach().flatten().tolist()
-    if t.dtype == torch.bool:
-        return {"shape": list(t.shape), "dtype": "int64", "data": [int(v) for v in flat]}
-    return {"shape": list(t.shape), "data": [float(f"{v:.12g}") for v in flat]}
-
-
-def case(q, k, v, mask=None, causal=False, scale=None):
-    inputs = {"q": q, "k": k, "v": v, "mask": mask}
-    names = [n for n, t in inputs.items() if t is not None and t.is_floating_point()]
-    for name in names:
-        inputs[name].requires_grad_()
-    y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=causal, scale=scale)
-    weights = normal(*y.shape)
-    (y * weights).sum().backward()
-    return {
-        "options": {"isCausal": causal} | ({} if scale is None else {"scale": scale}),
-        "inputs": {n: None if t is None else pack(t) for n, t in inputs.items()},
-        "weights": pack(weights),
-        "y": pack(y),
-        "grads": {n: pack(inputs[n].grad) for n in names},
-    }
+    options = {"isCausal": causal} | ({} if scale is None else {"scale": scale})
+    return case(f, {"q": q, "k": k, "v": v, "mask": mask}, options)
 
 
 def booleans(*shape):
@@ -52,17 +29,17 @@ def booleans(*shape):
 
 
 cases = [
-    case(normal(2, 2, 3, 4), normal(2, 2, 5, 4), normal(2, 2, 5, 4)),
-    case(normal(1, 2, 5, 3), normal(1, 2, 5, 3), normal(1, 2, 5, 3), causal=True),
-    case(normal(1, 2, 3, 2), normal(1, 2, 5, 2), normal(1, 2, 5, 2), causal=True),
-    case(normal(1, 2, 5, 2), normal(1, 2, 3, 2), normal(1, 2, 3, 2), causal=True, scale=0.3),
-    case(normal(2, 1, 3, 2), normal(2, 1, 4, 2), normal(2, 1, 4, 3), booleans(3, 4)),
-    case(normal(2, 2, 3, 2), normal(2, 2, 4, 2), normal(2, 2, 4, 2), booleans(2, 1, 3, 4)),
-    case(normal(2, 2, 3, 2), normal(2, 2, 4, 2), normal(2, 2, 4, 2), normal(1, 2, 1, 4)),
-    case(normal(3, 2), normal(4, 2), normal(4, 3), scale=-1.5),
-    case(normal(2, 3, 2), normal(2, 4, 2), normal(2, 4, 3)),
-    case(normal(2, 1, 2, 3, 2), normal(1, 2, 2, 4, 2), normal(2, 2, 1, 4, 2)),
-    case(normal(1, 1, 2, 80), normal(1, 1, 3, 80), normal(1, 1, 3, 80), scale=0.0),
+    attention(normal(2, 2, 3, 4), normal(2, 2, 5, 4), normal(2, 2, 5, 4)),
+    attention(normal(1, 2, 5, 3), normal(1, 2, 5, 3), normal(1, 2, 5, 3), causal=True),
+    attention(normal(1, 2, 3, 2), normal(1, 2, 5, 2), normal(1, 2, 5, 2), causal=True),
+    attention(normal(1, 2, 5, 2), normal(1, 2, 3, 2), normal(1, 2, 3, 2), causal=True, scale=0.3),
+    attention(normal(2, 1, 3, 2), normal(2, 1, 4, 2), normal(2, 1, 4, 3), booleans(3, 4)),
+    attention(normal(2, 2, 3, 2), normal(2, 2, 4, 2), normal(2, 2, 4, 2), booleans(2, 1, 3, 4)),
+    attention(normal(2, 2, 3, 2), normal(2, 2, 4, 2), normal(2, 2, 4, 2), normal(1, 2, 1, 4)),
+    attention(normal(3, 2), normal(4, 2), normal(4, 3), scale=-1.5),
+    attention(normal(2, 3, 2), normal(2, 4, 2), normal(2, 4, 3)),
+    attention(normal(2, 1, 2, 3, 2), normal(1, 2, 2, 4, 2), normal(2, 2, 1, 4, 2)),
+    attention(normal(1, 1, 2, 80), normal(1, 1, 3, 80), normal(1, 1, 3, 80), scale=0.0),
 ]
 
 path = Path(__file__).parent / "attention.json"

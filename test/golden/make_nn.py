@@ -1,6 +1,6 @@
 """Writes nn.json: what PyTorch gives for small inputs to layers, losses, optimizers and schedules.
 
-  python3 -m venv venv && venv/bin/pip install torch numpy && venv/bin/python make_nn.py venv/bin/python make_nn.pyvenv/bin/python make_nn.py npx biome format --write nn.json
+  python3 -m venv venv && venv/bin/pip install torch numpy && venv/bin/python make_nn.py && npx biome format --write nn.json
 
 All in float64. Each op case has inputs, options (in this library's words), the results and the
 gradients of sum(result * weights).
@@ -12,13 +12,7 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-
-torch.set_default_dtype(torch.float64)
-torch.manual_seed(0)
-
-
-def normal(*shape):
-    return torch.round(torch.randn(shape), decimals=3)
+from common import normal, op_case, pack
 
 
 def positive(*shape):
@@ -29,35 +23,9 @@ def classes(count, *shape):
     return torch.randint(count, shape)
 
 
-def pack(t):
-    # 12 digits are what the comparison needs.
-    flat = t.detach().flatten().tolist()
-    if t.dtype == torch.int64:
-        return {"shape": list(t.shape), "dtype": "int64", "data": flat}
-    return {"shape": list(t.shape), "data": [float(f"{v:.12g}") for v in flat]}
-
-
-def case(op, f, inputs, options=None, differentiable=None):
-    """f(**inputs) gives a tensor; gradients of all float inputs unless named."""
-    names = differentiable or [n for n, t in inputs.items() if t is not None and t.is_floating_point()]
-    for name in names:
-        inputs[name].requires_grad_()
-    y = f(**inputs)
-    weights = normal(*y.shape)
-    (y * weights).sum().backward()
-    return {
-        "op": op,
-        "options": options or {},
-        "inputs": {n: None if t is None else pack(t) for n, t in inputs.items()},
-        "weights": pack(weights),
-        "y": pack(y),
-        "grads": {n: pack(inputs[n].grad) for n in names},
-    }
-
-
 def conv(x, w, bias, **options):
     torch_options = dict(options)
-    return case(
+    return op_case(
         "conv2d",
         lambda x, w, bias: F.conv2d(x, w, bias, **torch_options),
         {"x": x, "w": w, "bias": bias},
@@ -79,7 +47,7 @@ ops = [
 def pool(x, kernel, **options):
     words = {"ceilMode": "ceil_mode"}
     torch_options = {words.get(k, k): v for k, v in options.items()}
-    row = case(
+    row = op_case(
         "maxPool2d", lambda x: F.max_pool2d(x, kernel, **torch_options), {"x": x}, options
     )
     row["kernel"] = kernel
@@ -100,7 +68,7 @@ ops += [
 def average(x, kernel, **options):
     words = {"ceilMode": "ceil_mode", "countIncludePad": "count_include_pad"}
     torch_options = {words.get(k, k): v for k, v in options.items()}
-    row = case(
+    row = op_case(
         "avgPool2d", lambda x: F.avg_pool2d(x, kernel, **torch_options), {"x": x}, options
     )
     row["kernel"] = kernel
@@ -108,7 +76,7 @@ def average(x, kernel, **options):
 
 
 def adaptive(x, size):
-    row = case("adaptiveAvgPool2d", lambda x: F.adaptive_avg_pool2d(x, size), {"x": x})
+    row = op_case("adaptiveAvgPool2d", lambda x: F.adaptive_avg_pool2d(x, size), {"x": x})
     row["kernel"] = size
     return row
 
@@ -129,7 +97,7 @@ def norm(x, affine, training, momentum=0.1, eps=1e-5):
 
     names = ["x", "weight", "bias"] if affine else ["x"]
     options = {"training": training, "momentum": momentum, "eps": eps}
-    row = case("batchNorm", f, inputs, options, names)
+    row = op_case("batchNorm", f, inputs, options, names)
     row["after"] = {"runningMean": pack(running_mean), "runningVar": pack(running_var)}
     return row
 
@@ -148,7 +116,7 @@ def class_loss(op, x, target, **options):
     weight = options.pop("weight", None)
     torch_options = {words.get(k, k): v for k, v in options.items()}
     function = {"crossEntropy": F.cross_entropy, "nllLoss": F.nll_loss}[op]
-    return case(
+    return op_case(
         op,
         lambda x, target, weight: function(x, target, weight=weight, **torch_options),
         {"x": x, "target": target, "weight": weight},
@@ -229,7 +197,7 @@ def pair_loss(op, function, x, target, **options):
         inputs["weight"] = weight
     if pos_weight is not None:
         inputs["posWeight"] = pos_weight
-    return case(op, f, inputs, options, ["x", "target"])
+    return op_case(op, f, inputs, options, ["x", "target"])
 
 
 bce = F.binary_cross_entropy_with_logits

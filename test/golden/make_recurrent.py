@@ -11,19 +11,7 @@ from pathlib import Path
 
 import torch
 from torch import nn
-
-torch.set_default_dtype(torch.float64)
-torch.manual_seed(0)
-
-
-def normal(*shape):
-    return torch.round(torch.randn(shape), decimals=3)
-
-
-def pack(t):
-    # 12 digits are what the comparison needs.
-    flat = t.detach().flatten().tolist()
-    return {"shape": list(t.shape), "data": [float(f"{v:.12g}") for v in flat]}
+from common import normal, pack
 
 
 def flat(results):

@@ -12,43 +12,11 @@ from pathlib import Path
 import torch
 import torch.nn as nn
 import torch.nn.functional as F
-
-torch.set_default_dtype(torch.float64)
-torch.manual_seed(0)
-
-
-def normal(*shape):
-    return torch.round(torch.randn(shape), decimals=3)
-
-
-def pack(t):
-    # 12 digits are what the comparison needs.
-    flat = t.detach().flatten().tolist()
-    if t.dtype == torch.int64:
-        return {"shape": list(t.shape), "dtype": "int64", "data": flat}
-    return {"shape": list(t.shape), "data": [float(f"{v:.12g}") for v in flat]}
-
-
-def case(op, f, inputs, options):
-    """f(**inputs) gives a tensor; gradients of all float inputs."""
-    names = [n for n, t in inputs.items() if t is not None and t.is_floating_point()]
-    for name in names:
-        inputs[name].requires_grad_()
-    y = f(**inputs)
-    weights = normal(*y.shape)
-    (y * weights).sum().backward()
-    return {
-        "op": op,
-        "options": options,
-        "inputs": {n: None if t is None else pack(t) for n, t in inputs.items()},
-        "weights": pack(weights),
-        "y": pack(y),
-        "grads": {n: pack(inputs[n].grad) for n in names},
-    }
+from common import normal, op_case
 
 
 def layer_norm(x, row, weight, bias, eps=1e-5):
-    return case(
+    return op_case(
         "layerNorm",
         lambda x, weight, bias: F.layer_norm(x, row, weight, bias, eps),
         {"x": x, "weight": weight, "bias": bias},
@@ -57,7 +25,7 @@ def layer_norm(x, row, weight, bias, eps=1e-5):
 
 
 def rms_norm(x, row, weight, eps=None):
-    return case(
+    return op_case(
         "rmsNorm",
         lambda x, weight: F.rms_norm(x, row, weight, eps),
         {"x": x, "weight": weight},
@@ -66,7 +34,7 @@ def rms_norm(x, row, weight, eps=None):
 
 
 def embedding(index, weight, padding=None):
-    return case(
+    return op_case(
         "embedding",
         lambda index, weight: F.embedding(index, weight, padding_idx=padding),
         {"index": index, "weight": weight},
@@ -76,7 +44,7 @@ def embedding(index, weight, padding=None):
 
 def activation(op, f, options={}):
     x = torch.cat([normal(6), torch.tensor([0.5, -0.001, 3.0, -4.0, 25.0, -25.0])])
-    return case(op, lambda x: f(x), {"x": x}, options)
+    return op_case(op, lambda x: f(x), {"x": x}, options)
 
 
 ops = [
