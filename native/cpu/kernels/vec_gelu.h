@@ -23,7 +23,11 @@ ADJOINT_INLINE Gaussian gaussianNear0(Vec a) {
   const Vec shifted = Vec(kLog2e) * half * a + Vec(kRounder);
   const Vec n = shifted - Vec(kRounder);
   const Vec r = fusedMultiplySubtract(half, a, n * Vec(0.693359375f)) + n * Vec(2.12194440e-4f);
-  const Vec density = fromBits(bits(expNear0(r)) + (bits(shifted) << 23));
+  // Unsigned, since lanes beyond kNear0 may overflow: nobody reads them.
+  typedef uint32_t Words __attribute__((vector_size(kLanes * 4)));
+  const Words exponent = reinterpret_cast<Words>(bits(shifted)) << 23;
+  const Words scaled = reinterpret_cast<Words>(bits(expNear0(r))) + exponent;
+  const Vec density = fromBits(reinterpret_cast<Ints>(scaled));
   const Vec u = Vec(1) / (a + Vec(2.5f));
   const Vec p = polynomial(u, {0.398944199f, 0.99744308f, 2.08524919f, 3.50852251f, -2.18472481f,
                                27.1149349f, -222.060806f, 571.616516f, -661.97699f, 301.449127f});
