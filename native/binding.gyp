@@ -42,7 +42,8 @@
       'conditions': [
         ['x64==1', {
           'defines': ['ADJOINT_HAS_AVX2=1', 'ADJOINT_HAS_AVX512=1'],
-          'dependencies': ['adjoint_kernels_avx2', 'adjoint_kernels_avx512'],
+          'dependencies': ['adjoint_kernels_avx2', 'adjoint_kernels_avx512',
+                           'adjoint_kernels_avx512bf16', 'adjoint_kernels_amx'],
         }],
         ['arm64==1', {
           'defines': ['ADJOINT_HAS_NEON=1'], 'dependencies': ['adjoint_kernels_neon'],
@@ -68,6 +69,21 @@
           'cflags_cc': ['-mavx512f', '-mavx512bw', '-mavx512dq', '-mavx512vl', '-mavx2', '-mfma',
                         '-mf16c', '-mprefer-vector-width=512', '-ffp-contract=fast',
                         '-fno-math-errno', '-fno-trapping-math', '-fPIC'],
+        },
+        {
+          'target_name': 'adjoint_kernels_avx512bf16', 'type': 'static_library',
+          'sources': ['cpu/features/gemm_bf16_avx512.cpp'],
+          'defines': ['ADJOINT_LEVEL=avx512bf16'],
+          'cflags_cc': ['-mavx512f', '-mavx512bw', '-mavx512dq', '-mavx512vl', '-mavx2', '-mfma',
+                        '-mf16c', '-mprefer-vector-width=512', '-mavx512bf16', '-fPIC'],
+        },
+        {
+          'target_name': 'adjoint_kernels_amx', 'type': 'static_library',
+          'sources': ['cpu/features/gemm_bf16_amx.cpp'],
+          'defines': ['ADJOINT_LEVEL=amx'],
+          'cflags_cc': ['-mavx512f', '-mavx512bw', '-mavx512dq', '-mavx512vl', '-mavx2', '-mfma',
+                        '-mf16c', '-mprefer-vector-width=512', '-mavx512bf16', '-mamx-tile',
+                        '-mamx-bf16', '-fPIC'],
         },
       ],
     }],
