@@ -68,8 +68,9 @@ function withMode<T>(next: Mode | null, body: () => T): T {
  * Runs `body` in mixed precision, as torch.autocast on the CPU: matrix products, convolutions,
  * attention and LSTMs take and give `dtype`; losses and `prod` take float32; all else computes in
  * the dtypes it is given. Weights stay float32 and so do their gradients; a weight is converted
- * once, and again when it has changed. `docs/precision.md` has the list. float64 operands are left alone. Backward runs in the dtypes
- * of forward, wherever it is called. `'float32'` switches autocast off inside of it.
+ * once, and again when it has changed. `docs/precision.md` has the list. float64 operands are left
+ * alone. Backward runs in the dtypes of forward, wherever it is called. `'float32'` switches
+ * autocast off inside of it.
  * @example const loss = autocast('bfloat16', () => crossEntropy(model.forward(x), y))
  * @throws AutogradError if `body` returns a promise: use `autocastAsync`
  */

@@ -3,9 +3,8 @@ import { isFloating } from '../core/dtype.js'
 import { ArgumentError, checkOptions, DTypeError, describe } from '../core/errors.js'
 import { checkTensor, type Tensor } from '../core/tensor.js'
 import { binary, unary } from './elementwise.js'
+import { mul } from './terms.js'
 import { where } from './where.js'
-
-const mul = (a: Tensor, b: number) => binary('mul', a, b)
 
 function checkInput(op: string, x: Tensor, options: unknown): void {
   checkOptions(op, options)

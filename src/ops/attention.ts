@@ -13,6 +13,7 @@ import { binary, unary } from './elementwise.js'
 import { matmul } from './matmul.js'
 import { amax, sum } from './reduce.js'
 import { softmax } from './softmax.js'
+import { mul, sub } from './terms.js'
 import { expand, reshape, transpose, unsqueeze } from './views.js'
 import { where } from './where.js'
 
@@ -29,8 +30,6 @@ interface Operands {
   readonly mask: Tensor | null
 }
 
-const mul = (a: Tensor, b: Tensor | number) => binary('mul', a, b)
-const sub = (a: Tensor, b: Tensor) => binary('sub', a, b)
 const add = (a: Tensor | null, b: Tensor) => (a === null ? b : binary('add', a, b))
 const swap = (x: Tensor) => transpose(x, -2, -1)
 

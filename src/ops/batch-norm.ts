@@ -9,6 +9,7 @@ import { cast } from './copy.js'
 import { binary, unary } from './elementwise.js'
 import { type Activation, checkActivation } from './fused-activation.js'
 import { sum } from './reduce.js'
+import { add, div, mul, sub } from './terms.js'
 import { expand, reshape } from './views.js'
 
 interface BatchNormAttrs {
@@ -16,11 +17,6 @@ interface BatchNormAttrs {
   readonly eps: number
   readonly relu: boolean
 }
-
-const add = (a: Tensor, b: Tensor | number) => binary('add', a, b)
-const sub = (a: Tensor, b: Tensor) => binary('sub', a, b)
-const mul = (a: Tensor, b: Tensor) => binary('mul', a, b)
-const div = (a: Tensor, b: number) => binary('div', a, b)
 
 /** All axes but the channels. */
 const otherAxes = (x: Shape) => x.map((_, axis) => axis).filter((axis) => axis !== 1)

@@ -20,15 +20,13 @@ import {
 } from './losses.js'
 import { sum } from './reduce.js'
 import { logSoftmax } from './softmax.js'
+import { mul, neg } from './terms.js'
 import { expand, reshape, unsqueeze } from './views.js'
 import { where } from './where.js'
 
 interface CrossEntropyAttrs {
   readonly ignoreIndex: number
 }
-
-const mul = (a: Tensor, b: Tensor | number) => binary('mul', a, b)
-const neg = (a: Tensor) => unary('neg', a)
 
 // loss[n] = lse[n] - logits[n, target[n]], 0 where the target is ignored;
 // lse[n] = log Σ exp(logits[n, :]); logits [N, C], target int64 [N]

@@ -18,10 +18,9 @@ import {
 } from './recurrent.js'
 import { sum } from './reduce.js'
 import { chunk } from './split.js'
+import { add, mul } from './terms.js'
 import { narrow } from './views.js'
 
-const add = (a: Tensor, b: Tensor) => binary('add', a, b)
-const mul = (a: Tensor, b: Tensor) => binary('mul', a, b)
 const sigmoid = (x: Tensor) => unary('sigmoid', x)
 
 interface GruInputs extends RecurrentWeights {

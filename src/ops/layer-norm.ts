@@ -5,8 +5,9 @@ import { defineOp, deviceOf, jointly, type Op } from '../core/op.js'
 import { numelOf, type Shape, sameShape, showShape } from '../core/shape.js'
 import { checkTensor, Tensor } from '../core/tensor.js'
 import { byFormula } from './by-formula.js'
-import { binary, unary } from './elementwise.js'
+import { unary } from './elementwise.js'
 import { sum, sumTo } from './reduce.js'
+import { add, div, mul, sub } from './terms.js'
 import { expand } from './views.js'
 
 interface NormAttrs {
@@ -14,11 +15,6 @@ interface NormAttrs {
   readonly axes: number
   readonly eps: number
 }
-
-const add = (a: Tensor, b: Tensor) => binary('add', a, b)
-const sub = (a: Tensor, b: Tensor) => binary('sub', a, b)
-const mul = (a: Tensor, b: Tensor) => binary('mul', a, b)
-const div = (a: Tensor, b: number) => binary('div', a, b)
 
 /** The sizes of the last axes, over which a row extends. */
 const rowShape = (x: Shape, axes: number): Shape => x.slice(x.length - axes)

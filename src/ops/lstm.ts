@@ -2,7 +2,7 @@ import { applyAll } from '../core/apply.js'
 import { defineOp, type Op, type RuleContext } from '../core/op.js'
 import { Tensor } from '../core/tensor.js'
 import { byFormula } from './by-formula.js'
-import { binary, unary } from './elementwise.js'
+import { unary } from './elementwise.js'
 import { linear, matmul } from './matmul.js'
 import {
   composed,
@@ -17,9 +17,8 @@ import {
 } from './recurrent.js'
 import { sum } from './reduce.js'
 import { chunk } from './split.js'
+import { add, mul } from './terms.js'
 
-const add = (a: Tensor, b: Tensor) => binary('add', a, b)
-const mul = (a: Tensor, b: Tensor) => binary('mul', a, b)
 const sigmoid = (x: Tensor) => unary('sigmoid', x)
 const tanh = (x: Tensor) => unary('tanh', x)
 

@@ -4,17 +4,15 @@ import { defineOp, from, type Op } from '../core/op.js'
 import { checkAxis } from '../core/shape.js'
 import { checkTensor, Tensor } from '../core/tensor.js'
 import { cast } from './copy.js'
-import { binary, unary } from './elementwise.js'
+import { unary } from './elementwise.js'
 import { sum } from './reduce.js'
+import { mul, sub } from './terms.js'
 import { reshape } from './views.js'
 
 interface SoftmaxAttrs {
   readonly axis: number
   readonly logarithm: boolean
 }
-
-const mul = (a: Tensor, b: Tensor) => binary('mul', a, b)
-const sub = (a: Tensor, b: Tensor) => binary('sub', a, b)
 
 const softmaxOp: Op<SoftmaxAttrs> = defineOp<SoftmaxAttrs>()({
   name: 'softmax',
