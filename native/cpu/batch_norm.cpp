@@ -58,15 +58,29 @@ ChannelLayout layoutOf(const View& x) {
 
 // The layout that all of the tensors share; `other` asks for dense copies.
 ChannelLayout sharedLayout(std::initializer_list<const View*> views) {
-  const ChannelLayout layout = layoutOf(**views.begin());
+  const View& first = **views.begin();
+  const ChannelLayout layout = layoutOf(first);
   for (const View* v : views) {
-    if (layoutOf(*v) != layout || v->dtype != computeDType(v->dtype)) return ChannelLayout::other;
+    if (layoutOf(*v) != layout || v->dtype != first.dtype) return ChannelLayout::other;
   }
   return layout;
 }
 
+// What kernels read and write: bfloat16 as it is, unless copies are made anyway.
+DType formOf(DType dtype, ChannelLayout shared) {
+  const bool isStored = dtype == DType::bfloat16 && shared != ChannelLayout::other;
+  return isStored ? dtype : computeDType(dtype);
+}
+
+// Calls f(TypeTag<T>, TypeTag<S>) with the type to compute in and that of the elements.
+template <class F>
+void visitElements(DType dtype, F f) {
+  if (dtype == DType::bfloat16) return f(TypeTag<float>(), TypeTag<BFloat16>());
+  visitFloat(dtype, [&](auto tag) { f(tag, tag); });
+}
+
 // What a task works on: one channel, or as many neighbouring ones as a row of columns takes.
-template <class T>
+template <class T, class S>
 class Channels {
  public:
   // `x` stands for all tensors of the operation, which share its sizes and layout.
@@ -78,9 +92,11 @@ class Channels {
 
   static constexpr int64_t kMost = kBatchNormColumns;
 
-  const BatchNormKernels<T>& kernels() const {
+  const BatchNormKernels<T, S>& kernels() const {
     const BatchNormTable& table = batchNormTable();
-    if constexpr (std::is_same<T, float>::value) {
+    if constexpr (std::is_same<S, BFloat16>::value) {
+      return isPlanes_ ? table.planesBf16 : table.columnsBf16;
+    } else if constexpr (std::is_same<T, float>::value) {
       return isPlanes_ ? table.planes32 : table.columns32;
     } else {
       return isPlanes_ ? table.planes64 : table.columns64;
@@ -88,7 +104,7 @@ class Channels {
   }
   template <class U>
   ChannelRows<U> rows(const View& x, int64_t channel, int64_t channels) const {
-    U* data = x.as<T>() + channel * x.stride[1];
+    U* data = x.as<S>() + channel * x.stride[1];
     if (isPlanes_) return {data, batch_, x.stride[0], inner_};
     return {data, batch_ * inner_, count_, channels};
   }
@@ -111,16 +127,16 @@ class Channels {
   int64_t count_, batch_, inner_;
 };
 
-template <class T>
+template <class T, class S>
 void normalize(const backend::BatchNormArgs& a, const View& y, const View& x,
                ChannelLayout layout) {
-  const Channels<T> all(x, layout);
-  const BatchNormKernels<T>& kernels = all.kernels();
+  const Channels<T, S> all(x, layout);
+  const BatchNormKernels<T, S>& kernels = all.kernels();
   const auto count = static_cast<double>(all.elements());
   all.forEach([&](int64_t channel, int64_t channels) {
     double sum[all.kMost] = {}, squares[all.kMost] = {};
     T mean[all.kMost] = {}, scale[all.kMost] = {}, bias[all.kMost] = {};
-    const auto rows = all.template rows<const T>(x, channel, channels);
+    const auto rows = all.template rows<const S>(x, channel, channels);
     kernels.sum(sum, rows);
     for (int64_t i = 0; i < channels; i++) mean[i] = static_cast<T>(sum[i] / count);
     kernels.squares(squares, rows, mean);
@@ -141,23 +157,23 @@ void normalize(const backend::BatchNormArgs& a, const View& y, const View& x,
         setElement(*a.runningVar, c, (1 - a.momentum) * old + a.momentum * unbiased);
       }
     }
-    kernels.normalize(all.template rows<T>(y, channel, channels), rows, {mean, scale, bias},
+    kernels.normalize(all.template rows<S>(y, channel, channels), rows, {mean, scale, bias},
                       a.relu);
   });
 }
 
-template <class T>
+template <class T, class S>
 void gradient(const backend::BatchNormBackwardArgs& args, const View& dx, const View& dy,
               const View& x, ChannelLayout layout) {
-  const Channels<T> all(x, layout);
-  const BatchNormKernels<T>& kernels = all.kernels();
+  const Channels<T, S> all(x, layout);
+  const BatchNormKernels<T, S>& kernels = all.kernels();
   const auto count = static_cast<double>(all.elements());
   all.forEach([&](int64_t channel, int64_t channels) {
     double sumG[all.kMost] = {}, sumGX[all.kMost] = {};
     T mean[all.kMost] = {}, scale[all.kMost] = {}, bias[all.kMost] = {};
     T offset[all.kMost] = {}, slope[all.kMost] = {};
-    const auto rows = all.template rows<const T>(x, channel, channels);
-    const auto dyRows = all.template rows<const T>(dy, channel, channels);
+    const auto rows = all.template rows<const S>(x, channel, channels);
+    const auto dyRows = all.template rows<const S>(dy, channel, channels);
     for (int64_t i = 0; i < channels; i++) {
       const int64_t c = channel + i;
       mean[i] = static_cast<T>(elementAt(args.mean, c));
@@ -174,7 +190,7 @@ void gradient(const backend::BatchNormBackwardArgs& args, const View& dx, const 
       offset[i] = static_cast<T>(sumG[i] / count);
       slope[i] = static_cast<T>(sumGX[i] * rstd * rstd / count);
     }
-    kernels.gradient(all.template rows<T>(dx, channel, channels), dyRows, rows, affine, offset,
+    kernels.gradient(all.template rows<S>(dx, channel, channels), dyRows, rows, affine, offset,
                      slope);
   });
 }
@@ -189,10 +205,12 @@ void batchNorm(const BatchNormArgs& a) {
   if (a.x.numel() == 0) return;
   const ChannelLayout shared = sharedLayout({&a.x, &a.y});
   const Layout wanted = shared == ChannelLayout::other ? Layout::dense : Layout::any;
-  const ComputeInput x(a.x, wanted);
-  ComputeOutput y(a.y, wanted);
-  visitFloat(a.x.dtype, [&](auto tag) {
-    normalize<typename decltype(tag)::type>(a, y.view(), x.view(), layoutOf(x.view()));
+  const DType form = formOf(a.x.dtype, shared);
+  const ComputeInput x(a.x, wanted, form);
+  ComputeOutput y(a.y, wanted, form);
+  visitElements(form, [&](auto compute, auto stored) {
+    using T = typename decltype(compute)::type;
+    normalize<T, typename decltype(stored)::type>(a, y.view(), x.view(), layoutOf(x.view()));
   });
   y.finish();
 }
@@ -206,10 +224,13 @@ void batchNormBackward(const BatchNormBackwardArgs& a) {
   }
   const ChannelLayout shared = sharedLayout({&a.x, &a.dy, &a.dx});
   const Layout wanted = shared == ChannelLayout::other ? Layout::dense : Layout::any;
-  const ComputeInput x(a.x, wanted), dy(a.dy, wanted);
-  ComputeOutput dx(a.dx, wanted);
-  visitFloat(a.x.dtype, [&](auto tag) {
-    gradient<typename decltype(tag)::type>(a, dx.view(), dy.view(), x.view(), layoutOf(x.view()));
+  const DType form = formOf(a.x.dtype, shared);
+  const ComputeInput x(a.x, wanted, form), dy(a.dy, wanted, form);
+  ComputeOutput dx(a.dx, wanted, form);
+  visitElements(form, [&](auto compute, auto stored) {
+    using T = typename decltype(compute)::type;
+    gradient<T, typename decltype(stored)::type>(a, dx.view(), dy.view(), x.view(),
+                                                 layoutOf(x.view()));
   });
   dx.finish();
 }

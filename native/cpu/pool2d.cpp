@@ -5,6 +5,7 @@
 #include <atomic>
 
 #include "cpu/compute_view.h"
+#include "cpu/kernels/convert.h"
 #include "cpu/pool.h"
 
 namespace adjoint::cpu {
@@ -37,6 +38,43 @@ void forEachPlane(const View& x, size_t scratchBytes, const F& body) {
               });
 }
 
+// Dense rows of a plane as values of T: in place where they are stored so, else in a buffer.
+template <class T>
+class Planes {
+ public:
+  explicit Planes(const View& x)
+      : x_(x), compute_(static_cast<int>(computeType(x.dtype))), dtype_(static_cast<int>(x.dtype)) {
+    isConverted_ = x.dtype != computeDType(x.dtype);
+  }
+  int64_t pixels() const { return x_.size[2] * x_.size[3]; }
+  int64_t bufferSize() const { return isConverted_ ? pixels() : 0; }
+  int64_t rowStride() const { return isConverted_ ? x_.size[3] : x_.stride[2]; }
+
+  // `at`: the plane's first element
+  const T* read(int64_t at, T* buffer) const {
+    if (!isConverted_) return x_.as<T>() + at;
+    const auto convert = convertTable().load[dtype_][compute_];
+    const int64_t w = x_.size[3], rows = x_.stride[2] == w ? 1 : x_.size[2];
+    for (int64_t i = 0; i < rows; i++) {
+      convert(buffer + i * w, stored(at + i * x_.stride[2]), pixels() / rows);
+    }
+    return buffer;
+  }
+  // Where to write a plane; commit() brings it there. The rows lie one after the other.
+  T* target(int64_t at, T* buffer) const { return isConverted_ ? buffer : x_.as<T>() + at; }
+  void commit(int64_t at, const T* buffer) const {
+    if (isConverted_) convertTable().store[compute_][dtype_](stored(at), buffer, pixels());
+  }
+
+ private:
+  char* stored(int64_t at) const {
+    return x_.as<char>() + at * static_cast<int64_t>(itemSize(x_.dtype));
+  }
+  const View& x_;
+  const int compute_, dtype_;
+  bool isConverted_;
+};
+
 void checkPlane(const char* op, const View& x) {
   if (x.size[2] * x.size[3] > INT32_MAX) {
     fail(ErrorKind::shape, "%s: expected at most 2^31 - 1 pixels in a plane, got %lld x %lld", op,
@@ -58,8 +96,9 @@ void maxPool2d(const View& y, const View& index, const View& x, const Pool2dShap
   if (y.numel() == 0) return;
   checkPlane("maxPool2d", x);
   const bool hasRows = x.stride[3] == 1;
-  const ComputeInput computeX(x, hasRows ? Layout::any : Layout::dense);
-  ComputeOutput computeY(y, Layout::dense), computeIndex(index, Layout::dense, DType::int32);
+  const ComputeInput computeX(x, hasRows ? Layout::any : Layout::dense, x.dtype);
+  ComputeOutput computeY(y, Layout::dense, y.dtype);
+  ComputeOutput computeIndex(index, Layout::dense, DType::int32);
   const View& from = computeX.view();
   const PoolWindow window{x.size[2], x.size[3], y.size[2], y.size[3], s.kernelH,   s.kernelW,
                           s.strideH, s.strideW, s.padH,    s.padW,    s.dilationH, s.dilationW};
@@ -68,11 +107,15 @@ void maxPool2d(const View& y, const View& index, const View& x, const Pool2dShap
     const int64_t outputs = window.p * window.q;
     const int64_t slack = kPoolSlack * (window.strideW + 1);
     const int64_t slab = window.isPairs() ? 0 : window.slabRows() * window.slabColumns() + slack;
-    forEachPlane(from, slab * sizeof(T), [&](int64_t plane, int64_t at, void* scratch) {
-      pool2dKernels<T>().maxPool(computeY.view().as<T>() + plane * outputs,
-                                 computeIndex.view().as<int32_t>() + plane * outputs,
-                                 from.as<T>() + at, from.stride[2], window,
-                                 static_cast<T*>(scratch));
+    const Planes<T> xs(from), ys(computeY.view());
+    const size_t bytes = (slab + xs.bufferSize() + ys.bufferSize()) * sizeof(T);
+    forEachPlane(from, bytes, [&](int64_t plane, int64_t at, void* scratch) {
+      T* buffer = static_cast<T*>(scratch);
+      T* bufferX = buffer + slab;
+      T* to = ys.target(plane * outputs, bufferX + xs.bufferSize());
+      pool2dKernels<T>().maxPool(to, computeIndex.view().as<int32_t>() + plane * outputs,
+                                 xs.read(at, bufferX), xs.rowStride(), window, buffer);
+      ys.commit(plane * outputs, to);
     });
   });
   computeY.finish();
@@ -83,18 +126,24 @@ void maxPool2dBackward(const View& dx, const View& dy, const View& index) {
   using namespace cpu;
   if (dx.numel() == 0) return;
   checkPlane("maxPool2dBackward", dx);
-  const ComputeInput computeDy(dy, Layout::dense), computeIndex(index, Layout::dense, DType::int32);
-  ComputeOutput computeDx(dx, Layout::dense);
+  const ComputeInput computeDy(dy, Layout::dense, dy.dtype);
+  const ComputeInput computeIndex(index, Layout::dense, DType::int32);
+  ComputeOutput computeDx(dx, Layout::dense, dx.dtype);
   std::atomic<bool> isValid{true};
   visitCompute(computeType(dx.dtype), [&](auto tag) {
     using T = typename decltype(tag)::type;
     const int64_t pixels = dx.size[2] * dx.size[3], outputs = dy.size[2] * dy.size[3];
-    forEachPlane(computeDx.view(), 0, [&](int64_t plane, int64_t at, void*) {
-      if (!pool2dKernels<T>().scatter(
-              computeDx.view().as<T>() + at, computeDy.view().as<T>() + plane * outputs,
-              computeIndex.view().as<int32_t>() + plane * outputs, pixels, outputs)) {
+    const Planes<T> dxs(computeDx.view()), dys(computeDy.view());
+    const size_t bytes = (dxs.bufferSize() + dys.bufferSize()) * sizeof(T);
+    forEachPlane(computeDx.view(), bytes, [&](int64_t plane, int64_t at, void* scratch) {
+      T* buffer = static_cast<T*>(scratch);
+      T* to = dxs.target(at, buffer);
+      if (!pool2dKernels<T>().scatter(to, dys.read(plane * outputs, buffer + dxs.bufferSize()),
+                                      computeIndex.view().as<int32_t>() + plane * outputs, pixels,
+                                      outputs)) {
         isValid = false;
       }
+      dxs.commit(at, to);
     });
   });
   if (!isValid) failIndex("maxPool2dBackward");

@@ -131,7 +131,9 @@ TEST(BatchNorm, PlanesOfEveryLength) {
   forEachSimdLevel([](const char* level) {
     SCOPED_TRACE(level);
     for (int64_t n = 1; n <= 70; n++) {
-      expectCorrect({3, 2, n}, DType::float32, {0, 1, 2}, true, 0, 0, n % 2 == 0);
+      for (DType dtype : {DType::float32, DType::bfloat16}) {
+        expectCorrect({3, 2, n}, dtype, {0, 1, 2}, true, 0, 0, n % 2 == 0);
+      }
       if (testing::Test::HasFatalFailure()) return;
     }
     expectCorrect({3, 2, 5000}, DType::float32, {0, 1, 2}, true);

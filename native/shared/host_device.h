@@ -14,3 +14,10 @@
 #else
 #define ADJOINT_INLINE ADJOINT_HD inline
 #endif
+
+// In front of a loop whose iterations are independent, outputs that are inputs (in-place) included.
+#if defined(__clang__)
+#define ADJOINT_INDEPENDENT _Pragma("clang loop vectorize(assume_safety)")
+#else
+#define ADJOINT_INDEPENDENT _Pragma("GCC ivdep")
+#endif

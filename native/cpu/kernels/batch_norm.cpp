@@ -1,6 +1,6 @@
 #include "cpu/kernels/batch_norm.h"
 
-#include "cpu/kernels/lanes.h"
+#include "cpu/kernels/bf16_lanes.h"
 
 namespace adjoint::cpu::ADJOINT_LEVEL {
 namespace {
@@ -65,31 +65,31 @@ ADJOINT_INLINE void forEachBlock(int64_t rows, int64_t length, Part part, Rest r
   flush();
 }
 
-template <class T>
-void sumPlanes(double* sum, const ChannelRows<const T>& x) {
+template <class T, class S>
+void sumPlanes(double* sum, const ChannelRows<const S>& x) {
   BlockedSum<T> total;
   forEachBlock<T>(
       x.rows, x.length,
       [&](int64_t row, int64_t at, int i)
-          ADJOINT_LAMBDA { total.add(load(x.data + row * x.step + at), i); },
+          ADJOINT_LAMBDA { total.add(loadElements(x.data + row * x.step + at), i); },
       [&](int64_t row, int64_t at)
-          ADJOINT_LAMBDA { total.add(static_cast<double>(x.data[row * x.step + at])); },
+          ADJOINT_LAMBDA { total.add(convert<double>(x.data[row * x.step + at])); },
       [&]() ADJOINT_LAMBDA { total.flush(); });
   sum[0] = total.total();
 }
 
-template <class T>
-void squaresPlanes(double* sum, const ChannelRows<const T>& x, const T* mean) {
+template <class T, class S>
+void squaresPlanes(double* sum, const ChannelRows<const S>& x, const T* mean) {
   const Vector<T> center = splat(mean[0]);
   BlockedSum<T> total;
   forEachBlock<T>(
       x.rows, x.length,
       [&](int64_t row, int64_t at, int i) ADJOINT_LAMBDA {
-        const Vector<T> d = load(x.data + row * x.step + at) - center;
+        const Vector<T> d = loadElements(x.data + row * x.step + at) - center;
         total.add(d * d, i);
       },
       [&](int64_t row, int64_t at) ADJOINT_LAMBDA {
-        const double d = static_cast<double>(x.data[row * x.step + at] - mean[0]);
+        const double d = static_cast<double>(convert<T>(x.data[row * x.step + at]) - mean[0]);
         total.add(d * d);
       },
       [&]() ADJOINT_LAMBDA { total.flush(); });
@@ -104,23 +104,24 @@ ADJOINT_INLINE V passed(V dy, V centered, V scale, V bias) {
   return scale * centered + bias <= V{} ? V{} : dy;
 }
 
-template <class T, bool Relu>
-void gradientSumsPlane(double* sumG, double* sumGX, const ChannelRows<const T>& dy,
-                       const ChannelRows<const T>& x, const BatchNormAffine<T>& affine) {
+template <class T, class S, bool Relu>
+void gradientSumsPlane(double* sumG, double* sumGX, const ChannelRows<const S>& dy,
+                       const ChannelRows<const S>& x, const BatchNormAffine<T>& affine) {
   const T m = affine.mean[0], a = affine.scale[0], b = Relu ? affine.bias[0] : T(0);
   const Vector<T> center = splat(m), scale = splat(a), bias = splat(b);
   BlockedSum<T> total, totalX;
   forEachBlock<T>(
       x.rows, x.length,
       [&](int64_t row, int64_t at, int i) ADJOINT_LAMBDA {
-        const Vector<T> d = load(x.data + row * x.step + at) - center;
-        const Vector<T> g = passed<Relu>(load(dy.data + row * dy.step + at), d, scale, bias);
+        const Vector<T> d = loadElements(x.data + row * x.step + at) - center;
+        const Vector<T> g =
+            passed<Relu>(loadElements(dy.data + row * dy.step + at), d, scale, bias);
         total.add(g, i);
         totalX.add(g * d, i);
       },
       [&](int64_t row, int64_t at) ADJOINT_LAMBDA {
-        const T d = x.data[row * x.step + at] - m;
-        const T g = passed<Relu>(dy.data[row * dy.step + at], d, a, b);
+        const T d = convert<T>(x.data[row * x.step + at]) - m;
+        const T g = passed<Relu>(convert<T>(dy.data[row * dy.step + at]), d, a, b);
         total.add(static_cast<double>(g));
         totalX.add(static_cast<double>(g * d));
       },
@@ -132,31 +133,36 @@ void gradientSumsPlane(double* sumG, double* sumGX, const ChannelRows<const T>& 
   sumGX[0] = totalX.total();
 }
 
-template <class T>
-void gradientSumsPlanes(double* sumG, double* sumGX, const ChannelRows<const T>& dy,
-                        const ChannelRows<const T>& x, const BatchNormAffine<T>& affine) {
-  const auto run = affine.bias ? gradientSumsPlane<T, true> : gradientSumsPlane<T, false>;
+template <class T, class S>
+void gradientSumsPlanes(double* sumG, double* sumGX, const ChannelRows<const S>& dy,
+                        const ChannelRows<const S>& x, const BatchNormAffine<T>& affine) {
+  const auto run = affine.bias ? gradientSumsPlane<T, S, true> : gradientSumsPlane<T, S, false>;
   run(sumG, sumGX, dy, x, affine);
 }
 
-template <class T>
-void normalizePlanes(const ChannelRows<T>& y, const ChannelRows<const T>& x,
+template <class T, class S>
+void normalizePlanes(const ChannelRows<S>& y, const ChannelRows<const S>& x,
                      const BatchNormAffine<T>& affine, bool relu) {
-  const T m = affine.mean[0], a = affine.scale[0], b = affine.bias[0];
+  constexpr int64_t lanes = kLanes<T>;
+  const auto m = splat(affine.mean[0]), a = splat(affine.scale[0]), b = splat(affine.bias[0]);
+  const auto normal = [&](Vector<T> from) ADJOINT_LAMBDA {
+    const Vector<T> to = a * (from - m) + b;
+    return relu ? (to <= Vector<T>{} ? Vector<T>{} : to) : to;
+  };
   for (int64_t row = 0; row < x.rows; row++) {
-    const T* __restrict from = x.data + row * x.step;
-    T* __restrict to = y.data + row * y.step;
-    if (relu) {
-      for (int64_t i = 0; i < x.length; i++) to[i] = rectified(a * (from[i] - m) + b);
-    } else {
-      for (int64_t i = 0; i < x.length; i++) to[i] = a * (from[i] - m) + b;
+    const S* from = x.data + row * x.step;
+    S* to = y.data + row * y.step;
+    int64_t i = 0;
+    for (; i + lanes <= x.length; i += lanes) storeElements(to + i, normal(loadElements(from + i)));
+    if (i < x.length) {
+      storeFirst(to + i, normal(loadFirst(from + i, x.length - i)), x.length - i);
     }
   }
 }
 
-template <class T, bool Relu>
-void gradientPlane(const ChannelRows<T>& dx, const ChannelRows<const T>& dy,
-                   const ChannelRows<const T>& x, const BatchNormAffine<T>& affine, const T* offset,
+template <class T, class S, bool Relu>
+void gradientPlane(const ChannelRows<S>& dx, const ChannelRows<const S>& dy,
+                   const ChannelRows<const S>& x, const BatchNormAffine<T>& affine, const T* offset,
                    const T* slope) {
   constexpr int64_t lanes = kLanes<T>;
   const auto m = splat(affine.mean[0]), a = splat(affine.scale[0]), b = splat(offset[0]);
@@ -166,25 +172,25 @@ void gradientPlane(const ChannelRows<T>& dx, const ChannelRows<const T>& dy,
     return a * (passed<Relu>(g, d, a, y0) - b - c * d);
   };
   for (int64_t row = 0; row < x.rows; row++) {
-    const T* from = x.data + row * x.step;
-    const T* g = dy.data + row * dy.step;
-    T* to = dx.data + row * dx.step;
+    const S* from = x.data + row * x.step;
+    const S* g = dy.data + row * dy.step;
+    S* to = dx.data + row * dx.step;
     int64_t i = 0;
     for (; i + lanes <= x.length; i += lanes) {
-      storeVector(to + i, gradient(load(from + i), load(g + i)));
+      storeElements(to + i, gradient(loadElements(from + i), loadElements(g + i)));
     }
     const int64_t rest = x.length - i;
     if (rest > 0) {
-      storePartial(to + i, gradient(loadPartial(from + i, rest), loadPartial(g + i, rest)), rest);
+      storeFirst(to + i, gradient(loadFirst(from + i, rest), loadFirst(g + i, rest)), rest);
     }
   }
 }
 
-template <class T>
-void gradientPlanes(const ChannelRows<T>& dx, const ChannelRows<const T>& dy,
-                    const ChannelRows<const T>& x, const BatchNormAffine<T>& affine,
+template <class T, class S>
+void gradientPlanes(const ChannelRows<S>& dx, const ChannelRows<const S>& dy,
+                    const ChannelRows<const S>& x, const BatchNormAffine<T>& affine,
                     const T* offset, const T* slope) {
-  const auto run = affine.bias ? gradientPlane<T, true> : gradientPlane<T, false>;
+  const auto run = affine.bias ? gradientPlane<T, S, true> : gradientPlane<T, S, false>;
   run(dx, dy, x, affine, offset, slope);
 }
 
@@ -204,28 +210,29 @@ ADJOINT_INLINE void sumColumnBlocks(double* total, int64_t rows, int64_t length,
   }
 }
 
-template <class T>
-void sumColumns(double* sum, const ChannelRows<const T>& x) {
+template <class T, class S>
+void sumColumns(double* sum, const ChannelRows<const S>& x) {
   sumColumnBlocks<T>(sum, x.rows, x.length, [&](int64_t row, int64_t c) ADJOINT_LAMBDA {
-    return x.data[row * x.step + c];
+    return convert<T>(x.data[row * x.step + c]);
   });
 }
 
-template <class T>
-void squaresColumns(double* sum, const ChannelRows<const T>& x, const T* mean) {
+template <class T, class S>
+void squaresColumns(double* sum, const ChannelRows<const S>& x, const T* mean) {
   sumColumnBlocks<T>(sum, x.rows, x.length, [&](int64_t row, int64_t c) ADJOINT_LAMBDA {
-    const T d = x.data[row * x.step + c] - mean[c];
+    const T d = convert<T>(x.data[row * x.step + c]) - mean[c];
     return d * d;
   });
 }
 
-template <class T, bool Relu>
-void gradientSumsColumn(double* sumG, double* sumGX, const ChannelRows<const T>& dy,
-                        const ChannelRows<const T>& x, const BatchNormAffine<T>& affine) {
-  const auto centered = [&](int64_t row, int64_t c)
-                            ADJOINT_LAMBDA { return x.data[row * x.step + c] - affine.mean[c]; };
+template <class T, class S, bool Relu>
+void gradientSumsColumn(double* sumG, double* sumGX, const ChannelRows<const S>& dy,
+                        const ChannelRows<const S>& x, const BatchNormAffine<T>& affine) {
+  const auto centered = [&](int64_t row, int64_t c) ADJOINT_LAMBDA {
+    return convert<T>(x.data[row * x.step + c]) - affine.mean[c];
+  };
   const auto g = [&](int64_t row, int64_t c) ADJOINT_LAMBDA {
-    return passed<Relu>(dy.data[row * dy.step + c], centered(row, c), affine.scale[c],
+    return passed<Relu>(convert<T>(dy.data[row * dy.step + c]), centered(row, c), affine.scale[c],
                         Relu ? affine.bias[c] : T(0));
   };
   sumColumnBlocks<T>(sumG, x.rows, x.length, g);
@@ -234,66 +241,72 @@ void gradientSumsColumn(double* sumG, double* sumGX, const ChannelRows<const T>&
   });
 }
 
-template <class T>
-void gradientSumsColumns(double* sumG, double* sumGX, const ChannelRows<const T>& dy,
-                         const ChannelRows<const T>& x, const BatchNormAffine<T>& affine) {
-  const auto run = affine.bias ? gradientSumsColumn<T, true> : gradientSumsColumn<T, false>;
+template <class T, class S>
+void gradientSumsColumns(double* sumG, double* sumGX, const ChannelRows<const S>& dy,
+                         const ChannelRows<const S>& x, const BatchNormAffine<T>& affine) {
+  const auto run = affine.bias ? gradientSumsColumn<T, S, true> : gradientSumsColumn<T, S, false>;
   run(sumG, sumGX, dy, x, affine);
 }
 
-template <class T>
-void normalizeColumns(const ChannelRows<T>& y, const ChannelRows<const T>& x,
+template <class T, class S>
+void normalizeColumns(const ChannelRows<S>& y, const ChannelRows<const S>& x,
                       const BatchNormAffine<T>& affine, bool relu) {
   const T* __restrict m = affine.mean, * __restrict a = affine.scale, * __restrict b = affine.bias;
   for (int64_t row = 0; row < x.rows; row++) {
-    const T* __restrict from = x.data + row * x.step;
-    T* __restrict to = y.data + row * y.step;
+    const S* __restrict from = x.data + row * x.step;
+    S* __restrict to = y.data + row * y.step;
     if (relu) {
-      for (int64_t c = 0; c < x.length; c++) to[c] = rectified(a[c] * (from[c] - m[c]) + b[c]);
+      for (int64_t c = 0; c < x.length; c++) {
+        to[c] = convert<S>(rectified(a[c] * (convert<T>(from[c]) - m[c]) + b[c]));
+      }
     } else {
-      for (int64_t c = 0; c < x.length; c++) to[c] = a[c] * (from[c] - m[c]) + b[c];
+      for (int64_t c = 0; c < x.length; c++) {
+        to[c] = convert<S>(a[c] * (convert<T>(from[c]) - m[c]) + b[c]);
+      }
     }
   }
 }
 
-template <class T, bool Relu>
-void gradientColumn(const ChannelRows<T>& dx, const ChannelRows<const T>& dy,
-                    const ChannelRows<const T>& x, const BatchNormAffine<T>& affine,
+template <class T, class S, bool Relu>
+void gradientColumn(const ChannelRows<S>& dx, const ChannelRows<const S>& dy,
+                    const ChannelRows<const S>& x, const BatchNormAffine<T>& affine,
                     const T* __restrict offset, const T* __restrict slope) {
   const T* __restrict m = affine.mean, * __restrict a = affine.scale, * __restrict b = affine.bias;
   for (int64_t row = 0; row < x.rows; row++) {
-    const T* __restrict from = x.data + row * x.step;
-    const T* __restrict g = dy.data + row * dy.step;
-    T* __restrict to = dx.data + row * dx.step;
+    const S* __restrict from = x.data + row * x.step;
+    const S* __restrict g = dy.data + row * dy.step;
+    S* __restrict to = dx.data + row * dx.step;
     for (int64_t c = 0; c < x.length; c++) {
-      const T d = from[c] - m[c];
-      to[c] = a[c] * (passed<Relu>(g[c], d, a[c], Relu ? b[c] : T(0)) - offset[c] - slope[c] * d);
+      const T d = convert<T>(from[c]) - m[c];
+      const T passing = passed<Relu>(convert<T>(g[c]), d, a[c], Relu ? b[c] : T(0));
+      to[c] = convert<S>(a[c] * (passing - offset[c] - slope[c] * d));
     }
   }
 }
 
-template <class T>
-void gradientColumns(const ChannelRows<T>& dx, const ChannelRows<const T>& dy,
-                     const ChannelRows<const T>& x, const BatchNormAffine<T>& affine,
+template <class T, class S>
+void gradientColumns(const ChannelRows<S>& dx, const ChannelRows<const S>& dy,
+                     const ChannelRows<const S>& x, const BatchNormAffine<T>& affine,
                      const T* offset, const T* slope) {
-  const auto run = affine.bias ? gradientColumn<T, true> : gradientColumn<T, false>;
+  const auto run = affine.bias ? gradientColumn<T, S, true> : gradientColumn<T, S, false>;
   run(dx, dy, x, affine, offset, slope);
 }
 
-template <class T>
-constexpr BatchNormKernels<T> planes() {
-  return {sumPlanes<T>, squaresPlanes<T>, normalizePlanes<T>, gradientSumsPlanes<T>,
-          gradientPlanes<T>};
+template <class T, class S = T>
+constexpr BatchNormKernels<T, S> planes() {
+  return {sumPlanes<T, S>, squaresPlanes<T, S>, normalizePlanes<T, S>, gradientSumsPlanes<T, S>,
+          gradientPlanes<T, S>};
 }
-template <class T>
-constexpr BatchNormKernels<T> columns() {
-  return {sumColumns<T>, squaresColumns<T>, normalizeColumns<T>, gradientSumsColumns<T>,
-          gradientColumns<T>};
+template <class T, class S = T>
+constexpr BatchNormKernels<T, S> columns() {
+  return {sumColumns<T, S>, squaresColumns<T, S>, normalizeColumns<T, S>, gradientSumsColumns<T, S>,
+          gradientColumns<T, S>};
 }
 
 }  // namespace
 
-const BatchNormTable batchNormTable = {planes<float>(), columns<float>(), planes<double>(),
-                                       columns<double>()};
+const BatchNormTable batchNormTable = {planes<float>(),           columns<float>(),
+                                       planes<double>(),          columns<double>(),
+                                       planes<float, BFloat16>(), columns<float, BFloat16>()};
 
 }  // namespace adjoint::cpu::ADJOINT_LEVEL

@@ -1,7 +1,6 @@
 #include "cpu/kernels/convert.h"
 
-#include "cpu/kernels/vec.h"
-#include "shared/convert.h"
+#include "cpu/kernels/bf16_lanes.h"
 
 namespace adjoint::cpu::ADJOINT_LEVEL {
 namespace {
@@ -26,6 +25,12 @@ void convertLoop(void* yv, const void* xv, int64_t n) {
     }
   }
 #endif
+  if constexpr (std::is_same<To, float>::value && std::is_same<From, BFloat16>::value) {
+    for (; i + kLanes<float> <= n; i += kLanes<float>) storeVector(y + i, loadElements(x + i));
+  }
+  if constexpr (std::is_same<To, BFloat16>::value && std::is_same<From, float>::value) {
+    for (; i + kLanes<float> <= n; i += kLanes<float>) storeElements(y + i, load(x + i));
+  }
   ADJOINT_INDEPENDENT
   for (; i < n; i++) y[i] = convert<To>(x[i]);
 }

@@ -1,26 +1,12 @@
 #include "cpu/kernels/gemm_bf16.h"
 
+#include "cpu/kernels/bf16_lanes.h"
 #include "cpu/kernels/gemm_pack.h"
-#include "shared/convert.h"
 
 namespace adjoint::cpu::ADJOINT_LEVEL {
 namespace {
 
 constexpr int64_t kLanes32 = kLanes<float>;
-typedef uint16_t Halves __attribute__((vector_size(kVectorBytes / 2)));
-using Words = Vector<uint32_t>;
-
-// Rounds to the nearest bfloat16, ties to even; a NaN stays one. The upper half of each lane.
-ADJOINT_INLINE Words roundToUpperHalf(Vector<float> x) {
-  const Words u = (Words)x;
-  const Words rounded = u + 0x7fff + ((u >> 16) & 1);
-  const Words isNaN = (Words)(x != x);
-  return ((isNaN & (u | 0x400000)) | (~isNaN & rounded)) & 0xffff0000u;
-}
-ADJOINT_INLINE void storeUpperHalves(uint16_t* y, Words x) {
-  const Halves h = __builtin_convertvector(x >> 16, Halves);
-  __builtin_memcpy(y, &h, sizeof h);
-}
 // -1 where the exponent is all ones
 ADJOINT_INLINE Words notFinite(Words x) {
   return (Words)((x & 0x7f800000u) == 0x7f800000u);
@@ -57,17 +43,6 @@ ADJOINT_INLINE void copyRow(uint16_t* y, const uint16_t* x, int64_t n) {
     return;
   }
   for (int64_t i = 0; i < kTileDepth; i++) y[i] = i < n ? x[i] : 0;
-}
-
-ADJOINT_INLINE Words wordsOf(const uint16_t* x) {
-#if defined(ADJOINT_LEVEL_AVX512)  // GCC 12 converts by halves
-  return (Words)_mm512_maskz_cvtepu16_epi32(
-      0xffff, _mm256_loadu_si256(reinterpret_cast<const __m256i*>(x)));
-#else
-  Halves h;
-  __builtin_memcpy(&h, x, sizeof h);
-  return __builtin_convertvector(h, Words);
-#endif
 }
 
 // Words of the even row's elements (low) and the odd row's (high): rows as two times 16 elements.
@@ -208,8 +183,7 @@ void packRuns(uint16_t* tiles, const uint16_t* base, const int64_t* offset, int6
   }
 }
 
-ADJOINT_INLINE void storeElements(void* c, bool isFloat, int64_t at, Vector<float> x,
-                                  int64_t count) {
+ADJOINT_INLINE void storeResult(void* c, bool isFloat, int64_t at, Vector<float> x, int64_t count) {
   if (isFloat) {
     float* y = static_cast<float*>(c) + at;
     if (count == kLanes32) return storeVector(y, x);
@@ -252,7 +226,7 @@ void finish(const Bf16Result& result, const float* block, int64_t i, int64_t j, 
       Vector<float> sum = load(block + y * kBlockSide + x);
       if (bias) sum += r.biasColumn ? load(bias + x) : splat(*bias);
       if (r.column == 1) {
-        storeElements(r.c, r.isFloat, at + x, sum, count);
+        storeResult(r.c, r.isFloat, at + x, sum, count);
       } else {
         for (int64_t e = 0; e < count; e++) {
           const int64_t place = at + (x + e) * r.column;

@@ -15,13 +15,6 @@
 #include <arm_neon.h>
 #endif
 
-// In front of a loop whose iterations are independent, outputs that are inputs (in-place) included.
-#if defined(__clang__)
-#define ADJOINT_INDEPENDENT _Pragma("clang loop vectorize(assume_safety)")
-#else
-#define ADJOINT_INDEPENDENT _Pragma("GCC ivdep")
-#endif
-
 namespace adjoint::cpu::ADJOINT_LEVEL {
 
 using adjoint::select;
