@@ -190,7 +190,8 @@ void crossEntropyBackward(const View& dlogits, const View& dy, const View& logit
 
 // ---------------------------------------------------------------- recurrent layers
 // One layer in one direction over a whole sequence: T steps, a batch of N, H units; with `reverse`
-// the last step comes first. All of one dtype, float32 or float64; outputs dense.
+// the last step comes first. All of one floating dtype, but gates and cells, which are kept in the
+// dtype that is computed in (float32 for half types); outputs dense.
 struct RecurrentInputs {
   View x, wIh, wHh;       // [T, N, I], [G H, I], [G H, H] with G = 4 (lstm) or 3 (gru)
   const View *bIh, *bHh;  // [G H] or nullptr
@@ -205,9 +206,10 @@ struct LstmOutputs {
   View y, c, gates, cells;
 };
 void lstm(const LstmOutputs& out, const RecurrentInputs& in);
-// dgates [T, N, 4H] is the gradient of a; dh0, dc0 [N, H]. dy [T, N, H], dc [N, H] or nullptr.
+// dgates [T, N, 4H] is the gradient of a; dh0, dc0 [N, H]; dbias [4H] is the sum of dgates. dy
+// [T, N, H], dc [N, H] or nullptr.
 struct LstmGradients {
-  View dgates, dh0, dc0;
+  View dgates, dh0, dc0, dbias;
 };
 void lstmBackward(const LstmGradients& out, const View* dy, const View* dc, const View& wHh,
                   const View* c0, const View& gates, const View& cells, bool reverse);
@@ -215,9 +217,12 @@ void lstmBackward(const LstmGradients& out, const View* dy, const View* dc, cons
 // m = wHn h + bHn; n = tanh(wIn x_t + bIn + sigmoid(r) m); h = (1 - sigmoid(z)) n + sigmoid(z) h.
 // gates [T, N, 4H] holds n, r, z (after their activations) and m.
 void gru(const View& y, const View& gates, const RecurrentInputs& in);
-// dgates [T, N, 4H]: the gradients of the sums n, r, z and of m.
-void gruBackward(const View& dgates, const View& dh0, const View* dy, const View& wHh,
-                 const View* h0, const View& gates, const View& y, bool reverse);
+// dgates [T, N, 4H]: the gradients of the sums n, r, z and of m; dbias [4H]: their sums.
+struct GruGradients {
+  View dgates, dh0, dbias;
+};
+void gruBackward(const GruGradients& out, const View* dy, const View& wHh, const View* h0,
+                 const View& gates, const View& y, bool reverse);
 
 // ---------------------------------------------------------------- indexing (index int64)
 // An index outside its axis throws index errors; negative ones are refused too.

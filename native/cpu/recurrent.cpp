@@ -1,157 +1,73 @@
 // LSTM and GRU over whole sequences. What x contributes to the gates is one large product for all
 // steps; only the product with the state has to go step by step. Rows of the batch do not depend on
 // one another, so each chunk of them runs through all steps on one thread, without a barrier.
-#include "cpu/kernels/recurrent.h"
-
+//
+// Layers of float32 and float64 are computed in their dtype. bfloat16 multiplies as bfloat16 where
+// the processor does, with sums, gates and cells in float32 (T = float, S = BFloat16 below); half
+// types are otherwise converted to float32, and the results rounded.
 #include <algorithm>
+#include <type_traits>
 
-#include "contract.h"
-#include "cpu/compute_view.h"
-#include "cpu/packed_operand.h"
+#include "cpu/recurrent_layer.h"
+#include "cpu/recurrent_state.h"
 
 namespace adjoint::cpu {
 namespace {
 
-constexpr int64_t kGates = 4;  // blocks of H in a row of gates
-
-template <class T>
-const RecurrentKernels<T>& recurrentKernels() {
-  if constexpr (std::is_same<T, float>::value) {
+template <class T, class S>
+const RecurrentKernels<T, S>& recurrentKernels() {
+  if constexpr (!std::is_same<T, S>::value) {
+    return recurrentTable().bf16;
+  } else if constexpr (std::is_same<T, float>::value) {
     return recurrentTable().f32;
   } else {
     return recurrentTable().f64;
   }
 }
 
-// Rows that one thread takes through the sequence: few, so that all threads have some, but more
-// where the weights (of so many bytes) are read from beyond the second cache at each step.
-int64_t chunkRows(int64_t rows, double weightBytes) {
-  constexpr double kInL2 = 1 << 20;
-  const bool isNear = weightBytes <= kInL2;
-  const int64_t most = std::clamp<int64_t>(ceilDivide(rows, isNear ? 8 : 4), 8, isNear ? 28 : 56);
-  return rows == 0 ? 1 : ceilDivide(rows, ceilDivide(rows, most));
+template <class To, class From>
+void convertElements(To* y, const From* x, int64_t n) {
+  for (int64_t i = 0; i < n; i++) y[i] = convert<To>(x[i]);
 }
 
-// Sizes of a layer, and where the rows of a step lie in arrays [T, N, ..] without gaps.
-struct Sequence {
-  int64_t steps, batch, size;
-  bool reverse;
-
-  // The step that comes s-th.
-  int64_t at(int64_t s) const { return reverse ? steps - 1 - s : s; }
-  template <class T>
-  T* rows(T* array, int64_t width, int64_t s, int64_t row) const {
-    return array + (at(s) * batch + row) * width;
-  }
-};
-
-void require(bool isMet, const char* name) {
-  if (!isMet) fail(ErrorKind::shape, "%s: expected arrays of one layer's shapes", name);
-}
-bool hasShape(const View& v, std::initializer_list<int64_t> shape) {
-  return v.ndim == static_cast<int>(shape.size()) && std::equal(shape.begin(), shape.end(), v.size);
-}
-
-// Checks shapes and dtypes of what a kernel reads and writes.
-class Layer {
- public:
-  Layer(const char* name, const View& wHh, int64_t blocks, const View& gates, bool reverse)
-      : name_(name), dtype_(gates.dtype) {
-    if (dtype_ != DType::float32 && dtype_ != DType::float64) {
-      fail(ErrorKind::dtype, "%s: expected float32 or float64, got %s", name, dtypeName(dtype_));
-    }
-    require(gates.ndim == 3 && wHh.ndim == 2 && gates.size[0] > 0, name);
-    sequence = {gates.size[0], gates.size[1], wHh.size[1], reverse};
-    check(wHh, {blocks * sequence.size, sequence.size});
-    checkDense(gates, {sequence.steps, sequence.batch, kGates * sequence.size});
-  }
-  void check(const View& v, std::initializer_list<int64_t> shape) const {
-    require(hasShape(v, shape), name_);
-    if (v.dtype != dtype_) {
-      fail(ErrorKind::dtype, "%s: expected %s, got %s", name_, dtypeName(dtype_),
-           dtypeName(v.dtype));
-    }
-  }
-  void check(const View* v, std::initializer_list<int64_t> shape) const {
-    if (v) check(*v, shape);
-  }
-  void checkDense(const View& v, std::initializer_list<int64_t> shape) const {
-    check(v, shape);
-    require(v.isContiguous(), name_);
-  }
-  void checkSteps(const View& v) const {
-    checkDense(v, {sequence.steps, sequence.batch, sequence.size});
-  }
-  void checkState(const View* v) const { check(v, {sequence.batch, sequence.size}); }
-  void checkInputs(const backend::RecurrentInputs& in, int64_t blocks) const {
-    const int64_t features = in.x.ndim == 3 ? in.x.size[2] : 0;
-    check(in.x, {sequence.steps, sequence.batch, features});
-    check(in.wIh, {blocks * sequence.size, features});
-    check(in.bIh, {blocks * sequence.size});
-    check(in.bHh, {blocks * sequence.size});
-    checkState(in.h0);
-    checkState(in.c0);
-  }
-
-  Sequence sequence;
-
- private:
-  const char* name_;
-  DType dtype_;
-};
-
-// An optional input without gaps.
-class DenseInput {
- public:
-  explicit DenseInput(const View* v)
-      : isGiven_(v != nullptr), input_(v ? *v : View{}, Layout::dense) {}
-  template <class T>
-  const T* as() const {
-    return isGiven_ ? input_.view().as<T>() : nullptr;
-  }
-
- private:
-  bool isGiven_;
-  ComputeInput input_;
-};
-
-// Gradients [T, N, H] that are read row by row: any strides but along the units.
-class Rows {
- public:
-  explicit Rows(const View* v)
-      : isGiven_(v != nullptr),
-        input_(v ? *v : View{}, v && v->stride[2] != 1 ? Layout::dense : Layout::any) {}
-  template <class T>
-  const T* at(int64_t step, int64_t row) const {
-    if (!isGiven_) return nullptr;
-    const View& v = input_.view();
-    return v.as<T>() + step * v.stride[0] + row * v.stride[1];
-  }
-  int64_t rowStride() const { return isGiven_ ? input_.view().stride[1] : 0; }
-
- private:
-  bool isGiven_;
-  ComputeInput input_;
-};
-
-// gates[.., columns from `column`] = x wIh[rows from `row`]^T + bIh + bHh, for `count` of each
-template <class T>
+// gates[.., columns from `column`] = x wIh[rows from `row`]^T + bias, for `count` of each
+template <class T, class S>
 void projectInput(T* gates, int64_t rows, int64_t gatesRow, const View& x, const View& wIh,
                   const T* bias, int64_t row, int64_t count) {
-  gemm<T>({rows, count, x.size[2], x.as<T>(), x.size[2], 1, wIh.as<T>() + row * wIh.stride[0],
-           wIh.stride[1], wIh.stride[0], gates, gatesRow, 1, bias ? bias + row : nullptr, 0, 1});
+  const S* w = wIh.as<S>() + row * wIh.stride[0];
+  const int64_t features = x.size[2];
+  if (bias) bias += row;
+  if constexpr (std::is_same<T, S>::value) {
+    gemm<T>({rows, count, features, x.as<T>(), features, 1, w, wIh.stride[1], wIh.stride[0], gates,
+             gatesRow, 1, bias, 0, 1});
+  } else {
+    gemmBf16({rows,
+              count,
+              features,
+              {x.data, false, features, 1},
+              {w, false, wIh.stride[0], wIh.stride[1]},
+              gates,
+              true,
+              gatesRow,
+              1,
+              bias,
+              true,
+              0,
+              1},
+             bf16Multiply());
+  }
 }
 
 // bIh + bHh [n], of which the second counts for the first `shared` elements alone.
-template <class T>
+template <class T, class S>
 class BiasSum {
  public:
-  BiasSum(const T* bIh, const T* bHh, int64_t n, int64_t shared)
+  BiasSum(const S* bIh, const S* bHh, int64_t n, int64_t shared)
       : isGiven_(bIh || bHh), space_(isGiven_ ? n * sizeof(T) : 0) {
     if (!isGiven_) return;
     T* sum = space_.template as<T>();
     for (int64_t i = 0; i < n; i++) {
-      sum[i] = (bIh ? bIh[i] : T(0)) + (bHh && i < shared ? bHh[i] : T(0));
+      sum[i] = (bIh ? convert<T>(bIh[i]) : T(0)) + (bHh && i < shared ? convert<T>(bHh[i]) : T(0));
     }
   }
   const T* data() { return isGiven_ ? space_.template as<T>() : nullptr; }
@@ -161,125 +77,195 @@ class BiasSum {
   Workspace space_;
 };
 
+// The sums of a layer's gradients over steps and rows: of each step, of a chunk's steps, of chunks.
 template <class T>
+class BiasGradient {
+ public:
+  BiasGradient(int64_t width, int64_t chunks)
+      : width_(width), chunks_(chunks), space_(2 * chunks * width * sizeof(T)) {
+    std::fill_n(space_.template as<T>(), 2 * chunks * width, T(0));
+  }
+  // What a chunk adds a step's gradients to; then `addStep`.
+  T* ofStep(int64_t chunk) { return space_.template as<T>() + 2 * chunk * width_; }
+  void addStep(int64_t chunk) {
+    T *step = ofStep(chunk), *sum = step + width_;
+    for (int64_t i = 0; i < width_; i++) {
+      sum[i] += step[i];
+      step[i] = T(0);
+    }
+  }
+  template <class S>
+  void finish(S* out) {
+    for (int64_t i = 0; i < width_; i++) {
+      T sum = T(0);
+      for (int64_t chunk = 0; chunk < chunks_; chunk++) sum += ofStep(chunk)[width_ + i];
+      out[i] = convert<S>(sum);
+    }
+  }
+
+ private:
+  int64_t width_, chunks_;
+  Workspace space_;
+};
+
+// Calls run(chunk, begin, rows) for each chunk of rows of the batch.
+template <class F>
+void forEachChunk(int64_t batch, int64_t chunkRows, const F& run) {
+  parallelFor(batch, chunkRows,
+              [&](int64_t begin, int64_t end) { run(begin / chunkRows, begin, end - begin); });
+}
+
+// Chunk, T and S of a layer: out[row] = the gradient that the first step sends, [rows, H].
+template <class T, class S>
+void storeSums(S* out, const StateSums<T>& sums, const T* direct, int64_t rows, int64_t size) {
+  for (int64_t row = 0; row < rows; row++) {
+    for (int64_t u = 0; u < size; u++) {
+      const T sum = sums.at[u / kSumsBlock * sums.block + row * sums.row + u % kSumsBlock];
+      out[row * size + u] = convert<S>(direct ? direct[row * size + u] + sum : sum);
+    }
+  }
+}
+
+template <class T, class S>
 void lstm(const backend::LstmOutputs& out, const backend::RecurrentInputs& in, const Sequence& q) {
   const int64_t h = q.size, width = kGates * h;
-  const ComputeInput x(in.x, Layout::dense);
+  const ComputeInput x(in.x, Layout::dense, in.x.dtype);
   const DenseInput bIh(in.bIh), bHh(in.bHh), h0(in.h0), c0(in.c0);
-  BiasSum<T> bias(bIh.as<T>(), bHh.as<T>(), width, width);
-  T *gates = out.gates.as<T>(), *y = out.y.as<T>(), *cells = out.cells.as<T>();
-  projectInput<T>(gates, q.steps * q.batch, width, x.view(), in.wIh, bias.data(), 0, width);
-  const PackedOperand<T> weights(h, width, in.wHh.as<T>(), in.wHh.stride[1], in.wHh.stride[0]);
-  const RecurrentKernels<T>& kernels = recurrentKernels<T>();
+  BiasSum<T, S> bias(bIh.as<S>(), bHh.as<S>(), width, width);
+  T *gates = out.gates.as<T>(), *cells = out.cells.as<T>();
+  S* y = out.y.as<S>();
+  projectInput<T, S>(gates, q.steps * q.batch, width, x.view(), in.wIh, bias.data(), 0, width);
+  const StateWeights<T, S> weights(in.wHh, kGates, Pass::forward);
+  const RecurrentKernels<T, S>& kernels = recurrentKernels<T, S>();
 
-  parallelFor(q.batch, chunkRows(q.batch, weights.bytes()), [&](int64_t begin, int64_t end) {
-    const int64_t rows = end - begin;
-    const T* hBefore = h0.as<T>() ? h0.as<T>() + begin * h : nullptr;
-    const T* cBefore = c0.as<T>() ? c0.as<T>() + begin * h : nullptr;
+  forEachChunk(q.batch, weights.chunkRows(q.batch), [&](int64_t, int64_t begin, int64_t rows) {
+    typename StateWeights<T, S>::Chunk chunk(weights, rows);
+    Workspace firstCells(c0.as<S>() ? rows * h * sizeof(T) : 0);
+    const T* cBefore = nullptr;
+    StateSums<T> sums;
+    if (const S* first = h0.as<S>()) {
+      chunk.load(first + begin * h);
+      sums = chunk.multiply(first + begin * h, h);
+    }
+    if (const S* first = c0.as<S>()) {
+      convertElements(firstCells.as<T>(), first + begin * h, rows * h);
+      cBefore = firstCells.as<T>();
+    }
     for (int64_t s = 0; s < q.steps; s++) {
-      T* a = q.rows(gates, width, s, begin);
-      T *hNow = q.rows(y, h, s, begin), *cNow = q.rows(cells, h, s, begin);
-      if (hBefore) weights.multiply(rows, hBefore, h, a, width, a, width, 1);
-      kernels.lstm({rows, h, a, cBefore, cNow, hNow});
-      hBefore = hNow;
+      S* hNow = q.rows(y, h, s, begin);
+      T* cNow = q.rows(cells, h, s, begin);
+      kernels.lstm(
+          {rows, h, q.rows(gates, width, s, begin), sums, cBefore, cNow, hNow, chunk.state()});
+      if (s + 1 < q.steps) sums = chunk.multiply(hNow, h);
       cBefore = cNow;
     }
-    std::copy_n(cBefore, rows * h, out.c.as<T>() + begin * h);
+    convertElements(out.c.as<S>() + begin * h, cBefore, rows * h);
   });
 }
 
-template <class T>
+template <class T, class S>
 void lstmBackward(const backend::LstmGradients& out, const View* dyView, const View* dcView,
                   const View& wHh, const View* c0View, const T* gates, const T* cells,
                   const Sequence& q) {
-  static const T zeros[64] = {};
   const int64_t h = q.size, width = kGates * h;
   const DenseInput dcLast(dcView), c0(c0View);
   const Rows dy(dyView);
-  const PackedOperand<T> weights(width, h, wHh.as<T>(), wHh.stride[0], wHh.stride[1]);
-  const RecurrentKernels<T>& kernels = recurrentKernels<T>();
+  const StateWeights<T, S> weights(wHh, kGates, Pass::backward);
+  const RecurrentKernels<T, S>& kernels = recurrentKernels<T, S>();
+  const int64_t chunkRows = weights.chunkRows(q.batch);
+  BiasGradient<T> dbias(width, ceilDivide(q.batch, chunkRows));
 
-  parallelFor(q.batch, chunkRows(q.batch, weights.bytes()), [&](int64_t begin, int64_t end) {
-    const int64_t rows = end - begin, offset = begin * h;
-    // What one step sends to the step before lies where the initial state's gradients end.
-    T *dh = out.dh0.as<T>() + offset, *dc = out.dc0.as<T>() + offset;
-    std::fill_n(dh, rows * h, T(0));
-    if (dcLast.as<T>()) {
-      std::copy_n(dcLast.as<T>() + offset, rows * h, dc);
-    } else {
-      std::fill_n(dc, rows * h, T(0));
-    }
+  forEachChunk(q.batch, chunkRows, [&](int64_t index, int64_t begin, int64_t rows) {
+    typename StateWeights<T, S>::Chunk chunk(weights, rows);
+    const int64_t offset = begin * h;
+    Workspace space(2 * rows * h * sizeof(T));
+    T *dc = space.as<T>(), *firstCells = dc + rows * h;
+    std::fill_n(dc, rows * h, T(0));
+    if (dcLast.as<S>()) convertElements(dc, dcLast.as<S>() + offset, rows * h);
+    if (c0.as<S>()) convertElements(firstCells, c0.as<S>() + offset, rows * h);
+    StateSums<T> dh;
     for (int64_t s = q.steps - 1; s >= 0; s--) {
-      const T* cBefore = s > 0        ? q.rows(cells, h, s - 1, begin)
-                         : c0.as<T>() ? c0.as<T>() + offset
-                                      : nullptr;
-      T* da = q.rows(out.dgates.as<T>(), width, s, begin);
+      const T* cBefore = s > 0 ? q.rows(cells, h, s - 1, begin) : c0.as<S>() ? firstCells : nullptr;
+      S* da = q.rows(out.dgates.as<S>(), width, s, begin);
       kernels.lstmBackward({rows, h, q.rows(gates, width, s, begin), cBefore,
-                            q.rows(cells, h, s, begin), dy.at<T>(q.at(s), begin), dy.rowStride(),
-                            dh, dc, da});
-      weights.multiply(rows, da, width, dh, h, zeros, 0, 0);
+                            q.rows(cells, h, s, begin), dy.at<S>(q.at(s), begin), dy.rowStride(),
+                            dh, dc, da, chunk.state(), dbias.ofStep(index)});
+      dbias.addStep(index);
+      dh = chunk.multiply(da, width);
     }
+    storeSums(out.dh0.as<S>() + offset, dh, static_cast<const T*>(nullptr), rows, h);
+    convertElements(out.dc0.as<S>() + offset, dc, rows * h);
   });
+  dbias.finish(out.dbias.as<S>());
 }
 
 // Gates lie as n, r, z, m: the inputs of the state's product are its last three blocks, those of
-// x's the first three, so that both are one matrix.
-template <class T>
-void gru(T* y, T* gates, const backend::RecurrentInputs& in, const Sequence& q) {
+// x's the first three.
+template <class T, class S>
+void gru(S* y, T* gates, const backend::RecurrentInputs& in, const Sequence& q) {
   const int64_t h = q.size, width = kGates * h, rowsOfX = q.steps * q.batch;
-  const ComputeInput x(in.x, Layout::dense);
+  const ComputeInput x(in.x, Layout::dense, in.x.dtype);
   const DenseInput bIh(in.bIh), bHh(in.bHh), h0(in.h0);
-  const T* bM = bHh.as<T>() ? bHh.as<T>() + 2 * h : nullptr;
-  BiasSum<T> bias(bIh.as<T>(), bHh.as<T>(), 3 * h, 2 * h);
-  projectInput<T>(gates, rowsOfX, width, x.view(), in.wIh, bias.data(), 2 * h, h);
-  projectInput<T>(gates + h, rowsOfX, width, x.view(), in.wIh, bias.data(), 0, 2 * h);
-  const PackedOperand<T> weights(h, 3 * h, in.wHh.as<T>(), in.wHh.stride[1], in.wHh.stride[0]);
-  const RecurrentKernels<T>& kernels = recurrentKernels<T>();
+  BiasSum<T, S> bias(bIh.as<S>(), bHh.as<S>(), 3 * h, 2 * h);
+  BiasSum<T, S> biasOfM(nullptr, bHh.as<S>() ? bHh.as<S>() + 2 * h : nullptr, h, h);
+  projectInput<T, S>(gates, rowsOfX, width, x.view(), in.wIh, bias.data(), 2 * h, h);
+  projectInput<T, S>(gates + h, rowsOfX, width, x.view(), in.wIh, bias.data(), 0, 2 * h);
+  const StateWeights<T, S> weights(in.wHh, 3, Pass::forward);
+  const RecurrentKernels<T, S>& kernels = recurrentKernels<T, S>();
 
-  parallelFor(q.batch, chunkRows(q.batch, weights.bytes()), [&](int64_t begin, int64_t end) {
-    const int64_t rows = end - begin;
-    const T* hBefore = h0.as<T>() ? h0.as<T>() + begin * h : nullptr;
+  forEachChunk(q.batch, weights.chunkRows(q.batch), [&](int64_t, int64_t begin, int64_t rows) {
+    typename StateWeights<T, S>::Chunk chunk(weights, rows);
+    const S* hBefore = h0.as<S>() ? h0.as<S>() + begin * h : nullptr;
+    StateSums<T> sums;
+    if (hBefore) {
+      chunk.load(hBefore);
+      sums = chunk.multiply(hBefore, h);
+    }
     for (int64_t s = 0; s < q.steps; s++) {
-      T* a = q.rows(gates, width, s, begin);
-      T* hNow = q.rows(y, h, s, begin);
-      for (int64_t row = 0; row < rows; row++) {
-        T* m = a + row * width + 3 * h;
-        if (bM) {
-          std::copy_n(bM, h, m);
-        } else {
-          std::fill_n(m, h, T(0));
-        }
-      }
-      if (hBefore) weights.multiply(rows, hBefore, h, a + h, width, a + h, width, 1);
-      kernels.gru({rows, h, a, hBefore, hNow});
+      S* hNow = q.rows(y, h, s, begin);
+      kernels.gru({rows, h, q.rows(gates, width, s, begin), sums, biasOfM.data(), hBefore, hNow,
+                   chunk.state()});
+      if (s + 1 < q.steps) sums = chunk.multiply(hNow, h);
       hBefore = hNow;
     }
   });
 }
 
-template <class T>
-void gruBackward(T* dgates, T* dh0, const View* dyView, const View& wHh, const View* h0View,
-                 const T* gates, const T* y, const Sequence& q) {
+template <class T, class S>
+void gruBackward(const backend::GruGradients& out, const View* dyView, const View& wHh,
+                 const View* h0View, const T* gates, const S* y, const Sequence& q) {
   const int64_t h = q.size, width = kGates * h;
   const DenseInput h0(h0View);
   const Rows dy(dyView);
-  const PackedOperand<T> weights(3 * h, h, wHh.as<T>(), wHh.stride[0], wHh.stride[1]);
-  const RecurrentKernels<T>& kernels = recurrentKernels<T>();
+  const StateWeights<T, S> weights(wHh, 3, Pass::backward);
+  const RecurrentKernels<T, S>& kernels = recurrentKernels<T, S>();
+  const int64_t chunkRows = weights.chunkRows(q.batch);
+  BiasGradient<T> dbias(width, ceilDivide(q.batch, chunkRows));
 
-  parallelFor(q.batch, chunkRows(q.batch, weights.bytes()), [&](int64_t begin, int64_t end) {
-    const int64_t rows = end - begin, offset = begin * h;
-    T* dh = dh0 + offset;
-    std::fill_n(dh, rows * h, T(0));
+  forEachChunk(q.batch, chunkRows, [&](int64_t index, int64_t begin, int64_t rows) {
+    typename StateWeights<T, S>::Chunk chunk(weights, rows);
+    Workspace space(rows * h * sizeof(T));
+    T* direct = space.as<T>();
+    std::fill_n(direct, rows * h, T(0));
+    StateSums<T> dh;
     for (int64_t s = q.steps - 1; s >= 0; s--) {
-      const T* hBefore = s > 0        ? q.rows(y, h, s - 1, begin)
-                         : h0.as<T>() ? h0.as<T>() + offset
+      const S* hBefore = s > 0        ? q.rows(y, h, s - 1, begin)
+                         : h0.as<S>() ? h0.as<S>() + begin * h
                                       : nullptr;
-      T* da = q.rows(dgates, width, s, begin);
+      S* da = q.rows(out.dgates.as<S>(), width, s, begin);
       kernels.gruBackward({rows, h, q.rows(gates, width, s, begin), hBefore,
-                           dy.at<T>(q.at(s), begin), dy.rowStride(), dh, da});
-      weights.multiply(rows, da + h, width, dh, h, dh, h, 1);
+                           dy.at<S>(q.at(s), begin), dy.rowStride(), dh, direct, da, chunk.state(),
+                           dbias.ofStep(index)});
+      dbias.addStep(index);
+      dh = chunk.multiply(da + h, width);
     }
+    storeSums(out.dh0.as<S>() + begin * h, dh, direct, rows, h);
   });
+  dbias.finish(out.dbias.as<S>());
+}
+
+bool multipliesBf16(DType dtype) {
+  return dtype == DType::bfloat16 && bf16Multiply() != nullptr;
 }
 
 }  // namespace
@@ -291,54 +277,88 @@ using namespace cpu;
 
 void lstm(const LstmOutputs& out, const RecurrentInputs& in) {
   const Layer layer("lstm", in.wHh, 4, out.gates, in.reverse);
+  const Sequence& q = layer.sequence;
   layer.checkInputs(in, 4);
   layer.checkSteps(out.y);
-  layer.checkSteps(out.cells);
-  layer.checkDense(out.c, {layer.sequence.batch, layer.sequence.size});
-  visitFloat(out.gates.dtype,
-             [&](auto tag) { cpu::lstm<typename decltype(tag)::type>(out, in, layer.sequence); });
+  layer.checkKept(out.cells, q.size);
+  layer.checkDense(out.c, {q.batch, q.size});
+  if (multipliesBf16(layer.dtype())) return cpu::lstm<float, BFloat16>(out, in, q);
+  const ComputedInputs inputs(in);
+  ComputeOutput y(out.y), c(out.c);
+  visitFloat(layer.dtype(), [&](auto tag) {
+    using T = typename decltype(tag)::type;
+    cpu::lstm<T, T>({y.view(), c.view(), out.gates, out.cells}, inputs.get(), q);
+  });
+  y.finish();
+  c.finish();
 }
 
 void lstmBackward(const LstmGradients& out, const View* dy, const View* dc, const View& wHh,
                   const View* c0, const View& gates, const View& cells, bool reverse) {
   const Layer layer("lstmBackward", wHh, 4, gates, reverse);
   const Sequence& q = layer.sequence;
-  layer.checkSteps(cells);
+  layer.checkKept(cells, q.size);
   layer.checkDense(out.dgates, {q.steps, q.batch, kGates * q.size});
   layer.checkDense(out.dh0, {q.batch, q.size});
   layer.checkDense(out.dc0, {q.batch, q.size});
+  layer.checkDense(out.dbias, {kGates * q.size});
   layer.check(dy, {q.steps, q.batch, q.size});
   layer.checkState(dc);
   layer.checkState(c0);
-  visitFloat(gates.dtype, [&](auto tag) {
+  if (multipliesBf16(layer.dtype())) {
+    return cpu::lstmBackward<float, BFloat16>(out, dy, dc, wHh, c0, gates.as<float>(),
+                                              cells.as<float>(), q);
+  }
+  const ComputedInput dyIn(dy), dcIn(dc), c0In(c0);
+  const ComputeInput w(wHh);
+  ComputeOutput dgates(out.dgates), dh0(out.dh0), dc0(out.dc0), dbias(out.dbias);
+  visitFloat(layer.dtype(), [&](auto tag) {
     using T = typename decltype(tag)::type;
-    cpu::lstmBackward<T>(out, dy, dc, wHh, c0, gates.as<T>(), cells.as<T>(), q);
+    cpu::lstmBackward<T, T>({dgates.view(), dh0.view(), dc0.view(), dbias.view()}, dyIn.view(),
+                            dcIn.view(), w.view(), c0In.view(), gates.as<T>(), cells.as<T>(), q);
   });
+  for (ComputeOutput* done : {&dgates, &dh0, &dc0, &dbias}) done->finish();
 }
 
 void gru(const View& y, const View& gates, const RecurrentInputs& in) {
   const Layer layer("gru", in.wHh, 3, gates, in.reverse);
   layer.checkInputs(in, 3);
   layer.checkSteps(y);
-  visitFloat(gates.dtype, [&](auto tag) {
+  if (multipliesBf16(layer.dtype())) {
+    return cpu::gru<float>(y.as<BFloat16>(), gates.as<float>(), in, layer.sequence);
+  }
+  const ComputedInputs inputs(in);
+  ComputeOutput yOut(y);
+  visitFloat(layer.dtype(), [&](auto tag) {
     using T = typename decltype(tag)::type;
-    cpu::gru<T>(y.as<T>(), gates.as<T>(), in, layer.sequence);
+    cpu::gru<T>(yOut.view().as<T>(), gates.as<T>(), inputs.get(), layer.sequence);
   });
+  yOut.finish();
 }
 
-void gruBackward(const View& dgates, const View& dh0, const View* dy, const View& wHh,
-                 const View* h0, const View& gates, const View& y, bool reverse) {
+void gruBackward(const GruGradients& out, const View* dy, const View& wHh, const View* h0,
+                 const View& gates, const View& y, bool reverse) {
   const Layer layer("gruBackward", wHh, 3, gates, reverse);
   const Sequence& q = layer.sequence;
   layer.checkSteps(y);
-  layer.checkDense(dgates, {q.steps, q.batch, kGates * q.size});
-  layer.checkDense(dh0, {q.batch, q.size});
+  layer.checkDense(out.dgates, {q.steps, q.batch, kGates * q.size});
+  layer.checkDense(out.dh0, {q.batch, q.size});
+  layer.checkDense(out.dbias, {kGates * q.size});
   layer.check(dy, {q.steps, q.batch, q.size});
   layer.checkState(h0);
-  visitFloat(gates.dtype, [&](auto tag) {
+  if (multipliesBf16(layer.dtype())) {
+    return cpu::gruBackward<float, BFloat16>(out, dy, wHh, h0, gates.as<float>(), y.as<BFloat16>(),
+                                             q);
+  }
+  const ComputedInput dyIn(dy), h0In(h0);
+  const ComputeInput w(wHh), yIn(y);
+  ComputeOutput dgates(out.dgates), dh0(out.dh0), dbias(out.dbias);
+  visitFloat(layer.dtype(), [&](auto tag) {
     using T = typename decltype(tag)::type;
-    cpu::gruBackward<T>(dgates.as<T>(), dh0.as<T>(), dy, wHh, h0, gates.as<T>(), y.as<T>(), q);
+    cpu::gruBackward<T, T>({dgates.view(), dh0.view(), dbias.view()}, dyIn.view(), w.view(),
+                           h0In.view(), gates.as<T>(), yIn.view().as<T>(), q);
   });
+  for (ComputeOutput* done : {&dgates, &dh0, &dbias}) done->finish();
 }
 
 }  // namespace adjoint::backend

@@ -1,4 +1,5 @@
 // LSTM and GRU over sequences, forward and backward, against plain loops in double precision.
+#include "cpu/features.h"
 #include "kernel_test.h"
 
 namespace adjoint::test {
@@ -57,6 +58,11 @@ struct Case {
   }
 
   Tensor steps(int64_t width) const { return Tensor(dtype, {s.steps, s.batch, width}); }
+  // In the dtype that is computed in.
+  Tensor kept(int64_t width) const {
+    const bool isDouble = dtype == DType::float64;
+    return Tensor(isDouble ? dtype : DType::float32, {s.steps, s.batch, width});
+  }
   Tensor state() const { return Tensor(dtype, {s.batch, s.units}); }
   int64_t row(int64_t t, int64_t n) const { return t * s.batch + n; }
   int64_t at(int64_t step) const { return reverse ? s.steps - 1 - step : step; }
@@ -76,6 +82,7 @@ struct Naive {
         cells(y.size()),
         gates(4 * y.size()),
         dgates(gates.size()),
+        dbias(4 * k.s.units),
         dh0(k.s.batch * k.s.units),
         dc0(dh0.size()) {
     for (int64_t n = 0; n < k.s.batch; n++) {
@@ -149,6 +156,7 @@ struct Naive {
           sent[u] = total * z;
         }
       }
+      for (int64_t i = 0; i < 4 * units; i++) dbias[i] += dgates[r * 4 * units + i];
       for (int64_t u = 0; u < units; u++) {
         for (int64_t b = 0; b < k.blocks; b++) {
           const int64_t block = k.isLstm ? b : b + 1;
@@ -173,7 +181,7 @@ struct Naive {
                      k.dtype);
   }
 
-  std::vector<double> y, cells, gates, dgates, dh0, dc0;
+  std::vector<double> y, cells, gates, dgates, dbias, dh0, dc0;
 };
 
 void expectNear(const char* what, const Tensor& t, const std::vector<double>& expected,
@@ -185,28 +193,43 @@ void expectNear(const char* what, const Tensor& t, const std::vector<double>& ex
   EXPECT_TRUE(t.isIntact()) << what;
 }
 
+// Of half types: a few of the roundings that weights, states and results go through.
+double toleranceOf(DType dtype) {
+  switch (dtype) {
+    case DType::float64:
+      return 1e-13;
+    case DType::bfloat16:
+      return 4 * 0x1p-8;
+    case DType::float16:
+      return 4 * 0x1p-11;
+    default:
+      return 4e-6;
+  }
+}
+
 void check(const Case& k) {
   const Naive naive(k);
-  const double tolerance = k.dtype == DType::float64 ? 1e-13 : 4e-6;
-  Tensor y = k.steps(k.s.units), gates = k.steps(4 * k.s.units), da = k.steps(4 * k.s.units);
-  Tensor dh0 = k.state(), dc0 = k.state();
+  const double tolerance = toleranceOf(k.dtype);
+  Tensor y = k.steps(k.s.units), gates = k.kept(4 * k.s.units), da = k.steps(4 * k.s.units);
+  Tensor dh0 = k.state(), dc0 = k.state(), dbias(k.dtype, {4 * k.s.units});
   if (k.isLstm) {
-    Tensor cells = k.steps(k.s.units), c = k.state();
+    Tensor cells = k.kept(k.s.units), c = k.state();
     backend::lstm({y.view, c.view, gates.view, cells.view}, k.in);
     expectNear("cells", cells, naive.cells, tolerance);
     const int64_t last = k.row(k.at(k.s.steps - 1), 0) * k.s.units;
     expectNear("c", c, {naive.cells.begin() + last, naive.cells.end()}, tolerance);
-    backend::lstmBackward({da.view, dh0.view, dc0.view}, &k.dy.view, &k.dc.view, k.wHh.view,
-                          k.in.c0, gates.view, cells.view, k.reverse);
+    backend::lstmBackward({da.view, dh0.view, dc0.view, dbias.view}, &k.dy.view, &k.dc.view,
+                          k.wHh.view, k.in.c0, gates.view, cells.view, k.reverse);
     expectNear("dc0", dc0, naive.dc0, tolerance);
   } else {
     backend::gru(y.view, gates.view, k.in);
-    backend::gruBackward(da.view, dh0.view, &k.dy.view, k.wHh.view, k.in.h0, gates.view, y.view,
-                         k.reverse);
+    backend::gruBackward({da.view, dh0.view, dbias.view}, &k.dy.view, k.wHh.view, k.in.h0,
+                         gates.view, y.view, k.reverse);
   }
   expectNear("y", y, naive.y, tolerance);
   expectNear("gates", gates, naive.gates, tolerance);
   expectNear("da", da, naive.dgates, tolerance);
+  expectNear("dbias", dbias, naive.dbias, tolerance * std::sqrt(double(k.s.steps * k.s.batch)));
   expectNear("dh0", dh0, naive.dh0, tolerance);
 }
 
@@ -214,7 +237,7 @@ TEST_P(Recurrent, EverySizeDTypeAndLayout) {
   const Sizes sizes[] = {{1, 1, 1, 1}, {3, 2, 2, 1},   {1, 5, 3, 7},  {4, 1, 2, 33},
                          {3, 9, 5, 8}, {2, 31, 3, 17}, {2, 3, 1, 70}, {2, 0, 3, 4}};
   for (const bool isLstm : {true, false}) {
-    for (const DType dtype : {DType::float32, DType::float64}) {
+    for (const DType dtype : {DType::float32, DType::float64, DType::bfloat16, DType::float16}) {
       for (const Sizes& s : sizes) {
         for (const int variant : {0, 1, 2, 3}) {
           SCOPED_TRACE(::testing::Message() << (isLstm ? "lstm " : "gru ") << dtypeName(dtype)
@@ -230,6 +253,26 @@ TEST_P(Recurrent, EverySizeDTypeAndLayout) {
 TEST_P(Recurrent, ManyUnits) {
   check(Case(DType::float32, {2, 3, 4, 300}, true, false, true, false));
   check(Case(DType::float32, {2, 3, 4, 300}, false, true, true, false));
+  check(Case(DType::bfloat16, {2, 3, 4, 300}, true, true, true, false));
+}
+
+// The forms of bfloat16 products, and none.
+TEST(RecurrentBf16, EveryForm) {
+  using cpu::Feature;
+  const bool had[] = {hasFeature(Feature::avx512Bf16), hasFeature(Feature::amxBf16)};
+  for (const bool withAmx : {true, false}) {
+    for (const bool withBf16 : {true, false}) {
+      setFeature(Feature::avx512Bf16, had[0] && withBf16);
+      setFeature(Feature::amxBf16, had[1] && withAmx);
+      SCOPED_TRACE(::testing::Message() << "AMX " << withAmx << " AVX512-BF16 " << withBf16);
+      for (const Sizes& s : {Sizes{3, 40, 5, 33}, {2, 70, 3, 20}, {5, 7, 40, 31}}) {
+        check(Case(DType::bfloat16, s, true, false, true, false));
+        check(Case(DType::bfloat16, s, false, true, false, true));
+      }
+    }
+  }
+  setFeature(Feature::avx512Bf16, had[0]);
+  setFeature(Feature::amxBf16, had[1]);
 }
 
 TEST_P(Recurrent, SaturatesWithoutNaN) {
@@ -251,11 +294,23 @@ TEST_P(Recurrent, TheSameForAnyNumberOfThreads) {
     backend::lstm({y.view, c.view, gates.view, cells.view}, k.in);
     return y;
   });
+  const Case low(DType::bfloat16, {5, 50, 6, 40}, true, false, true, false);
   expectSameForAnyThreads([&] {
-    Tensor da = k.steps(160), dh0 = k.state(), dc0 = k.state();
-    backend::lstmBackward({da.view, dh0.view, dc0.view}, &k.dy.view, nullptr, k.wHh.view, nullptr,
-                          gates.view, cells.view, false);
+    Tensor y = low.steps(40), lastCells = low.state();
+    backend::lstm({y.view, lastCells.view, gates.view, cells.view}, low.in);
+    return y;
+  });
+  expectSameForAnyThreads([&] {
+    Tensor da = k.steps(160), dh0 = k.state(), dc0 = k.state(), dbias(k.dtype, {160});
+    backend::lstmBackward({da.view, dh0.view, dc0.view, dbias.view}, &k.dy.view, nullptr,
+                          k.wHh.view, nullptr, gates.view, cells.view, false);
     return da;
+  });
+  expectSameForAnyThreads([&] {
+    Tensor da = low.steps(160), dh0 = low.state(), dc0 = low.state(), dbias(low.dtype, {160});
+    backend::lstmBackward({da.view, dh0.view, dc0.view, dbias.view}, &low.dy.view, nullptr,
+                          low.wHh.view, nullptr, gates.view, cells.view, false);
+    return dbias;
   });
 }
 

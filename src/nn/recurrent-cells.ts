@@ -9,7 +9,7 @@ import type { RecurrentWeights } from '../ops/recurrent.js'
 import { checkSize, type LayerOptions, listFields } from './layer-options.js'
 import { Module } from './module.js'
 import type { Parameter } from './parameter.js'
-import { checkState, recurrentParameter, recurrentType } from './recurrent.js'
+import { checkState, recurrentParameter, recurrentTypes } from './recurrent.js'
 
 export interface RecurrentCellOptions extends LayerOptions {
   /** Whether biases are learned; default true. */
@@ -68,18 +68,18 @@ abstract class RecurrentCell extends Module {
     const stateShape = [...shape.slice(0, -1), hiddenSize]
     const before = checkState(name, this.#stateNames, state, stateShape)
     deviceOf(name, [x, weight_ih, ...(before ?? [])])
-    const { result, compute } = recurrentType(name, weight_ih, [x, ...(before ?? [])])
+    const { result, convert } = recurrentTypes(name, weight_ih, [x, ...(before ?? [])])
     const batch = ndim === 2 ? shape[0] : 1
     const parts = this.#stateNames.map((_, k) =>
-      before ? reshape(cast(before[k], compute), [batch, hiddenSize]) : null,
+      before ? reshape(convert(before[k]), [batch, hiddenSize]) : null,
     )
     const weights = {
-      wIh: cast(weight_ih, compute),
-      wHh: cast(weight_hh, compute),
-      bIh: bias_ih && cast(bias_ih, compute),
-      bHh: bias_hh && cast(bias_hh, compute),
+      wIh: convert(weight_ih),
+      wHh: convert(weight_hh),
+      bIh: bias_ih && convert(bias_ih),
+      bHh: bias_hh && convert(bias_hh),
     }
-    const after = this.step(reshape(cast(x, compute), [1, batch, inputSize]), weights, parts)
+    const after = this.step(reshape(convert(x), [1, batch, inputSize]), weights, parts)
     return after.map((part) => reshape(cast(part, result), stateShape))
   }
 

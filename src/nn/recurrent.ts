@@ -1,5 +1,5 @@
-import { autocastDType } from '../core/autocast.js'
-import { isFloating, promoteTypes } from '../core/dtype.js'
+import { autocastDType, autocastTo } from '../core/autocast.js'
+import { type DType, isFloating, promoteTypes } from '../core/dtype.js'
 import { ArgumentError, DTypeError, describe, ShapeError } from '../core/errors.js'
 import { deviceOf } from '../core/op.js'
 import { type Shape, sameShape, showShape } from '../core/shape.js'
@@ -49,21 +49,30 @@ export function recurrentParameter(
   return parameter
 }
 
-/**
- * The common dtype of a layer's weights and what it is given; kernels compute half types in float32.
- */
-export function recurrentType(layer: string, weight: Tensor, inputs: readonly Tensor[]) {
+/** The dtype of a layer's results, and what brings its operands into the dtype of its kernels. */
+export interface RecurrentTypes {
+  readonly result: DType
+  readonly convert: (x: Tensor) => Tensor
+}
+
+/** The common dtype of a layer's weights and what it is given, or what autocast makes of it. */
+export function recurrentTypes(
+  layer: string,
+  weight: Tensor,
+  inputs: readonly Tensor[],
+): RecurrentTypes {
   for (const x of inputs) {
     if (!isFloating(x.dtype)) {
       throw new DTypeError(`${layer}: expected floating inputs, got ${x.dtype}`)
     }
   }
   const common = inputs.reduce((dtype, x) => promoteTypes(dtype, x.dtype), weight.dtype)
+  const low = common === 'float64' ? null : autocastDType()
+  if (low === null) return { result: common, convert: (x) => cast(x, common) }
   // Under autocast, as PyTorch: a layer of LSTMs is on the list of the lower precision, others keep
   // the dtype of what they are given.
-  const low = common === 'float64' ? null : autocastDType()
-  const result = low === null ? common : layer === 'LSTM' ? low : inputs[0].dtype
-  return { result, compute: result === 'float64' ? result : ('float32' as const) }
+  if (layer === 'LSTM') return { result: low, convert: (x) => autocastTo('half', [x])[0] }
+  return { result: inputs[0].dtype, convert: (x) => cast(x, 'float32') }
 }
 
 /** The parts of a state, each of one shape; null where none is given. */
@@ -161,12 +170,12 @@ abstract class Recurrent extends Module {
   /** All layers: the output, and the parts of the state after the last step. */
   protected runLayers(x: Tensor, state: unknown): { output: Tensor; state: Tensor[] } {
     const initial = this.#checkInputs(x, state)
-    const { result, compute } = recurrentType(this.constructor.name, this.weight_ih_l0, [
+    const { result, convert } = recurrentTypes(this.constructor.name, this.weight_ih_l0, [
       x,
       ...(initial ?? []),
     ])
     const isBatched = x.ndim === 3
-    const batched = (t: Tensor) => cast(isBatched ? t : unsqueeze(t, 1), compute)
+    const batched = (t: Tensor) => convert(isBatched ? t : unsqueeze(t, 1))
     let y = batched(this.batchFirst && isBatched ? transpose(x, 0, 1) : x)
     const before = initial?.map(batched)
     const after: (readonly Tensor[])[] = []
@@ -177,7 +186,7 @@ abstract class Recurrent extends Module {
       const outputs = (this.bidirectional ? [false, true] : [false]).map((reverse) => {
         const i = after.length
         const parts = this.#stateNames.map((_, k) => (before ? select(before[k], 0, i) : null))
-        const done = this.runLayer(input, this.#weightsOf(i, compute), parts, { reverse })
+        const done = this.runLayer(input, this.#weightsOf(i, convert), parts, { reverse })
         after.push(done.state)
         return done.y
       })
@@ -190,12 +199,12 @@ abstract class Recurrent extends Module {
     }
   }
 
-  #weightsOf(i: number, dtype: 'float32' | 'float64'): RecurrentWeights {
+  #weightsOf(i: number, convert: RecurrentTypes['convert']): RecurrentWeights {
     const suffix = this.#suffixes[i]
-    const bias = (t: Parameter | undefined) => (t ? cast(t, dtype) : null)
+    const bias = (t: Parameter | undefined) => (t ? convert(t) : null)
     return {
-      wIh: cast(this[`weight_ih_${suffix}`], dtype),
-      wHh: cast(this[`weight_hh_${suffix}`], dtype),
+      wIh: convert(this[`weight_ih_${suffix}`]),
+      wHh: convert(this[`weight_hh_${suffix}`]),
       bIh: bias(this[`bias_ih_${suffix}`]),
       bHh: bias(this[`bias_hh_${suffix}`]),
     }

@@ -1,5 +1,6 @@
 import { applyAll } from '../core/apply.js'
 import { defineOp, type Op, type RuleContext } from '../core/op.js'
+import type { Shape } from '../core/shape.js'
 import { Tensor } from '../core/tensor.js'
 import { byFormula } from './by-formula.js'
 import { binary, unary } from './elementwise.js'
@@ -10,13 +11,12 @@ import {
   fusedUnlessTwice,
   hiddenWeightGradient,
   overSteps,
+  pendingKept,
   pendingSteps,
   type RecurrentWeights,
-  rowsOf,
   type SequenceAttrs,
   stateOrZeros,
 } from './recurrent.js'
-import { sum } from './reduce.js'
 import { chunk } from './split.js'
 import { add, mul } from './terms.js'
 import { narrow } from './views.js'
@@ -33,14 +33,14 @@ type GruContext = RuleContext<SequenceAttrs> &
 
 // r, z = σ(wIh x_t + bIh + wHh h + bHh); m = wHn h + bHn; n = tanh(wIn x_t + bIn + r m);
 // h = (1 - z) n + z h. x [T, N, I]; y [T, N, H] is h of each step; gates [T, N, 4H], which hold
-// n, r, z and m, are for backward
+// n, r, z and m and are float32 where the rest is of a half type, are for backward
 const gruOp: Op<SequenceAttrs> = defineOp<SequenceAttrs>()({
   name: 'gru',
   inputs: ['x', 'wIh', 'wHh', 'bIh', 'bHh', 'h0'],
   outputs: ['y', 'gates'],
   run: ([x, wIh, wHh, bIh, bHh, h0], { reverse }) => {
     const y = pendingSteps(x, wHh.shape[1])
-    const gates = pendingSteps(x, 4 * wHh.shape[1])
+    const gates = pendingKept(x, 4 * wHh.shape[1])
     const { calls } = x.device
     calls.begin('gru').input(x).input(wIh).input(wHh).optional(bIh).optional(bHh).optional(h0)
     calls.output(y).output(gates).flag(reverse).run()
@@ -87,34 +87,36 @@ const inOrderOfWeights = (w: Tensor): Tensor => {
 // dwHh = Σ [da_r, da_z, dm]ᵀ h; the biases' are the sums of the same
 function gruGradients(context: GruContext): (Tensor | null)[] {
   const { dys, needs, attrs, x, wIh, wHh, h0, y, gates } = context
-  const [all, dh0] = applyAll(gruBackwardOp, [dys[0], wHh, h0, gates, y], attrs)
+  const [all, dh0, sums] = applyAll(gruBackwardOp, [dys[0], wHh, h0, gates, y], attrs)
   const size = wHh.shape[1]
   const [da, dh] = [narrow(all, 2, 0, 3 * size), narrow(all, 2, size, 3 * size)]
-  const sums = needs[3] || needs[4] ? sum(rowsOf(all), 0) : null
   return [
     needs[0] ? matmul(da, inOrderOfSums(wIh)) : null,
     needs[1] ? inOrderOfWeights(overSteps(da, x)) : null,
     needs[2] ? hiddenWeightGradient(dh, y, h0, attrs) : null,
-    sums && needs[3] ? inOrderOfWeights(narrow(sums, 0, 0, 3 * size)) : null,
-    sums && needs[4] ? narrow(sums, 0, size, 3 * size) : null,
+    needs[3] ? inOrderOfWeights(narrow(sums, 0, 0, 3 * size)) : null,
+    needs[4] ? narrow(sums, 0, size, 3 * size) : null,
     dh0,
   ]
 }
 
 // From the last step to the first: dn = dh (1 - z), dz = dh (h_{t-1} - n), da_n = dn (1 - n²),
 // dr = da_n m, dm = da_n r, times the activations' derivatives;
-// dh_{t-1} = dh z + [da_r, da_z, dm] wHh. The rule of `gru` calls it only where nothing is recorded.
+// dh_{t-1} = dh z + [da_r, da_z, dm] wHh; sums are those of dgates over steps and rows. The rule of
+// `gru` calls it only where nothing is recorded.
 const gruBackwardOp: Op<SequenceAttrs> = defineOp<SequenceAttrs>()({
   name: 'gruBackward',
   inputs: ['dy', 'wHh', 'h0', 'gates', 'y'],
-  outputs: ['dgates', 'dh0'],
+  outputs: ['dgates', 'dh0', 'sums'],
   run: ([dy, wHh, h0, gates, y], { reverse }) => {
-    const dgates = Tensor.pending(gates.device, gates.dtype, gates.shape)
-    const dh0 = Tensor.pending(gates.device, gates.dtype, y.shape.slice(1))
-    const { calls } = gates.device
+    const pending = (shape: Shape) => Tensor.pending(wHh.device, wHh.dtype, shape)
+    const dgates = pending(gates.shape)
+    const dh0 = pending(y.shape.slice(1))
+    const sums = pending([gates.shape[2]])
+    const { calls } = wHh.device
     calls.begin('gruBackward').optional(dy).input(wHh).optional(h0).input(gates).input(y)
-    calls.output(dgates).output(dh0).flag(reverse).run()
-    return [dgates, dh0]
+    calls.output(dgates).output(dh0).output(sums).flag(reverse).run()
+    return [dgates, dh0, sums]
   },
   gradient: null,
   samples: null,
@@ -133,8 +135,7 @@ function composedGru(inputs: GruInputs, attrs: SequenceAttrs): Tensor {
 
 /**
  * One layer of a GRU in one direction: x [T, N, I], h before the first step [N, H] (null for zeros),
- * weights [3H, ..] with rows r, z, n. Returns h of each step, [T, N, H]. All of one dtype, float32 or
- * float64, and of fitting shapes.
+ * weights [3H, ..] with rows r, z, n. Returns h of each step, [T, N, H]. Dtypes as for `lstm`.
  */
 export function gru(
   x: Tensor,

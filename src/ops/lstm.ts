@@ -1,5 +1,6 @@
 import { applyAll } from '../core/apply.js'
 import { defineOp, type Op, type RuleContext } from '../core/op.js'
+import type { Shape } from '../core/shape.js'
 import { Tensor } from '../core/tensor.js'
 import { byFormula } from './by-formula.js'
 import { unary } from './elementwise.js'
@@ -9,13 +10,12 @@ import {
   fusedUnlessTwice,
   hiddenWeightGradient,
   overSteps,
+  pendingKept,
   pendingSteps,
   type RecurrentWeights,
-  rowsOf,
   type SequenceAttrs,
   stateOrZeros,
 } from './recurrent.js'
-import { sum } from './reduce.js'
 import { chunk } from './split.js'
 import { add, mul } from './terms.js'
 
@@ -36,7 +36,7 @@ interface LstmSaved extends LstmInputs {
 
 // a = wIh x_t + bIh + wHh h + bHh; c = σ(f) c + σ(i) tanh(g); h = σ(o) tanh(c)
 // x [T, N, I]; y [T, N, H] is h of each step, c [N, H] after the last one; gates [T, N, 4H] and
-// cells [T, N, H] are for backward
+// cells [T, N, H], float32 where the rest is of a half type, are for backward
 const lstmOp: Op<SequenceAttrs> = defineOp<SequenceAttrs>()({
   name: 'lstm',
   inputs: ['x', 'wIh', 'wHh', 'bIh', 'bHh', 'h0', 'c0'],
@@ -46,8 +46,8 @@ const lstmOp: Op<SequenceAttrs> = defineOp<SequenceAttrs>()({
     const size = wHh.shape[1]
     const y = pendingSteps(x, size)
     const c = Tensor.pending(x.device, x.dtype, [x.shape[1], size])
-    const gates = pendingSteps(x, 4 * size)
-    const cells = pendingSteps(x, size)
+    const gates = pendingKept(x, 4 * size)
+    const cells = pendingKept(x, size)
     const { calls } = x.device
     calls.begin('lstm').input(x).input(wIh).input(wHh).optional(bIh).optional(bHh)
     calls.optional(h0).optional(c0).output(y).output(c).output(gates).output(cells)
@@ -87,34 +87,36 @@ type LstmContext = RuleContext<SequenceAttrs> & LstmSaved & { readonly needs: re
 function lstmGradients(context: LstmContext): (Tensor | null)[] {
   const { dys, needs, attrs, x, wIh, wHh, h0, c0, y, gates, cells } = context
   const [dy = null, dc = null] = dys
-  const [da, dh0, dc0] = applyAll(lstmBackwardOp, [dy, dc, wHh, c0, gates, cells], attrs)
-  const db = needs[3] || needs[4] ? sum(rowsOf(da), 0) : null
+  const [da, dh0, dc0, db] = applyAll(lstmBackwardOp, [dy, dc, wHh, c0, gates, cells], attrs)
   return [
     needs[0] ? matmul(da, wIh) : null,
     needs[1] ? overSteps(da, x) : null,
     needs[2] ? hiddenWeightGradient(da, y, h0, attrs) : null,
-    db,
-    db,
+    needs[3] ? db : null,
+    needs[4] ? db : null,
     dh0,
     dc0,
   ]
 }
 
 // From the last step to the first: dc += dh o (1 - tanh²c); di = dc g, df = dc c_{t-1}, dg = dc i,
-// do = dh tanh c, times the activations' derivatives; dh_{t-1} = da wHh, dc_{t-1} = dc f. The rule
-// of `lstm` calls it only where nothing is recorded.
+// do = dh tanh c, times the activations' derivatives; dh_{t-1} = da wHh, dc_{t-1} = dc f; db is the
+// sum of da. The rule of `lstm` calls it only where nothing is recorded.
 const lstmBackwardOp: Op<SequenceAttrs> = defineOp<SequenceAttrs>()({
   name: 'lstmBackward',
   inputs: ['dy', 'dc', 'wHh', 'c0', 'gates', 'cells'],
-  outputs: ['da', 'dh0', 'dc0'],
+  outputs: ['da', 'dh0', 'dc0', 'db'],
   run: ([dy, dc, wHh, c0, gates, cells], { reverse }) => {
-    const da = Tensor.pending(gates.device, gates.dtype, gates.shape)
-    const dh0 = Tensor.pending(gates.device, gates.dtype, cells.shape.slice(1))
-    const dc0 = Tensor.pending(gates.device, gates.dtype, cells.shape.slice(1))
-    const { calls } = gates.device
+    const pending = (shape: Shape) => Tensor.pending(wHh.device, wHh.dtype, shape)
+    const da = pending(gates.shape)
+    const dh0 = pending(cells.shape.slice(1))
+    const dc0 = pending(cells.shape.slice(1))
+    const db = pending([wHh.shape[0]])
+    const { calls } = wHh.device
     calls.begin('lstmBackward').optional(dy).optional(dc).input(wHh).optional(c0)
-    calls.input(gates).input(cells).output(da).output(dh0).output(dc0).flag(reverse).run()
-    return [da, dh0, dc0]
+    calls.input(gates).input(cells).output(da).output(dh0).output(dc0).output(db)
+    calls.flag(reverse).run()
+    return [da, dh0, dc0, db]
   },
   gradient: null,
   samples: null,
@@ -134,7 +136,8 @@ function composedLstm(inputs: LstmInputs, attrs: SequenceAttrs): Tensor[] {
 /**
  * One layer of an LSTM in one direction: x [T, N, I], the state before the first step [N, H] each
  * (null for zeros), weights [4H, ..] with rows i, f, g, o. Returns h of each step [T, N, H] and the
- * cells after the last one [N, H]. All of one dtype, float32 or float64, and of fitting shapes.
+ * cells after the last one [N, H]. All of one floating dtype and of fitting shapes; half types are
+ * computed in float32, products of bfloat16 as bfloat16 where the processor has them.
  */
 export function lstm(
   x: Tensor,

@@ -1,3 +1,4 @@
+import type { DType } from '../core/dtype.js'
 import type { JointRule, RuleContext } from '../core/op.js'
 import { tidy } from '../core/scope.js'
 import type { Shape } from '../core/shape.js'
@@ -25,9 +26,14 @@ export interface RecurrentWeights {
   readonly bHh: Tensor | null
 }
 
-/** [T, N, H] of a layer whose gates are not made yet. */
-export function pendingSteps(x: Tensor, width: number): Tensor {
-  return Tensor.pending(x.device, x.dtype, [x.shape[0], x.shape[1], width])
+/** Outputs [T, N, W] of a layer that reads x. */
+export function pendingSteps(x: Tensor, width: number, dtype: DType = x.dtype): Tensor {
+  return Tensor.pending(x.device, dtype, [x.shape[0], x.shape[1], width])
+}
+
+/** The same in the dtype that the layer computes in, for its backward pass. */
+export function pendingKept(x: Tensor, width: number): Tensor {
+  return pendingSteps(x, width, x.dtype === 'float64' ? 'float64' : 'float32')
 }
 
 /** [T, N, W] as [T N, W]. */

@@ -3,7 +3,8 @@
   python3 -m venv venv && venv/bin/pip install torch numpy && venv/bin/python make_recurrent.py
 
 All in float64: the state dictionary, the input and the state before, the results in order, and the
-gradients of the sum of all results times their weights.
+gradients of the sum of all results times their weights. And of layers in bfloat16 the error of each
+against float64, as root mean squares, on the same rounded values.
 """
 
 import json
@@ -59,6 +60,35 @@ for kind, parts in (("LSTM", 2), ("GRU", 1)):
         case(kind + "Cell", [3, 2], normal(3), [], {"bias": False}),
     ]
 
+def error(low, exact):
+    return float((low.double() - exact).square().mean().sqrt())
+
+
+def half_case(kind, sizes, steps, batch):
+    """A layer in bfloat16, as `case` but for what it gives: errors instead of values."""
+    low = getattr(nn, kind)(*sizes).bfloat16()
+    exact = getattr(nn, kind)(*sizes).double()
+    exact.load_state_dict(low.state_dict())
+    values = normal(steps, batch, sizes[0]).bfloat16()
+    weights = normal(steps, batch, sizes[1]).bfloat16()
+    given = {}
+    for layer in (low, exact):
+        x = values.to(next(layer.parameters()).dtype).detach().requires_grad_()
+        y = layer(x)[0]
+        y.backward(weights.to(y.dtype))
+        given[layer] = [y.detach(), x.grad, *(p.grad for p in layer.parameters())]
+    return {
+        "kind": kind,
+        "sizes": sizes,
+        "parameters": {n: pack(p.double()) for n, p in low.named_parameters()},
+        "x": pack(values.double()),
+        "weights": pack(weights.double()),
+        "errors": [error(a, b) for a, b in zip(given[low], given[exact])],
+    }
+
+
+halves = [half_case(kind, [6, 18], 12, 5) for kind in ("LSTM", "GRU")]
+
 out = Path(__file__).with_name("recurrent.json")
-out.write_text(json.dumps({"torch": torch.__version__, "cases": cases}) + "\n")
+out.write_text(json.dumps({"torch": torch.__version__, "cases": cases, "halves": halves}) + "\n")
 print(out, out.stat().st_size)

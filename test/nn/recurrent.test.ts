@@ -45,7 +45,17 @@ function run(layer: AnyLayer, [x, ...state]: readonly Tensor[]): Tensor[] {
   return [results].flat(2) as Tensor[]
 }
 
-const { cases } = readGolden('recurrent.json') as { cases: Case[] }
+interface Half {
+  readonly kind: 'LSTM' | 'GRU'
+  readonly sizes: readonly [number, number]
+  readonly parameters: Record<string, Packed>
+  readonly x: Packed
+  readonly weights: Packed
+  /** Root mean squares, of y and of the gradients of x and the parameters. */
+  readonly errors: readonly number[]
+}
+
+const { cases, halves } = readGolden('recurrent.json') as { cases: Case[]; halves: Half[] }
 
 describe.each(cases.map((c) => [`${c.kind} ${JSON.stringify(c.options)}`, c] as const))(
   'as PyTorch: %s',
@@ -289,17 +299,39 @@ describe('layers', () => {
       expect(values(layer.forward(x)[0])).not.toEqual(dropped)
     })
 
-    test('half types are computed in float32 and given back as they came', () => {
-      const layer = make[kind]({ dtype: 'bfloat16' })
-      const x = randn([4, 2, 3]).bfloat16().requiresGrad_()
+    test('float16 is computed in float32 and given back as it came', () => {
+      const layer = make[kind]({ dtype: 'float16' })
+      const x = randn([4, 2, 3]).half().requiresGrad_()
       const [y] = layer.forward(x)
-      expect(y.dtype).toBe('bfloat16')
+      expect(y.dtype).toBe('float16')
       y.sum().backward()
-      expect(x.grad?.dtype).toBe('bfloat16')
-      expect(layer.weight_hh_l0.grad?.dtype).toBe('bfloat16')
+      expect(x.grad?.dtype).toBe('float16')
+      expect(layer.weight_hh_l0.grad?.dtype).toBe('float16')
       const full = make[kind]({})
       full.loadStateDict(layer.stateDict())
-      expect(values(full.forward(x.detach().float())[0].bfloat16())).toEqual(values(y))
+      expect(values(full.forward(x.detach().float())[0].half())).toEqual(values(y))
+    })
+
+    test('bfloat16 has no larger errors than in PyTorch', () => {
+      const half = halves.find((h) => h.kind === kind) as Half
+      const given = (['bfloat16', 'float64'] as const).map((dtype) => {
+        const layer = new layers[kind](...half.sizes, { dtype })
+        layer.loadStateDict(
+          Object.fromEntries(Object.entries(half.parameters).map(([key, p]) => [key, unpack(p)])),
+        )
+        const x = unpack(half.x).to(dtype).requiresGrad_()
+        const [y] = layer.forward(x)
+        y.backward(unpack(half.weights).to(dtype))
+        const results = [y, x.grad, ...layer.parameters().map((p) => p.grad)] as Tensor[]
+        for (const t of results) expect(t.dtype).toBe(dtype)
+        return results.map((t) => values(t))
+      })
+      const errors = given[1].map((exact, i) => {
+        const squares = exact.map((v, j) => (v - given[0][i][j]) ** 2)
+        return Math.sqrt(squares.reduce((a, b) => a + b) / squares.length)
+      })
+      expect(errors).toHaveLength(half.errors.length)
+      errors.forEach((error, i) => void expect(error).toBeLessThanOrEqual(half.errors[i]))
     })
 
     test('no gradient is recorded for a frozen layer without inputs that need one', () => {

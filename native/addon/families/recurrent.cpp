@@ -41,6 +41,7 @@ const Family family({
        out.dgates = c.output();
        out.dh0 = c.output();
        out.dc0 = c.output();
+       out.dbias = c.output();
        backend::lstmBackward(out, dy, dc, wHh, c0, gates, cells, c.flag());
      }},
     {"gru",
@@ -58,9 +59,11 @@ const Family family({
        const View* h0 = c.optionalInput();
        const View& gates = c.input();
        const View& y = c.input();
-       const View& dgates = c.output();
-       const View& dh0 = c.output();
-       backend::gruBackward(dgates, dh0, dy, wHh, h0, gates, y, c.flag());
+       backend::GruGradients out;
+       out.dgates = c.output();
+       out.dh0 = c.output();
+       out.dbias = c.output();
+       backend::gruBackward(out, dy, wHh, h0, gates, y, c.flag());
      }},
 });
 

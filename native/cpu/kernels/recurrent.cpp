@@ -28,9 +28,61 @@ ADJOINT_INLINE Vec zeroOf(const float*) {
 ADJOINT_INLINE double zeroOf(const double*) {
   return 0;
 }
-template <class T>
-ADJOINT_INLINE auto getOrZero(const T* p, int64_t at, int64_t rest) {
-  return p ? get(p + at, rest) : zeroOf(p);
+// bfloat16 as vectors of float.
+#if defined(ADJOINT_LEVEL_SCALAR)
+ADJOINT_INLINE Vec get(const BFloat16* p, int64_t) {
+  return toFloat(*p);
+}
+ADJOINT_INLINE void put(BFloat16* p, Vec x, int64_t) {
+  *p = toBFloat16(x);
+}
+#else
+typedef uint16_t Halves __attribute__((vector_size(kLanes * 2)));
+typedef uint32_t Words __attribute__((vector_size(kLanes * 4)));
+
+ADJOINT_INLINE Vec get(const BFloat16* p, int64_t rest) {
+  Halves h = {};
+  if (rest == kLanes) {
+    memcpy(&h, p, sizeof h);
+  } else {
+    for (int64_t i = 0; i < rest; i++) h[i] = p[i].bits;
+  }
+  return Vec((Floats)(__builtin_convertvector(h, Words) << 16));
+}
+// To the nearest, ties to even; a NaN stays one.
+ADJOINT_INLINE void put(BFloat16* p, Vec x, int64_t rest) {
+  const Words u = (Words)x.v, isNaN = (Words)(x.v != x.v);
+  const Words rounded = u + 0x7fff + ((u >> 16) & 1);
+  const Halves h =
+      __builtin_convertvector(((isNaN & (u | 0x400000)) | (~isNaN & rounded)) >> 16, Halves);
+  if (rest == kLanes) {
+    memcpy(p, &h, sizeof h);
+  } else {
+    for (int64_t i = 0; i < rest; i++) p[i].bits = h[i];
+  }
+}
+#endif
+
+template <class V, class S>
+ADJOINT_INLINE V getOrZero(const S* p, int64_t at, int64_t rest) {
+  return p ? V(get(p + at, rest)) : V(0);
+}
+template <class V, class T>
+ADJOINT_INLINE V sumOf(const StateSums<T>& s, int64_t gate, int64_t row, int64_t at, int64_t rest) {
+  if (!s.at) return V(0);
+  const int64_t place = gate * s.gate + at / kSumsBlock * s.block + row * s.row + at % kSumsBlock;
+  return get(s.at + place, rest);
+}
+// x to where it goes, and to where the product wants it.
+template <class V, class S>
+ADJOINT_INLINE void put(S* p, const StateRows<S>& state, int64_t gate, int64_t row, int64_t at, V x,
+                        int64_t rest) {
+  put(p, x, rest);
+  if (state.at) put(state.at + row * state.row + gate * state.gate + at, x, rest);
+}
+template <class V, class T>
+ADJOINT_INLINE void addTo(T* sum, V x, int64_t rest) {
+  put(sum, get(sum, rest) + x, rest);
 }
 
 // Calls f(row, at, rest) for each vector of each row.
@@ -95,104 +147,121 @@ ADJOINT_INLINE void divide(Quotient<V> a, Quotient<V> b, Quotient<V> c, V& x, V&
   z = c.over * (inverse * ab);
 }
 
-template <class T>
-void lstm(const LstmStep<T>& s) {
+template <class T, class S>
+void lstm(const LstmStep<T, S>& s) {
   using V = decltype(zeroOf(s.c));
   const int64_t size = s.size;
   forEachLanes<T>(s.rows, size, [&](int64_t row, int64_t at, int64_t rest) {
     T* gates = s.gates + row * 4 * size + at;
     const int64_t place = row * size + at;
+    const auto gate = [&](int64_t b) {
+      return get(gates + b * size, rest) + sumOf<V>(s.sums, b, row, at, rest);
+    };
     V i, f, g, o, t;
-    divide(sigmoidQuotient(get(gates, rest)), sigmoidQuotient(get(gates + size, rest)),
-           tanhQuotient(get(gates + 2 * size, rest)), i, f, g);
-    const V c = f * getOrZero(s.cPrevious, place, rest) + i * g;
-    divide(sigmoidQuotient(get(gates + 3 * size, rest)), tanhQuotient(c), o, t);
+    divide(sigmoidQuotient(gate(0)), sigmoidQuotient(gate(1)), tanhQuotient(gate(2)), i, f, g);
+    const V c = f * getOrZero<V>(s.cPrevious, place, rest) + i * g;
+    divide(sigmoidQuotient(gate(3)), tanhQuotient(c), o, t);
     put(gates, i, rest);
     put(gates + size, f, rest);
     put(gates + 2 * size, g, rest);
     put(gates + 3 * size, o, rest);
     put(s.c + place, c, rest);
-    put(s.h + place, o * t, rest);
+    put(s.h + place, s.state, 0, row, at, o * t, rest);
   });
 }
 
 // With h = o t, t = tanh(c): dc += dh o (1 - t^2); di = dc g, df = dc cPrevious, dg = dc i,
 // do = dh t; the derivatives of the activations are i (1 - i) and 1 - g^2.
-template <class T>
-void lstmBackward(const LstmStepBackward<T>& s) {
+template <class T, class S>
+void lstmBackward(const LstmStepBackward<T, S>& s) {
   using V = decltype(zeroOf(s.c));
   const int64_t size = s.size;
   forEachLanes<T>(s.rows, size, [&](int64_t row, int64_t at, int64_t rest) {
     const T* gates = s.gates + row * 4 * size + at;
-    T* dgates = s.dgates + row * 4 * size + at;
+    S* dgates = s.dgates + row * 4 * size + at;
     const int64_t place = row * size + at;
     const auto i = get(gates, rest), f = get(gates + size, rest);
     const auto g = get(gates + 2 * size, rest), o = get(gates + 3 * size, rest);
     const Quotient<V> ofC = tanhQuotient(get(s.c + place, rest));
     const V t = ofC.over / ofC.under;
-    const auto dh = get(s.dh + place, rest) + getOrZero(s.dy, row * s.dyRow + at, rest);
-    const auto dho = dh * o;
-    const auto dc = get(s.dc + place, rest) + (dho - dho * t * t);
-    const auto di = dc * g * i, dg = dc * i, dout = dho * t;
-    const auto df = dc * getOrZero(s.cPrevious, place, rest) * f;
-    put(dgates, di - di * i, rest);
-    put(dgates + size, df - df * f, rest);
-    put(dgates + 2 * size, dg - dg * g * g, rest);
-    put(dgates + 3 * size, dout - dout * o, rest);
+    const V dh = sumOf<V>(s.dh, 0, row, at, rest) + getOrZero<V>(s.dy, row * s.dyRow + at, rest);
+    const V dho = dh * o;
+    const V dc = get(s.dc + place, rest) + (dho - dho * t * t);
+    const V di = dc * g * i, dg = dc * i, dout = dho * t;
+    const V df = dc * getOrZero<V>(s.cPrevious, place, rest) * f;
+    const auto putGate = [&](int64_t b, V x) {
+      put(dgates + b * size, s.state, b, row, at, x, rest);
+      addTo(s.dbias + b * size + at, x, rest);
+    };
+    putGate(0, di - di * i);
+    putGate(1, df - df * f);
+    putGate(2, dg - dg * g * g);
+    putGate(3, dout - dout * o);
     put(s.dc + place, dc * f, rest);
   });
 }
 
-template <class T>
-void gru(const GruStep<T>& s) {
-  using V = decltype(zeroOf(s.h));
+template <class T, class S>
+void gru(const GruStep<T, S>& s) {
+  using V = decltype(zeroOf(s.gates));
   const int64_t size = s.size;
   forEachLanes<T>(s.rows, size, [&](int64_t row, int64_t at, int64_t rest) {
     T* gates = s.gates + row * 4 * size + at;
     const int64_t place = row * size + at;
-    const Quotient<V> ofR = sigmoidQuotient(get(gates + size, rest));
-    const V r = ofR.over / ofR.under;
+    const auto sum = [&](int64_t b) { return sumOf<V>(s.sums, b, row, at, rest); };
+    const Quotient<V> ofR = sigmoidQuotient(get(gates + size, rest) + sum(0));
+    const V r = ofR.over / ofR.under, m = getOrZero<V>(s.bias, at, rest) + sum(2);
     V z, n;
-    divide(sigmoidQuotient(get(gates + 2 * size, rest)),
-           tanhQuotient(get(gates, rest) + r * get(gates + 3 * size, rest)), z, n);
+    divide(sigmoidQuotient(get(gates + 2 * size, rest) + sum(1)),
+           tanhQuotient(get(gates, rest) + r * m), z, n);
     put(gates, n, rest);
     put(gates + size, r, rest);
     put(gates + 2 * size, z, rest);
-    put(s.h + place, n + z * (getOrZero(s.hPrevious, place, rest) - n), rest);
+    put(gates + 3 * size, m, rest);
+    const V h = n + z * (getOrZero<V>(s.hPrevious, place, rest) - n);
+    put(s.h + place, s.state, 0, row, at, h, rest);
   });
 }
 
 // With a = the sum within tanh: dn = dh (1 - z), da = dn (1 - n^2), dm = da r, dr = da m,
 // dz = dh (hPrevious - n).
-template <class T>
-void gruBackward(const GruStepBackward<T>& s) {
+template <class T, class S>
+void gruBackward(const GruStepBackward<T, S>& s) {
+  using V = decltype(zeroOf(s.gates));
   const int64_t size = s.size;
   forEachLanes<T>(s.rows, size, [&](int64_t row, int64_t at, int64_t rest) {
     const T* gates = s.gates + row * 4 * size + at;
-    T* dgates = s.dgates + row * 4 * size + at;
+    S* dgates = s.dgates + row * 4 * size + at;
     const int64_t place = row * size + at;
-    const auto n = get(gates, rest), r = get(gates + size, rest);
-    const auto z = get(gates + 2 * size, rest), m = get(gates + 3 * size, rest);
-    const auto dh = get(s.dh + place, rest) + getOrZero(s.dy, row * s.dyRow + at, rest);
-    const auto dhz = dh * z, dn = dh - dhz;
-    const auto da = dn - dn * n * n, dar = da * r;
-    const auto dr = dar * m;
-    const auto dz = dhz * (getOrZero(s.hPrevious, place, rest) - n);
+    const V n = get(gates, rest), r = get(gates + size, rest);
+    const V z = get(gates + 2 * size, rest), m = get(gates + 3 * size, rest);
+    const V dh = get(s.dhDirect + place, rest) + sumOf<V>(s.dh, 0, row, at, rest) +
+                 getOrZero<V>(s.dy, row * s.dyRow + at, rest);
+    const V dhz = dh * z, dn = dh - dhz;
+    const V da = dn - dn * n * n, dar = da * r;
+    const V dr = dar * m;
+    const V dz = dhz * (getOrZero<V>(s.hPrevious, place, rest) - n);
     put(dgates, da, rest);
-    put(dgates + size, dr - dr * r, rest);
-    put(dgates + 2 * size, dz - dz * z, rest);
-    put(dgates + 3 * size, dar, rest);
-    put(s.dh + place, dhz, rest);
+    addTo(s.dbias + at, da, rest);
+    const auto putGate = [&](int64_t b, V x) {
+      put(dgates + b * size, s.state, b - 1, row, at, x, rest);
+      addTo(s.dbias + b * size + at, x, rest);
+    };
+    putGate(1, dr - dr * r);
+    putGate(2, dz - dz * z);
+    putGate(3, dar);
+    put(s.dhDirect + place, dhz, rest);
   });
 }
 
-template <class T>
-constexpr RecurrentKernels<T> kernelsOf() {
-  return {lstm<T>, lstmBackward<T>, gru<T>, gruBackward<T>};
+template <class T, class S>
+constexpr RecurrentKernels<T, S> kernelsOf() {
+  return {lstm<T, S>, lstmBackward<T, S>, gru<T, S>, gruBackward<T, S>};
 }
 
 }  // namespace
 
-const RecurrentTable recurrentTable = {kernelsOf<float>(), kernelsOf<double>()};
+const RecurrentTable recurrentTable = {kernelsOf<float, float>(), kernelsOf<double, double>(),
+                                       kernelsOf<float, BFloat16>()};
 
 }  // namespace adjoint::cpu::ADJOINT_LEVEL

@@ -278,6 +278,39 @@ void attentions(Report& report) {
   }
 }
 
+// The operations are those of the products, of which backward's own is the state's.
+void recurrentLayers(Report& report) {
+  struct Shape {
+    int64_t steps, batch, features, units;
+  };
+  for (auto [t, n, i, h] : {Shape{64, 32, 64, 256},
+                            {64, 32, 256, 256},
+                            {64, 1, 256, 256},
+                            {64, 8, 256, 256},
+                            {64, 128, 256, 256},
+                            {64, 32, 64, 64},
+                            {64, 32, 100, 100},
+                            {64, 32, 512, 512}}) {
+    for (const DType dtype : {DType::float32, DType::bfloat16}) {
+      const Buffer x({t, n, i}, dtype), wIh({4 * h, i}, dtype), wHh({4 * h, h}, dtype),
+          bias({4 * h}, dtype), y({t, n, h}, dtype), c({n, h}, dtype), dh0({n, h}, dtype),
+          dgates({t, n, 4 * h}, dtype), gates({t, n, 4 * h}), cells({t, n, h});
+      const std::string size = std::to_string(t) + "x" + std::to_string(n) + "x" +
+                               std::to_string(i) + "x" + std::to_string(h) + " " + dtypeName(dtype);
+      const double product = 8.0 * t * n * h;
+      report.row("lstm " + size, product * (i + h), [&] {
+        backend::lstm({y.view(), c.view(), gates.view(), cells.view()},
+                      {x.view(), wIh.view(), wHh.view(), &bias.view(), &bias.view(), nullptr,
+                       nullptr, false});
+      });
+      report.row("lstmBackward " + size, product * h, [&] {
+        backend::lstmBackward({dgates.view(), dh0.view(), c.view(), bias.view()}, &y.view(),
+                              nullptr, wHh.view(), nullptr, gates.view(), cells.view(), false);
+      });
+    }
+  }
+}
+
 void optimizers(Report& report) {
   const Buffer p({2800000}), g({2800000}), m({2800000}), v({2800000});
   report.row("adamw 2.8M", 0, [&] {
@@ -301,6 +334,7 @@ int main(int argc, char** argv) {
   pooling(report);
   batchNorms(report);
   attentions(report);
+  recurrentLayers(report);
   optimizers(report);
   backend::shutdown();
 }
