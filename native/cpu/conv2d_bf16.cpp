@@ -5,6 +5,8 @@
 #include <vector>
 
 #include "cpu/compute_view.h"
+#include "cpu/conv2d_bf16_slab.h"
+#include "cpu/conv2d_pairs.h"
 #include "cpu/gemm_bf16.h"
 #include "cpu/workspace.h"
 
@@ -13,82 +15,6 @@ namespace {
 
 constexpr double kTaskOperations = 4e6;
 constexpr int64_t kTileBytes = 1 << 19;  // of one operand's tiles in the second cache
-
-int64_t roundedUp(int64_t n, int64_t step) {
-  return ceilDivide(n, step) * step;
-}
-
-// Where the pixels of a block of rows of the output lie: pixel (p, q) of tap (c, r, s) at
-// p width + q + offset[(c, r, s)].
-class Slab {
- public:
-  Slab(const ConvSizes& z, int64_t rows)
-      : z_(z),
-        width_(z.q + (z.s - 1) * z.shape.dilationW / z.shape.strideW),
-        height_(rows + (z.r - 1) * z.shape.dilationH / z.shape.strideH),
-        plane_(width_ * height_),
-        channel_(plane_ * z.shape.strideH * z.shape.strideW),
-        offset_(z.depth) {
-    size_t i = 0;
-    for (int64_t c = 0; c < z.c; c++) {
-      for (int64_t r = 0; r < z.r; r++) {
-        for (int64_t s = 0; s < z.s; s++) {
-          const int64_t row = r * z.shape.dilationH, column = s * z.shape.dilationW;
-          offset_[i++] = c * channel_ + planeOf(row, column) + row / z.shape.strideH * width_ +
-                         column / z.shape.strideW;
-        }
-      }
-    }
-  }
-
-  int64_t width() const { return width_; }
-  const int64_t* offset() const { return offset_.data(); }
-  // Whole tiles are read from the last pixel and the last tap on.
-  int64_t size() const {
-    return roundedUp(z_.c * channel_ + width_ + kTileDepth + kBlockSide, kTileDepth);
-  }
-
-  // From row p of the output of image n and group g on.
-  void fill(uint16_t* slab, const View& x, int64_t n, int64_t g, int64_t p) const {
-    const auto& shape = z_.shape;
-    std::fill_n(slab, size(), uint16_t{0});
-    for (int64_t c = 0; c < z_.c; c++) {
-      const uint16_t* image = x.as<uint16_t>() + n * x.stride[0] + (g * z_.c + c) * x.stride[1];
-      for (int64_t phaseH = 0; phaseH < shape.strideH; phaseH++) {
-        for (int64_t phase = 0; phase < shape.strideW; phase++) {
-          uint16_t* plane = slab + c * channel_ + (phaseH * shape.strideW + phase) * plane_;
-          const int64_t top = p * shape.strideH - shape.padH + phaseH;
-          for (int64_t i = 0; i < height_; i++) {
-            const int64_t h = top + i * shape.strideH;
-            if (h < 0 || h >= z_.h) continue;
-            fillRow(plane + i * width_, image + h * x.stride[2], x.stride[3], phase);
-          }
-        }
-      }
-    }
-  }
-
- private:
-  int64_t planeOf(int64_t row, int64_t column) const {
-    return (row % z_.shape.strideH * z_.shape.strideW + column % z_.shape.strideW) * plane_;
-  }
-  // to[j] = x[j strideW + phase - padW] within the image
-  void fillRow(uint16_t* to, const uint16_t* x, int64_t stride, int64_t phase) const {
-    const int64_t step = z_.shape.strideW, first = phase - z_.shape.padW;
-    const int64_t begin = first >= 0 ? 0 : ceilDivide(-first, step);
-    const int64_t end = first >= z_.w ? 0 : std::min(width_, ceilDivide(z_.w - first, step));
-    if (begin >= end) return;
-    if (step * stride == 1) {
-      std::memcpy(to + begin, x + begin + first, (end - begin) * sizeof(uint16_t));
-    } else {
-      for (int64_t j = begin; j < end; j++) to[j] = x[(j * step + first) * stride];
-    }
-  }
-
-  const ConvSizes& z_;
-  const int64_t width_, height_, plane_, channel_;
-  std::vector<int64_t> offset_;
-};
 
 // Tiles of rows, all packed: tile i at data + i steps kTileElements.
 std::vector<Bf16Rows> packedRows(const uint16_t* data, int64_t rows, int64_t steps) {
@@ -107,11 +33,12 @@ int64_t rowsOfBlock(const ConvSizes& z) {
 
 class Convolution {
  public:
-  Convolution(const View& y, const View& x, const View& w, const View* bias, const ConvSizes& z)
+  Convolution(const View& y, const View& x, const View& w, const View* bias, const ConvSizes& z,
+              Bf16Multiply multiply)
       : y_(y),
         x_(x),
         z_(z),
-        multiply_(bf16Multiply()),
+        multiply_(multiply),
         table_(gemmBf16Table()),
         steps_(ceilDivide(z.depth, kTileDepth)),
         rowTiles_(ceilDivide(z.k, kTileRows)),
@@ -140,8 +67,8 @@ class Convolution {
   }
 
  private:
-  int64_t paddedRows() const { return roundedUp(z_.k, kBlockSide); }
-  int64_t blockPixels(int64_t rows) const { return roundedUp(rows * slab_.width(), kBlockSide); }
+  int64_t paddedRows() const { return roundUpTo(z_.k, kBlockSide); }
+  int64_t blockPixels(int64_t rows) const { return roundUpTo(rows * slab_.width(), kBlockSide); }
   uint16_t* weights(int64_t g) {
     return weights_.as<uint16_t>() + g * rowTiles_ * steps_ * kTileElements;
   }
@@ -219,7 +146,7 @@ class Convolution {
   Bf16Multiply multiply_;
   const GemmBf16Table& table_;
   const int64_t steps_, rowTiles_, blockRows_;
-  const Slab slab_;
+  const Bf16Slab slab_;
   Workspace weights_, bias_;
   bool hasBias_ = false;
 };
@@ -227,16 +154,17 @@ class Convolution {
 // dw [k, depth] = sum over images of dy [k, pixels] columns^T [pixels, depth]
 class WeightGradient {
  public:
-  WeightGradient(float* dw, const View& dy, const View& x, const ConvSizes& z)
+  WeightGradient(float* dw, const View& dy, const View& x, const ConvSizes& z,
+                 Bf16Multiply multiply)
       : dw_(dw),
         dy_(dy),
         x_(x),
         z_(z),
-        multiply_(bf16Multiply()),
+        multiply_(multiply),
         table_(gemmBf16Table()),
         blockRows_(z.blockRows(kBlockPixels)),
         slab_(z, blockRows_),
-        pixels_(roundedUp(blockRows_ * slab_.width(), kTileDepth)) {
+        pixels_(roundUpTo(blockRows_ * slab_.width(), kTileDepth)) {
     const double bytes = 4.0 * z.groups * z.k * z.depth;
     const int64_t most =
         std::min<int64_t>(kMostParts, 1 + static_cast<int64_t>(kPartBytes / bytes));
@@ -340,29 +268,23 @@ class WeightGradient {
   Bf16Multiply multiply_;
   const GemmBf16Table& table_;
   const int64_t blockRows_;
-  const Slab slab_;
+  const Bf16Slab slab_;
   const int64_t pixels_;
   int64_t partImages_, parts_;
 };
 
 }  // namespace
 
-bool hasBf16Convolution(const View& w, const backend::Conv2dShape& shape) {
-  constexpr int64_t kFewChannels = 8;
-  const bool fillsTiles = shape.groups == 1 || w.size[1] >= kFewChannels;
-  return w.dtype == DType::bfloat16 && fillsTiles && bf16Multiply() != nullptr;
-}
-
-void convolveBf16(const View& y, const View& x, const View& w, const View* bias,
-                  const backend::Conv2dShape& shape) {
+void convolveTiles(const View& y, const View& x, const View& w, const View* bias,
+                   const backend::Conv2dShape& shape, Bf16Multiply multiply) {
   if (y.numel() == 0) return;
   const ComputeInput dense(w, Layout::dense, DType::bfloat16);
   const ConvSizes sizes(x, dense.view(), y, shape);
-  Convolution(y, x, dense.view(), bias, sizes).run();
+  Convolution(y, x, dense.view(), bias, sizes, multiply).run();
 }
 
-bool convolveBf16Input(const View& dx, const View& dy, const View& w,
-                       const backend::Conv2dShape& forward) {
+bool convolveTilesInput(const View& dx, const View& dy, const View& w,
+                        const backend::Conv2dShape& forward, Bf16Multiply multiply) {
   const ConvSizes z(dx, w, dy, forward);
   backend::Conv2dShape shape = forward;
   shape.padH = (z.r - 1) * shape.dilationH - shape.padH;
@@ -387,15 +309,45 @@ bool convolveBf16Input(const View& dx, const View& dy, const View& w,
   weights.size[1] = z.k;
   const int64_t strides[] = {z.k * z.r * z.s, z.r * z.s, z.s, 1};
   std::copy_n(strides, 4, weights.stride);
-  convolveBf16(dx, dy, weights, nullptr, shape);
+  convolveTiles(dx, dy, weights, nullptr, shape, multiply);
   return true;
+}
+
+void convolveTilesWeight(const View& dw, const View& dy, const View& x,
+                         const backend::Conv2dShape& shape, Bf16Multiply multiply) {
+  const ConvSizes sizes(x, dw, dy, shape);
+  WeightGradient(dw.as<float>(), dy, x, sizes, multiply).run();
+}
+
+bool hasBf16Convolution(const View& w, const backend::Conv2dShape& shape) {
+  constexpr int64_t kFewChannels = 8;
+  const bool fillsTiles = shape.groups == 1 || w.size[1] >= kFewChannels;
+  return w.dtype == DType::bfloat16 && fillsTiles && bf16Multiply() != nullptr;
+}
+
+void convolveBf16(const View& y, const View& x, const View& w, const View* bias,
+                  const backend::Conv2dShape& shape) {
+  if (const auto* pairs = conv2dPairs()) return convolvePairs(*pairs, y, x, w, bias, shape);
+  convolveTiles(y, x, w, bias, shape, bf16Multiply());
+}
+
+bool convolveBf16Input(const View& dx, const View& dy, const View& w,
+                       const backend::Conv2dShape& shape) {
+  if (const auto* pairs = conv2dPairs()) {
+    convolvePairsInput(*pairs, dx, dy, w, shape);
+    return true;
+  }
+  return convolveTilesInput(dx, dy, w, shape, bf16Multiply());
 }
 
 void convolveBf16Weight(const View& dw, const View& dy, const View& x,
                         const backend::Conv2dShape& shape) {
   ComputeOutput sums(dw, Layout::dense, DType::float32);
-  const ConvSizes sizes(x, sums.view(), dy, shape);
-  WeightGradient(sums.view().as<float>(), dy, x, sizes).run();
+  if (const auto* pairs = conv2dPairs()) {
+    convolvePairsWeight(*pairs, sums.view(), dy, x, shape);
+  } else {
+    convolveTilesWeight(sums.view(), dy, x, shape, bf16Multiply());
+  }
   sums.finish();
 }
 

@@ -5,10 +5,49 @@
 #include <limits>
 
 #include "conv2d_case.h"
+#include "cpu/conv2d_bf16.h"
 #include "cpu/features.h"
+
+namespace adjoint::cpu::emulated_amx {
+extern const Bf16Multiply multiplyBf16;
+}
 
 namespace adjoint {
 namespace {
+
+// The three functions, as the backend chooses their form, or in tiles by AMX as C++ defines it.
+struct Backend {
+  virtual ~Backend() = default;
+  virtual void forward(const View& y, const View& x, const View& w, const View* bias,
+                       const Conv2dShape& shape) const {
+    backend::conv2d(y, x, w, bias, shape);
+  }
+  virtual void input(const View& dx, const View& dy, const View& w,
+                     const Conv2dShape& shape) const {
+    backend::conv2dBackwardInput(dx, dy, w, shape);
+  }
+  virtual void weight(const View& dw, const View& dy, const View& x,
+                      const Conv2dShape& shape) const {
+    backend::conv2dBackwardWeight(dw, dy, x, shape);
+  }
+};
+struct Tiles : Backend {
+  void forward(const View& y, const View& x, const View& w, const View* bias,
+               const Conv2dShape& shape) const override {
+    cpu::convolveTiles(y, x, w, bias, shape, cpu::emulated_amx::multiplyBf16);
+  }
+  void input(const View& dx, const View& dy, const View& w,
+             const Conv2dShape& shape) const override {
+    if (cpu::convolveTilesInput(dx, dy, w, shape, cpu::emulated_amx::multiplyBf16)) return;
+    backend::conv2dBackwardInput(dx, dy, w, shape);
+  }
+  void weight(const View& dw, const View& dy, const View& x,
+              const Conv2dShape& shape) const override {
+    TestTensor sums(DType::float32, {dw.size[0], dw.size[1], dw.size[2], dw.size[3]});
+    cpu::convolveTilesWeight(sums.view(), dy, x, shape, cpu::emulated_amx::multiplyBf16);
+    backend::copy(dw, sums.view());
+  }
+};
 
 // got = sum of products, to 16 roundings of the sum of their magnitudes and one of the result.
 void expectSums(const TestTensor& got, const std::vector<double>& sum,
@@ -25,7 +64,8 @@ void expectSums(const TestTensor& got, const std::vector<double>& sum,
 }
 
 void expectCorrect(const Case& z, DType dtype = DType::float32,
-                   const std::vector<int>& order = kNchw, int64_t gap = 0) {
+                   const std::vector<int>& order = kNchw, int64_t gap = 0,
+                   const Backend& tried = Backend()) {
   const int64_t cg = z.c / z.shape.groups;
   TestTensor x(dtype, {z.n, z.c, z.h, z.w}, order, gap);
   TestTensor w(dtype, {z.k, cg, z.r, z.s}, order, gap), bias(dtype, {z.k});
@@ -48,18 +88,18 @@ void expectCorrect(const Case& z, DType dtype = DType::float32,
     dwSum[k] += dys[i] * xs[j];
     dwScale[k] += std::abs(dys[i] * xs[j]);
   });
-  backend::conv2d(y.view(), x.view(), w.view(), nullptr, z.shape);
+  tried.forward(y.view(), x.view(), w.view(), nullptr, z.shape);
   expectSums(y, ySum, yScale, "y", z);
   for (int64_t i = 0; i < y.numel(); i++) {
     const double b = bias.get(i / (z.p() * z.q()) % z.k);
     biasedSum[i] = ySum[i] + b;
     yScale[i] += std::abs(b);
   }
-  backend::conv2d(y.view(), x.view(), w.view(), &bias.view(), z.shape);
+  tried.forward(y.view(), x.view(), w.view(), &bias.view(), z.shape);
   expectSums(y, biasedSum, yScale, "y with bias", z);
-  backend::conv2dBackwardInput(dx.view(), dy.view(), w.view(), z.shape);
+  tried.input(dx.view(), dy.view(), w.view(), z.shape);
   expectSums(dx, dxSum, dxScale, "dx", z);
-  backend::conv2dBackwardWeight(dw.view(), dy.view(), x.view(), z.shape);
+  tried.weight(dw.view(), dy.view(), x.view(), z.shape);
   expectSums(dw, dwSum, dwScale, "dw", z);
 }
 
@@ -172,50 +212,63 @@ void forEachBf16Form(F body) {
   setFeature(cpu::Feature::avx512Bf16, true);
 }
 
-TEST(Conv2d, Bf16InEveryForm) {
-  forEachBf16Form([] {
-    for (int64_t strideH : {1, 2, 3}) {
-      for (int64_t strideW : {1, 2, 3}) {
-        for (int64_t padH : {0, 3}) {
-          for (int64_t padW : {1, 4}) {
-            for (int64_t groups : {1, 2}) {
-              const int64_t dilation = groups;
-              expectCorrect({2,
-                             4,
-                             9,
-                             11,
-                             6,
-                             3,
-                             2,
-                             {strideH, strideW, padH, padW, dilation, 3 - dilation, groups}},
-                            DType::bfloat16);
-              RETURN_IF_FAILED();
-            }
+void expectBf16Correct(const Backend& tried) {
+  for (int64_t strideH : {1, 2, 3}) {
+    for (int64_t strideW : {1, 2, 3}) {
+      for (int64_t padH : {0, 3}) {
+        for (int64_t padW : {1, 4}) {
+          for (int64_t groups : {1, 2}) {
+            const int64_t dilation = groups;
+            expectCorrect({2,
+                           4,
+                           9,
+                           11,
+                           6,
+                           3,
+                           2,
+                           {strideH, strideW, padH, padW, dilation, 3 - dilation, groups}},
+                          DType::bfloat16, kNchw, 0, tried);
+            RETURN_IF_FAILED();
           }
         }
       }
     }
-    for (const Case& z : {
-             Case{3, 1, 28, 28, 32, 3, 3, {1, 1, 0, 0, 1, 1, 1}},
-             Case{2, 32, 14, 14, 24, 3, 3, {1, 1, 1, 1, 1, 1, 1}},
-             Case{1, 70, 8, 8, 40, 3, 3, {2, 2, 1, 1, 1, 1, 1}},
-             Case{2, 16, 9, 9, 33, 1, 1, {1, 1, 0, 0, 1, 1, 1}},
-             Case{2, 12, 10, 10, 12, 3, 3, {1, 1, 1, 1, 1, 1, 12}},
-             Case{1, 2, 60, 61, 3, 5, 7, {1, 1, 2, 3, 1, 1, 1}},   // several blocks of rows
-             Case{17, 2, 5, 5, 3, 3, 3, {1, 1, 1, 1, 1, 1, 1}},    // many images: partial sums
-             Case{1, 2, 3, 80, 3, 1, 3, {1, 1, 0, 30, 1, 30, 1}},  // taps far apart
-             Case{1, 300, 4, 4, 40, 3, 3, {1, 1, 1, 1, 1, 1, 1}},  // a great depth
-             Case{2, 16, 9, 9, 12, 3, 3, {1, 1, 1, 1, 1, 1, 2}},   // groups
-             Case{2, 16, 9, 11, 12, 3, 2, {2, 3, 1, 0, 1, 1, 2}},
-             Case{1, 1, 1, 1, 1, 1, 1, {1, 1, 0, 0, 1, 1, 1}},
-         }) {
-      expectCorrect(z, DType::bfloat16);
-      RETURN_IF_FAILED();
-    }
-    for (const auto& order : {kNhwc, std::vector<int>{3, 1, 0, 2}}) {
-      expectCorrect({2, 6, 9, 12, 20, 3, 3, {2, 1, 1, 1, 1, 1, 2}}, DType::bfloat16, order, 2);
-      RETURN_IF_FAILED();
-    }
+  }
+  for (const Case& z : {
+           Case{3, 1, 28, 28, 32, 3, 3, {1, 1, 0, 0, 1, 1, 1}},
+           Case{2, 32, 14, 14, 24, 3, 3, {1, 1, 1, 1, 1, 1, 1}},
+           Case{1, 70, 8, 8, 40, 3, 3, {2, 2, 1, 1, 1, 1, 1}},
+           Case{2, 16, 9, 9, 33, 1, 1, {1, 1, 0, 0, 1, 1, 1}},
+           Case{2, 12, 10, 10, 12, 3, 3, {1, 1, 1, 1, 1, 1, 12}},
+           Case{1, 2, 60, 61, 3, 5, 7, {1, 1, 2, 3, 1, 1, 1}},   // several blocks of rows
+           Case{17, 2, 5, 5, 3, 3, 3, {1, 1, 1, 1, 1, 1, 1}},    // many images: partial sums
+           Case{1, 2, 3, 80, 3, 1, 3, {1, 1, 0, 30, 1, 30, 1}},  // taps far apart
+           Case{1, 300, 4, 4, 40, 3, 3, {1, 1, 1, 1, 1, 1, 1}},  // a great depth
+           Case{2, 16, 9, 9, 12, 3, 3, {1, 1, 1, 1, 1, 1, 2}},   // groups
+           Case{2, 16, 9, 11, 12, 3, 2, {2, 3, 1, 0, 1, 1, 2}},
+           Case{2, 64, 6, 8, 96, 3, 3, {1, 1, 1, 1, 1, 1, 1}},  // whole vectors, three of them
+           Case{1, 33, 7, 18, 65, 3, 3, {2, 2, 1, 1, 1, 1, 1}},
+           Case{1, 20, 7, 8, 16, 1, 1, {2, 2, 0, 0, 1, 1, 1}},  // pixels that no tap sees
+           Case{1, 2, 5, 600, 3, 3, 3, {1, 1, 1, 1, 1, 1, 1}},  // a row longer than a block
+           Case{1, 1, 1, 1, 1, 1, 1, {1, 1, 0, 0, 1, 1, 1}},
+       }) {
+    expectCorrect(z, DType::bfloat16, kNchw, 0, tried);
+    RETURN_IF_FAILED();
+  }
+  for (const auto& order : {kNhwc, std::vector<int>{3, 1, 0, 2}}) {
+    expectCorrect({2, 6, 9, 12, 20, 3, 3, {2, 1, 1, 1, 1, 1, 2}}, DType::bfloat16, order, 2, tried);
+    RETURN_IF_FAILED();
+  }
+}
+
+TEST(Conv2d, Bf16InEveryForm) {
+  forEachBf16Form([] { expectBf16Correct(Backend()); });
+}
+
+TEST(Conv2d, Bf16InTilesAtEveryLevel) {
+  forEachSimdLevel([](const char* level) {
+    SCOPED_TRACE(level);
+    expectBf16Correct(Tiles());
   });
 }
 

@@ -1,0 +1,332 @@
+#include <immintrin.h>
+
+#include "cpu/features/conv2d_pairs.h"
+
+#define ADJOINT_LEVEL_AVX512 1  // whose vectors this feature computes with
+#include "cpu/kernels/gemm_pack.h"
+
+namespace adjoint::cpu::ADJOINT_LEVEL {
+
+extern const Conv2dPairsKernels conv2dPairsKernels;
+
+namespace {
+
+using Words = Vector<uint32_t>;  // of pairs
+
+ADJOINT_INLINE __mmask16 firstLanes(int64_t count) {
+  return static_cast<__mmask16>(count >= kPairLanes ? 0xffff : (1u << count) - 1);
+}
+ADJOINT_INLINE Words wordsOf(__m256i x) {
+  return (Words)_mm512_maskz_cvtepu16_epi32(0xffff, x);
+}
+ADJOINT_INLINE __m256i loadHalves(const uint16_t* x, int64_t count) {
+  return _mm256_maskz_loadu_epi16(firstLanes(count), x);
+}
+ADJOINT_INLINE void storeWords(uint16_t* y, Words x, int64_t count) {
+  _mm512_mask_storeu_epi32(y, firstLanes(count), (__m512i)x);
+}
+ADJOINT_INLINE void clearPairs(uint16_t* y, int64_t count) {
+  for (int64_t i = 0; i < count; i += kPairLanes) storeWords(y + 2 * i, Words{}, count - i);
+}
+
+// ---- slabs
+
+// Pairs of channels of `count` <= 16 pixels
+ADJOINT_INLINE Words pairsOfChannels(const uint16_t* x, int64_t stride, int64_t channels,
+                                     int64_t count) {
+  if (channels <= 0) return Words{};
+  const Words even = wordsOf(loadHalves(x, count));
+  return channels == 1 ? even : even | wordsOf(loadHalves(x + stride, count)) << 16;
+}
+
+// pixels[j, c] = x[c, j], where the pixels of a channel lie side by side
+ADJOINT_INLINE void turnPixels(uint16_t* pixels, const uint16_t* x, int64_t stride,
+                               int64_t channels, int64_t count) {
+  const int64_t pairs = (channels + 1) / 2;
+  if (pairs == 1) {
+    for (int64_t j = 0; j < count; j += kPairLanes) {
+      storeWords(pixels + 2 * j, pairsOfChannels(x + j, stride, channels, count - j), count - j);
+    }
+    return;
+  }
+  for (int64_t j = 0; j < count; j += kPairLanes) {
+    const int64_t here = count - j < kPairLanes ? count - j : kPairLanes;
+    for (int64_t p = 0; p < pairs; p += kPairLanes) {
+      Words square[kPairLanes];
+#pragma GCC unroll 16
+      for (int i = 0; i < kPairLanes; i++) {
+        const int64_t channel = 2 * (p + i);
+        square[i] = pairsOfChannels(x + channel * stride + j, stride, channels - channel, here);
+      }
+      transposeSquare<kPairLanes / 2, kPairLanes>(square);
+#pragma GCC unroll 16
+      for (int i = 0; i < kPairLanes; i++) {
+        if (i < here) storeWords(pixels + 2 * ((j + i) * pairs + p), square[i], pairs - p);
+      }
+    }
+  }
+}
+
+ADJOINT_INLINE int64_t clamp(int64_t x, int64_t low, int64_t high) {
+  return x < low ? low : x > high ? high : x;
+}
+
+void fillSlab(uint16_t* slab, const Bf16Image& x, int64_t rows, int64_t columns, int64_t top,
+              int64_t left) {
+  const int64_t pairs = (x.channels + 1) / 2;
+  if (pairs == 0) return;
+  const int64_t begin = clamp(-left, 0, columns), end = clamp(x.width - left, begin, columns);
+  for (int64_t i = 0; i < rows; i++, slab += columns * 2 * pairs) {
+    const int64_t row = top + i;
+    if (row < 0 || row >= x.height) {
+      clearPairs(slab, columns * pairs);
+      continue;
+    }
+    clearPairs(slab, begin * pairs);
+    clearPairs(slab + end * 2 * pairs, (columns - end) * pairs);
+    uint16_t* to = slab + begin * 2 * pairs;
+    const uint16_t* from = x.data + row * x.rowStride + (left + begin) * x.columnStride;
+    if (x.columnStride == 1) {
+      turnPixels(to, from, x.channelStride, x.channels, end - begin);
+      continue;
+    }
+    for (int64_t j = begin; j < end; j++, to += 2 * pairs, from += x.columnStride) {
+      to[2 * pairs - 1] = 0;
+      for (int64_t c = 0; c < x.channels; c++) to[c] = from[c * x.channelStride];
+    }
+  }
+}
+
+// ---- pixels by filters
+
+ADJOINT_INLINE __m512i load(const uint16_t* p) {
+  return _mm512_loadu_si512(p);
+}
+ADJOINT_INLINE __m512i pairInAllLanes(const uint16_t* p) {
+  int32_t pair;
+  __builtin_memcpy(&pair, p, sizeof pair);
+  return _mm512_set1_epi32(pair);
+}
+
+template <int G, int V>
+void multiplyGroups(float* sums, const uint16_t* slab, const int64_t* group, int64_t step,
+                    const int64_t* tap, int64_t taps, int64_t pairs, const uint16_t* weights) {
+  __m512 sum[G][kPixelGroup][V];
+#pragma GCC unroll 3
+  for (int g = 0; g < G; g++) {
+#pragma GCC unroll 4
+    for (int i = 0; i < kPixelGroup; i++) {
+#pragma GCC unroll 2
+      for (int v = 0; v < V; v++) sum[g][i][v] = _mm512_setzero_ps();
+    }
+  }
+  for (int64_t t = 0; t < taps; t++) {
+    const uint16_t* at[G];
+#pragma GCC unroll 3
+    for (int g = 0; g < G; g++) at[g] = slab + group[g] + tap[t];
+    for (int64_t c = 0; c < pairs; c++, weights += 2 * kPairLanes * V) {
+      __m512i w[V];
+#pragma GCC unroll 2
+      for (int v = 0; v < V; v++) w[v] = load(weights + 2 * kPairLanes * v);
+#pragma GCC unroll 3
+      for (int g = 0; g < G; g++) {
+#pragma GCC unroll 4
+        for (int i = 0; i < kPixelGroup; i++) {
+          const __m512i x = pairInAllLanes(at[g] + i * step + 2 * c);
+#pragma GCC unroll 2
+          for (int v = 0; v < V; v++) {
+            sum[g][i][v] = _mm512_dpbf16_ps(sum[g][i][v], (__m512bh)w[v], (__m512bh)x);
+          }
+        }
+      }
+    }
+  }
+#pragma GCC unroll 3
+  for (int g = 0; g < G; g++) {
+#pragma GCC unroll 4
+    for (int i = 0; i < kPixelGroup; i++) {
+#pragma GCC unroll 2
+      for (int v = 0; v < V; v++) {
+        _mm512_storeu_ps(sums + ((g * kPixelGroup + i) * V + v) * kPairLanes, sum[g][i][v]);
+      }
+    }
+  }
+}
+
+template <int V>
+ADJOINT_INLINE void multiplyVectors(float* sums, const uint16_t* slab, const int64_t* group,
+                                    int64_t groups, int64_t step, const int64_t* tap, int64_t taps,
+                                    int64_t pairs, const uint16_t* weights) {
+  constexpr int64_t most = 3, size = kPixelGroup * V * kPairLanes;
+  int64_t g = 0;
+  for (; g + most <= groups; g += most) {
+    multiplyGroups<most, V>(sums + g * size, slab, group + g, step, tap, taps, pairs, weights);
+  }
+  if (groups - g == 2) {
+    multiplyGroups<2, V>(sums + g * size, slab, group + g, step, tap, taps, pairs, weights);
+  } else if (groups - g == 1) {
+    multiplyGroups<1, V>(sums + g * size, slab, group + g, step, tap, taps, pairs, weights);
+  }
+}
+
+void multiply(float* sums, const uint16_t* slab, const int64_t* group, int64_t groups, int64_t step,
+              const int64_t* tap, int64_t taps, int64_t pairs, const uint16_t* weights,
+              int64_t vectors) {
+  const auto run = vectors == 1 ? multiplyVectors<1> : multiplyVectors<2>;
+  run(sums, slab, group, groups, step, tap, taps, pairs, weights);
+}
+
+ADJOINT_INLINE __m256i rounded(Vector<float> x) {
+  return (__m256i)_mm512_cvtneps_pbh((__m512)x);
+}
+
+void store(uint16_t* y, int64_t filterStride, int64_t columnStride, const float* sums,
+           int64_t vectors, int64_t filters, int64_t pixels, const float* bias) {
+  const int64_t row = vectors * kPairLanes;
+  for (int64_t k = 0; k < filters; k += kPairLanes) {
+    const Vector<float> offset = load(bias + k);
+    const int64_t count = filters - k < kPairLanes ? filters - k : kPairLanes;
+    if (columnStride != 1) {
+      for (int64_t q = 0; q < pixels; q++) {
+        uint16_t half[kPairLanes];
+        const __m256i x = rounded(load(sums + q * row + k) + offset);
+        __builtin_memcpy(half, &x, sizeof half);
+        uint16_t* to = y + k * filterStride + q * columnStride;
+        for (int64_t i = 0; i < count; i++) to[i * filterStride] = half[i];
+      }
+      continue;
+    }
+    for (int64_t q = 0; q < pixels; q += kPairLanes) {
+      Vector<float> square[kPairLanes];
+#pragma GCC unroll 16
+      for (int i = 0; i < kPairLanes; i++) {
+        square[i] = q + i < pixels ? load(sums + (q + i) * row + k) + offset : Vector<float>{};
+      }
+      transposeSquare<kPairLanes / 2, kPairLanes>(square);
+#pragma GCC unroll 16
+      for (int i = 0; i < kPairLanes; i++) {
+        if (i < count) {
+          _mm256_mask_storeu_epi16(y + (k + i) * filterStride + q, firstLanes(pixels - q),
+                                   rounded(square[i]));
+        }
+      }
+    }
+  }
+}
+
+// ---- filters by pixels
+
+ADJOINT_INLINE void clearHalves(uint16_t* y, int64_t count) {
+  for (int64_t j = 0; j < count; j += kPairLanes) {
+    _mm256_mask_storeu_epi16(y + j, firstLanes(count - j), _mm256_setzero_si256());
+  }
+}
+
+void fillPlane(uint16_t* plane, const Bf16Image& x, int64_t rows, int64_t columns, int64_t top,
+               int64_t left, int64_t rowStep, int64_t columnStep) {
+  const int64_t before = left < 0 ? (-left + columnStep - 1) / columnStep : 0;
+  const int64_t within = left < x.width ? (x.width - left + columnStep - 1) / columnStep : 0;
+  const int64_t begin = clamp(before, 0, columns), end = clamp(within, begin, columns);
+  for (int64_t i = 0; i < rows; i++, plane += columns) {
+    const int64_t row = top + i * rowStep;
+    if (row < 0 || row >= x.height) {
+      clearHalves(plane, columns);
+      continue;
+    }
+    clearHalves(plane, begin);
+    const uint16_t* from =
+        x.data + row * x.rowStride + (left + begin * columnStep) * x.columnStride;
+    const int64_t step = columnStep * x.columnStride;
+    if (step == 1) {
+      for (int64_t j = begin; j < end; j += kPairLanes, from += kPairLanes) {
+        _mm256_mask_storeu_epi16(plane + j, firstLanes(end - j), loadHalves(from, end - j));
+      }
+    } else {
+      for (int64_t j = begin; j < end; j++, from += step) plane[j] = *from;
+    }
+    clearHalves(plane + end, columns - end);
+  }
+}
+
+void packRow(uint16_t* to, const uint16_t* dy, int64_t filterStride, int64_t columnStride,
+             int64_t vectors, int64_t filters, int64_t pixels) {
+  const int64_t pairs = (pixels + 1) / 2;
+  for (int64_t v = 0; v < vectors; v++, filters -= kPairLanes, dy += kPairLanes * filterStride) {
+    for (int64_t p = 0; p < pairs; p += kPairLanes) {
+      Words square[kPairLanes];
+      const int64_t rest = pixels - 2 * p;
+#pragma GCC unroll 16
+      for (int i = 0; i < kPairLanes; i++) {
+        square[i] = Words{};
+        if (i >= filters) continue;
+        const uint16_t* from = dy + i * filterStride + 2 * p * columnStride;
+        if (columnStride == 1) {
+          const __mmask32 mask = rest >= 32 ? 0xffffffffu : (1u << rest) - 1;
+          square[i] = (Words)_mm512_maskz_loadu_epi16(mask, from);
+        } else {
+          uint16_t row[2 * kPairLanes] = {};
+          for (int64_t q = 0; q < rest && q < 2 * kPairLanes; q++) row[q] = from[q * columnStride];
+          __builtin_memcpy(&square[i], row, sizeof row);
+        }
+      }
+      transposeSquare<kPairLanes / 2, kPairLanes>(square);
+#pragma GCC unroll 16
+      for (int i = 0; i < kPairLanes; i++) {
+        if (p + i < pairs) {
+          storeWords(to + ((p + i) * vectors + v) * 2 * kPairLanes, square[i], kPairLanes);
+        }
+      }
+    }
+  }
+}
+
+template <int V>
+void multiplyOffsets(float* sums, bool isFirst, const uint16_t* slab, const int64_t* offset,
+                     int64_t rows, int64_t width, int64_t pairs, const uint16_t* dy) {
+  __m512 sum[kPairOffsets][V];
+#pragma GCC unroll 12
+  for (int i = 0; i < kPairOffsets; i++) {
+#pragma GCC unroll 2
+    for (int v = 0; v < V; v++) {
+      sum[i][v] = isFirst ? _mm512_setzero_ps() : _mm512_loadu_ps(sums + (i * V + v) * kPairLanes);
+    }
+  }
+  const uint16_t* at[kPairOffsets];
+#pragma GCC unroll 12
+  for (int i = 0; i < kPairOffsets; i++) at[i] = slab + offset[i];
+  for (int64_t p = 0; p < rows; p++) {
+    const int64_t begin = p * width;
+    for (int64_t q = begin; q < begin + 2 * pairs; q += 2, dy += 2 * kPairLanes * V) {
+      __m512i w[V];
+#pragma GCC unroll 2
+      for (int v = 0; v < V; v++) w[v] = load(dy + 2 * kPairLanes * v);
+#pragma GCC unroll 12
+      for (int i = 0; i < kPairOffsets; i++) {
+        const __m512i x = pairInAllLanes(at[i] + q);
+#pragma GCC unroll 2
+        for (int v = 0; v < V; v++) {
+          sum[i][v] = _mm512_dpbf16_ps(sum[i][v], (__m512bh)w[v], (__m512bh)x);
+        }
+      }
+    }
+  }
+#pragma GCC unroll 12
+  for (int i = 0; i < kPairOffsets; i++) {
+#pragma GCC unroll 2
+    for (int v = 0; v < V; v++) _mm512_storeu_ps(sums + (i * V + v) * kPairLanes, sum[i][v]);
+  }
+}
+
+void multiplyGradient(float* sums, bool isFirst, const uint16_t* slab, const int64_t* offset,
+                      int64_t rows, int64_t width, int64_t pairs, const uint16_t* dy,
+                      int64_t vectors) {
+  const auto run = vectors == 1 ? multiplyOffsets<1> : multiplyOffsets<2>;
+  run(sums, isFirst, slab, offset, rows, width, pairs, dy);
+}
+
+}  // namespace
+
+const Conv2dPairsKernels conv2dPairsKernels = {fillSlab,  multiply, store,
+                                               fillPlane, packRow,  multiplyGradient};
+
+}  // namespace adjoint::cpu::ADJOINT_LEVEL
