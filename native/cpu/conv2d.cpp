@@ -192,18 +192,20 @@ namespace adjoint::backend {
 void conv2d(const View& y, const View& x, const View& w, const View* bias, const Conv2dShape& s) {
   using namespace cpu;
   if (hasBf16Convolution(w, s)) return convolveBf16(y, x, w, bias, s);
-  const ComputeInput computeX(x), computeW(w, Layout::dense), computeBias(bias ? *bias : View{});
-  ComputeOutput computeY(y);
+  const ComputeInput computeW(w, Layout::dense), computeBias(bias ? *bias : View{});
   const View* b = bias ? &computeBias.view() : nullptr;
+  const View& weight = computeW.view();
+  if (takesWinograd(y.dtype) && gainsByWinograd(ConvSizes(x, weight, y, s))) {
+    const WinogradFilters filters{weight.as<float>(), weight.stride[0], weight.stride[1], false};
+    const ComputeInput imageX(x, Layout::any, winogradForm(x.dtype));
+    ComputeOutput imageY(y, Layout::any, winogradForm(y.dtype));
+    winogradConvolve(imageY.view(), imageX.view(), filters, b, s.padH, s.padW);
+    return imageY.finish();
+  }
+  const ComputeInput computeX(x);
+  ComputeOutput computeY(y);
   visitFloat(y.dtype, [&](auto tag) {
-    using T = typename decltype(tag)::type;
-    const View& weight = computeW.view();
-    if (prefersWinograd<T>(ConvSizes(computeX.view(), weight, computeY.view(), s))) {
-      const WinogradFilters filters{weight.as<float>(), weight.stride[0], weight.stride[1], false};
-      winogradConvolve(computeY.view(), computeX.view(), filters, b, s.padH, s.padW);
-    } else {
-      convolve<T>(computeY.view(), computeX.view(), weight, b, s);
-    }
+    convolve<typename decltype(tag)::type>(computeY.view(), computeX.view(), weight, b, s);
   });
   computeY.finish();
 }

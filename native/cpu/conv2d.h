@@ -96,6 +96,13 @@ template <class T>
 void convolveWeightGradient(const View& dw, const View& dy, const View& x,
                             const backend::Conv2dShape& shape);
 
+// Whether the gradient of the input is a convolution of dy with the filters turned round.
+inline bool isTurnedConvolution(const ConvSizes& z) {
+  const backend::Conv2dShape& s = z.shape;
+  return s.strideH == 1 && s.strideW == 1 && s.padH <= (z.r - 1) * s.dilationH &&
+         s.padW <= (z.s - 1) * s.dilationW;
+}
+
 // Where each filter sees one channel (c = 1); the columns of y or dy have unit stride.
 inline bool isDepthwise(const ConvSizes& z, const View& y) {
   return z.c == 1 && z.groups > 1 && y.stride[3] == 1;

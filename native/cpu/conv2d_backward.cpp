@@ -250,25 +250,6 @@ template void convolveInputGradient<float>(const View&, const View&, const View&
 template void convolveInputGradient<double>(const View&, const View&, const View&,
                                             const backend::Conv2dShape&);
 
-namespace {
-
-template <class T>
-void inputGradient(const View& dx, const View& dy, const View& weight,
-                   const backend::Conv2dShape& shape) {
-  const ConvSizes z(dx, weight, dy, shape);
-  // The padding of the full convolution that is turned round.
-  const int64_t padH = (z.r - 1) * shape.dilationH - shape.padH;
-  const int64_t padW = (z.s - 1) * shape.dilationW - shape.padW;
-  const bool isConvolution = shape.strideH == 1 && shape.strideW == 1 && padH >= 0 && padW >= 0;
-  if (isConvolution && prefersWinograd<T>(z)) {
-    const WinogradFilters filters{weight.as<float>(), weight.stride[1], weight.stride[0], true};
-    return winogradConvolve(dx, dy, filters, nullptr, padH, padW);
-  }
-  if (isConvolution) return convolveInputGradient<T>(dx, dy, weight, shape);
-  scatterInputGradient<T>(dx, dy, weight, z);
-}
-
-}  // namespace
 }  // namespace adjoint::cpu
 
 namespace adjoint::backend {
@@ -278,12 +259,24 @@ void conv2dBackwardInput(const View& dx, const View& dy, const View& w, const Co
   if (dx.numel() == 0) return;
   if (dy.numel() == 0) return fill(dx, Scalar::of(0.0));
   if (hasBf16Convolution(w, s) && convolveBf16Input(dx, dy, w, s)) return;
-  const ComputeInput computeDy(dy, hasFlatPixels(dy) ? Layout::any : Layout::dense);
   const ComputeInput computeW(w, Layout::dense);
+  const View& weight = computeW.view();
+  const ConvSizes z(dx, weight, dy, s);
+  if (takesWinograd(dx.dtype) && isTurnedConvolution(z) && gainsByWinograd(z)) {
+    const ComputeInput imageDy(dy, Layout::any, winogradForm(dy.dtype));
+    ComputeOutput imageDx(dx, Layout::any, winogradForm(dx.dtype));
+    winogradInputGradient(imageDx.view(), imageDy.view(), weight, s);
+    return imageDx.finish();
+  }
+  const ComputeInput computeDy(dy, hasFlatPixels(dy) ? Layout::any : Layout::dense);
   ComputeOutput computeDx(dx);
   visitFloat(dx.dtype, [&](auto tag) {
-    inputGradient<typename decltype(tag)::type>(computeDx.view(), computeDy.view(), computeW.view(),
-                                                s);
+    using T = typename decltype(tag)::type;
+    if (isTurnedConvolution(z)) {
+      convolveInputGradient<T>(computeDx.view(), computeDy.view(), weight, s);
+    } else {
+      scatterInputGradient<T>(computeDx.view(), computeDy.view(), weight, z);
+    }
   });
   computeDx.finish();
 }
@@ -293,17 +286,18 @@ void conv2dBackwardWeight(const View& dw, const View& dy, const View& x, const C
   if (dw.numel() == 0) return;
   if (dy.numel() == 0) return fill(dw, Scalar::of(0.0));
   if (hasBf16Convolution(dw, s)) return convolveBf16Weight(dw, dy, x, s);
-  const ComputeInput computeDy(dy, hasFlatPixels(dy) ? Layout::any : Layout::dense), computeX(x);
   ComputeOutput computeDw(dw, Layout::dense);
+  if (takesWinograd(x.dtype) && gainsByWinograd(ConvSizes(x, dw, dy, s))) {
+    const ComputeInput imageDy(dy, Layout::any, winogradForm(dy.dtype));
+    const ComputeInput imageX(x, Layout::any, winogradForm(x.dtype));
+    winogradWeightGradient(computeDw.view().as<float>(), imageDy.view(), imageX.view(), s.padH,
+                           s.padW);
+    return computeDw.finish();
+  }
+  const ComputeInput computeDy(dy, hasFlatPixels(dy) ? Layout::any : Layout::dense), computeX(x);
   visitFloat(dw.dtype, [&](auto tag) {
     using T = typename decltype(tag)::type;
-    const ConvSizes sizes(computeX.view(), computeDw.view(), computeDy.view(), s);
-    if (prefersWinograd<T>(sizes)) {
-      winogradWeightGradient(computeDw.view().template as<float>(), computeDy.view(),
-                             computeX.view(), s.padH, s.padW);
-    } else {
-      convolveWeightGradient<T>(computeDw.view(), computeDy.view(), computeX.view(), s);
-    }
+    convolveWeightGradient<T>(computeDw.view(), computeDy.view(), computeX.view(), s);
   });
   computeDw.finish();
 }

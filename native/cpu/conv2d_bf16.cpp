@@ -8,7 +8,7 @@
 #include "cpu/conv2d_bf16_slab.h"
 #include "cpu/conv2d_pairs.h"
 #include "cpu/gemm_bf16.h"
-#include "cpu/workspace.h"
+#include "cpu/winograd.h"
 
 namespace adjoint::cpu {
 namespace {
@@ -327,14 +327,28 @@ bool hasBf16Convolution(const View& w, const backend::Conv2dShape& shape) {
 
 void convolveBf16(const View& y, const View& x, const View& w, const View* bias,
                   const backend::Conv2dShape& shape) {
-  if (const auto* pairs = conv2dPairs()) return convolvePairs(*pairs, y, x, w, bias, shape);
+  if (const auto* pairs = conv2dPairs()) {
+    if (!gainsByWinograd(ConvSizes(x, w, y, shape), kDirectPairsCost)) {
+      return convolvePairs(*pairs, y, x, w, bias, shape);
+    }
+    const ComputeInput weight(w, Layout::dense), computeBias(bias ? *bias : View{});
+    const WinogradFilters filters{weight.view().as<float>(), weight.view().stride[0],
+                                  weight.view().stride[1], false};
+    return winogradConvolve(y, x, filters, bias ? &computeBias.view() : nullptr, shape.padH,
+                            shape.padW);
+  }
   convolveTiles(y, x, w, bias, shape, bf16Multiply());
 }
 
 bool convolveBf16Input(const View& dx, const View& dy, const View& w,
                        const backend::Conv2dShape& shape) {
   if (const auto* pairs = conv2dPairs()) {
-    convolvePairsInput(*pairs, dx, dy, w, shape);
+    const ConvSizes z(dx, w, dy, shape);
+    if (isTurnedConvolution(z) && gainsByWinograd(z, kDirectPairsCost)) {
+      winogradInputGradient(dx, dy, ComputeInput(w, Layout::dense).view(), shape);
+    } else {
+      convolvePairsInput(*pairs, dx, dy, w, shape);
+    }
     return true;
   }
   return convolveTilesInput(dx, dy, w, shape, bf16Multiply());
@@ -344,7 +358,11 @@ void convolveBf16Weight(const View& dw, const View& dy, const View& x,
                         const backend::Conv2dShape& shape) {
   ComputeOutput sums(dw, Layout::dense, DType::float32);
   if (const auto* pairs = conv2dPairs()) {
-    convolvePairsWeight(*pairs, sums.view(), dy, x, shape);
+    if (gainsByWinograd(ConvSizes(x, dw, dy, shape), kDirectPairsCost)) {
+      winogradWeightGradient(sums.view().as<float>(), dy, x, shape.padH, shape.padW);
+    } else {
+      convolvePairsWeight(*pairs, sums.view(), dy, x, shape);
+    }
   } else {
     convolveTilesWeight(sums.view(), dy, x, shape, bf16Multiply());
   }

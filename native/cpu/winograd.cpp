@@ -138,15 +138,26 @@ class WinogradConvolution {
                                    products + products_.offset(block.tile(image, r), channel),
                                    products_.positionStride, k_, block.columns);
         }
-        ImageView<float> y = imageOf<float>(y_, block.image + image, channel,
-                                            std::min(kernels_.lanes, y_.size[1] - channel));
-        const int64_t row = block.row * kWinogradTile, column = block.column * kWinogradTile;
-        y.data += row * y.rowStride + column * y.columnStride;
-        y.height = std::min(rows, y.height - row);
-        y.width = std::min(columns, y.width - column);
-        kernels_.readSlab(y, slab, columns, bias_ + channel);
+        if (y_.dtype == DType::bfloat16) {
+          kernels_.readSlabBf16(outputOf<BFloat16>(block, image, channel), slab, columns,
+                                bias_ + channel);
+        } else {
+          kernels_.readSlab(outputOf<float>(block, image, channel), slab, columns, bias_ + channel);
+        }
       }
     });
+  }
+
+  // What a block's tiles of an image cover of y.
+  template <class S>
+  ImageView<S> outputOf(const TileBlocks::Block& block, int64_t image, int64_t channel) const {
+    ImageView<S> y = imageOf<S>(y_, block.image + image, channel,
+                                std::min(kernels_.lanes, y_.size[1] - channel));
+    const int64_t row = block.row * kWinogradTile, column = block.column * kWinogradTile;
+    y.data += row * y.rowStride + column * y.columnStride;
+    y.height = std::min(block.rows * kWinogradTile, y.height - row);
+    y.width = std::min(block.columns * kWinogradTile, y.width - column);
+    return y;
   }
 
   const View &y_, &x_;
@@ -164,19 +175,19 @@ class WinogradConvolution {
 
 }  // namespace
 
-bool gainsByWinograd(const ConvSizes& z) {
+bool gainsByWinograd(const ConvSizes& z, double directCost) {
   const backend::Conv2dShape& s = z.shape;
   if (z.r != 3 || z.s != 3 || s.strideH != 1 || s.strideW != 1 || s.dilationH != 1 ||
       s.dilationW != 1 || s.groups != 1) {
     return false;
   }
   // What both forms cost, in multiply-adds at the peak rate: measured with AVX-512.
-  constexpr double kDirect = 1.35, kProduct = 1.2, kTransform = 22;
+  constexpr double kProduct = 1.2, kTransform = 22;
   const int64_t lanes = winogradTable().f32.lanes;
   const double c = z.c, k = z.k, padC = roundUp(z.c, lanes), padK = roundUp(z.k, lanes);
   const double perFilter = areLarge(z.c, z.k) ? 60 : 12;
   const double tiles = z.n * ceilDivide(z.p, kWinogradTile) * ceilDivide(z.q, kWinogradTile);
-  const double direct = kDirect * 9 * z.n * z.p * z.q * c * k;
+  const double direct = directCost * 9 * z.n * z.p * z.q * c * k;
   const double transforms = kTransform * tiles * (padC + padK) + perFilter * c * padK;
   return kWinogradPositions * (kProduct * tiles * c * padK + transforms) < direct;
 }
@@ -184,6 +195,13 @@ bool gainsByWinograd(const ConvSizes& z) {
 void winogradConvolve(const View& y, const View& x, const WinogradFilters& filters,
                       const View* bias, int64_t padH, int64_t padW) {
   WinogradConvolution(y, x, filters, bias, padH, padW).run();
+}
+
+void winogradInputGradient(const View& dx, const View& dy, const View& weight,
+                           const backend::Conv2dShape& shape) {
+  const WinogradFilters filters{weight.as<float>(), weight.stride[1], weight.stride[0], true};
+  winogradConvolve(dx, dy, filters, nullptr, weight.size[2] - 1 - shape.padH,
+                   weight.size[3] - 1 - shape.padW);
 }
 
 }  // namespace adjoint::cpu

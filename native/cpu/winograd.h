@@ -1,20 +1,26 @@
 // Convolutions by Winograd's short forms (native/cpu/kernels/winograd.h): stride 1, 3 x 3 taps,
-// float32. A NaN or an infinity in an image reaches all results of the tiles (4 x 4 pixels) that
-// see it, and so do sums beyond the range of float32 at a hundredth of it; others are not touched.
+// computed in float32; images are float32 or bfloat16. A NaN or an infinity in an image reaches all
+// results of the tiles (4 x 4 pixels) that see it, and so do sums beyond the range of float32 at a
+// hundredth of it; others are not touched.
 #pragma once
-#include <type_traits>
-
 #include "cpu/conv2d.h"
 #include "cpu/kernels/winograd.h"
 #include "cpu/workspace.h"
 
 namespace adjoint::cpu {
 
+// What the direct form costs in multiply-adds at the peak rate of float32: measured.
+constexpr double kDirectCost = 1.35;        // float32
+constexpr double kDirectPairsCost = 0.575;  // bfloat16 in pairs (cpu/conv2d_pairs.h)
+
 // Whether a convolution, or its gradients, can take the short form, and gain by it.
-bool gainsByWinograd(const ConvSizes& z);
-template <class T>
-bool prefersWinograd(const ConvSizes& z) {
-  return std::is_same_v<T, float> && gainsByWinograd(z);
+bool gainsByWinograd(const ConvSizes& z, double directCost = kDirectCost);
+inline bool takesWinograd(DType images) {
+  return computeType(images) == Compute::f32;
+}
+// What images are read and written as: float32, or bfloat16 as it is.
+inline DType winogradForm(DType images) {
+  return images == DType::bfloat16 ? images : DType::float32;
 }
 
 // Taps (k, c) lie at data + k * outputStride + c * inputStride, 9 in a row; turned: in reverse.
@@ -24,9 +30,14 @@ struct WinogradFilters {
   bool turned;
 };
 
-// y [N, K, P, Q] = x [N, C, H, W] * filters [K, C] + bias [K] (nullptr for none)
+// y [N, K, P, Q] = x [N, C, H, W] * filters [K, C] + bias [K] (float32; nullptr for none)
 void winogradConvolve(const View& y, const View& x, const WinogradFilters& filters,
                       const View* bias, int64_t padH, int64_t padW);
+
+// The gradient of the input, a convolution of stride 1 (isTurnedConvolution); weight [K, C, 3, 3]
+// of float32, dense
+void winogradInputGradient(const View& dx, const View& dy, const View& weight,
+                           const backend::Conv2dShape& shape);
 
 // dw [K, C, 3, 3], dense
 void winogradWeightGradient(float* dw, const View& dy, const View& x, int64_t padH, int64_t padW);
@@ -108,10 +119,18 @@ inline void transformTiles(float* matrices, const TileMatrices& layout,
     for (int64_t i = begin; i < end; i++) {
       const int64_t image = i / groups, channel = i % groups * kernels.lanes;
       const int64_t channels = std::min(kernels.lanes, x.size[1] - channel);
-      kernels.fillSlab(slab, size,
-                       imageOf<float, const float>(x, block.image + image, channel, channels),
-                       block.row * kWinogradTile - transform.padH,
-                       block.column * kWinogradTile - transform.padW);
+      const int64_t top = block.row * kWinogradTile - transform.padH;
+      const int64_t left = block.column * kWinogradTile - transform.padW;
+      const auto fill = [&](auto fillSlab, auto tag) {
+        using S = typename decltype(tag)::type;
+        fillSlab(slab, size, imageOf<S, const S>(x, block.image + image, channel, channels), top,
+                 left);
+      };
+      if (x.dtype == DType::bfloat16) {
+        fill(kernels.fillSlabBf16, TypeTag<BFloat16>());
+      } else {
+        fill(kernels.fillSlab, TypeTag<float>());
+      }
       for (int64_t r = 0; r < block.rows; r++) {
         transform.run(matrices + layout.offset(block.tile(image, r), channel),
                       layout.positionStride, layout.tileStride(channel),

@@ -24,14 +24,15 @@ Case same(int64_t n, int64_t c, int64_t h, int64_t w, int64_t k, int64_t pad) {
 // The operands of a case and what its forms should give. dy takes the role of x for `dx`, and of
 // the filters for `dw`.
 struct Problem {
-  explicit Problem(const Case& z, const std::vector<int>& order = kNchw, int64_t gap = 0)
+  explicit Problem(const Case& z, const std::vector<int>& order = kNchw, int64_t gap = 0,
+                   DType images = DType::float32)
       : z(z),
-        x(DType::float32, {z.n, z.c, z.h, z.w}, order, gap),
+        x(images, {z.n, z.c, z.h, z.w}, order, gap),
         w(DType::float32, {z.k, z.c, 3, 3}),
         bias(DType::float32, {z.k}),
-        dy(DType::float32, {z.n, z.k, z.p(), z.q()}, order, gap),
-        y(DType::float32, {z.n, z.k, z.p(), z.q()}, order, gap),
-        dx(DType::float32, {z.n, z.c, z.h, z.w}, order, gap),
+        dy(images, {z.n, z.k, z.p(), z.q()}, order, gap),
+        y(images, {z.n, z.k, z.p(), z.q()}, order, gap),
+        dx(images, {z.n, z.c, z.h, z.w}, order, gap),
         dw(DType::float32, {z.k, z.c, 3, 3}) {
     x.randomize(1);
     w.randomize(2);
@@ -100,16 +101,18 @@ struct Reference {
 };
 
 // The errors of a tile are those of its largest sums: up to 32 roundings of the greatest sum of
-// magnitudes.
-void expectCorrect(const Case& z, const std::vector<int>& order = kNchw, int64_t gap = 0) {
-  Problem p(z, order, gap);
+// magnitudes; and one of what is stored as bfloat16.
+void expectCorrect(const Case& z, const std::vector<int>& order = kNchw, int64_t gap = 0,
+                   DType images = DType::float32) {
+  Problem p(z, order, gap, images);
   const Reference reference(p);
+  const double last = images == DType::bfloat16 ? 0x1p-9 : 0;
   forEachSimdLevel([&](const char* level) {
     p.forward();
-    EXPECT_LE(reference.y.greatestError(p.y), 32 * kUnit * reference.y.scale())
+    EXPECT_LE(reference.y.greatestError(p.y), (32 * kUnit + last) * reference.y.scale())
         << "y of " << z << ", " << level;
     p.backwardInput();
-    EXPECT_LE(reference.dx.greatestError(p.dx), 32 * kUnit * reference.dx.scale())
+    EXPECT_LE(reference.dx.greatestError(p.dx), (32 * kUnit + last) * reference.dx.scale())
         << "dx of " << z << ", " << level;
     p.backwardWeight();
     EXPECT_LE(reference.dw.greatestError(p.dw), 32 * kUnit * reference.dw.scale())
@@ -130,6 +133,15 @@ TEST(Winograd, OddSizes) {
     }
   }
   expectCorrect({2, 3, 9, 8, 4, 3, 3, {1, 1, 2, 0, 1, 1, 1}});
+}
+
+TEST(Winograd, Bf16Images) {
+  for (const auto& order : {kNchw, kNhwc, std::vector<int>{3, 1, 0, 2}}) {
+    for (int64_t gap : {0, 3}) {
+      expectCorrect(same(2, 17, 7, 21, 35, 1), order, gap, DType::bfloat16);
+      expectCorrect(same(3, 5, 8, 6, 3, 0), order, gap, DType::bfloat16);
+    }
+  }
 }
 
 // Many images in a block, blocks of rows, and blocks of columns.
@@ -224,8 +236,7 @@ TEST(Winograd, NaNStaysInTheFiltersOfItsChannel) {
 TEST(Winograd, IsTakenByShapeAndThreadsDoNotChangeABit) {
   for (const Case& z : {same(20, 32, 17, 12, 48, 1), same(2, 96, 12, 12, 64, 1)}) {
     const Problem p(z);
-    ASSERT_TRUE(
-        cpu::prefersWinograd<float>(cpu::ConvSizes(p.x.view(), p.w.view(), p.y.view(), z.shape)));
+    ASSERT_TRUE(cpu::gainsByWinograd(cpu::ConvSizes(p.x.view(), p.w.view(), p.y.view(), z.shape)));
     std::vector<unsigned char> first;
     for (int threads : {1, 2, 3}) {
       Problem q(z);

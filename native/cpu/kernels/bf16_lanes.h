@@ -62,11 +62,21 @@ template <class T>
 ADJOINT_INLINE Vector<T> loadFirst(const T* p, int64_t count) {
   return count >= kLanes<T> ? load(p) : loadPartial(p, count);
 }
+#if defined(ADJOINT_LEVEL_AVX512)
+ADJOINT_INLINE __mmask16 firstHalves(int64_t count) {
+  return static_cast<__mmask16>((1u << count) - 1);
+}
+#endif
 ADJOINT_INLINE Vector<float> loadFirst(const BFloat16* p, int64_t count) {
   if (count >= kLanes<float>) return loadElements(p);
+#if defined(ADJOINT_LEVEL_AVX512)
+  const __m256i halves = _mm256_maskz_loadu_epi16(firstHalves(count), p);
+  return (Vector<float>)((Words)_mm512_maskz_cvtepu16_epi32(0xffff, halves) << 16);
+#else
   BFloat16 lane[kLanes<float>] = {};
   for (int64_t i = 0; i < count; i++) lane[i] = p[i];
   return loadElements(lane);
+#endif
 }
 template <class T>
 ADJOINT_INLINE void storeFirst(T* p, Vector<T> x, int64_t count) {
@@ -75,9 +85,15 @@ ADJOINT_INLINE void storeFirst(T* p, Vector<T> x, int64_t count) {
 }
 ADJOINT_INLINE void storeFirst(BFloat16* p, Vector<float> x, int64_t count) {
   if (count >= kLanes<float>) return storeElements(p, x);
+#if defined(ADJOINT_LEVEL_AVX512)
+  const Words upper = roundToUpperHalf(x) >> 16;
+  _mm256_mask_storeu_epi16(p, firstHalves(count),
+                           _mm512_maskz_cvtepi32_epi16(0xffff, (__m512i)upper));
+#else
   BFloat16 lane[kLanes<float>];
   storeElements(lane, x);
   for (int64_t i = 0; i < count; i++) p[i] = lane[i];
+#endif
 }
 
 }  // namespace

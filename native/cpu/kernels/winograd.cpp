@@ -1,5 +1,6 @@
 #include "cpu/kernels/winograd.h"
 
+#include "cpu/kernels/bf16_lanes.h"
 #include "cpu/kernels/gemm_pack.h"
 
 namespace adjoint::cpu::ADJOINT_LEVEL {
@@ -106,20 +107,13 @@ ADJOINT_INLINE void transformTile(const TileView& y, const ConstTileView& x) {
 
 // ---- slabs
 
-ADJOINT_INLINE Vec loadFirst(const float* p, int64_t count) {
-  return count >= kWidth ? load(p) : loadPartial(p, count);
-}
-ADJOINT_INLINE void storeFirst(float* p, Vec v, int64_t count) {
-  if (count >= kWidth) return storeVector(p, v);
-  storePartial(p, v, count);
-}
-
 ADJOINT_INLINE void clearPixels(float* y, int64_t count) {
   for (int64_t j = 0; j < count; j++) storeVector(y + j * kWidth, Vec{});
 }
 
 // y[j, c] = x[c, j] for j < count; up to a vector of pixels more are written
-ADJOINT_INLINE void gatherPixels(float* y, const ImageView<const float>& x, const float* from,
+template <class S>
+ADJOINT_INLINE void gatherPixels(float* y, const ImageView<const S>& x, const S* from,
                                  int64_t count) {
   if (x.columnStride == 1) {
     for (int64_t j = 0; j < count; j += kWidth) {
@@ -140,7 +134,7 @@ ADJOINT_INLINE void gatherPixels(float* y, const ImageView<const float>& x, cons
     clearPixels(y, count);
     for (int64_t j = 0; j < count; j++) {
       for (int64_t c = 0; c < x.channels; c++) {
-        y[j * kWidth + c] = from[c * x.channelStride + j * x.columnStride];
+        y[j * kWidth + c] = convert<float>(from[c * x.channelStride + j * x.columnStride]);
       }
     }
   }
@@ -150,8 +144,8 @@ ADJOINT_INLINE int64_t clamp(int64_t x, int64_t low, int64_t high) {
   return x < low ? low : x > high ? high : x;
 }
 
-void fillSlab(float* slab, SlabSize size, const ImageView<const float>& x, int64_t top,
-              int64_t left) {
+template <class S>
+void fillSlab(float* slab, SlabSize size, const ImageView<const S>& x, int64_t top, int64_t left) {
   const int64_t begin = clamp(-left, 0, size.columns);
   const int64_t end = clamp(x.width - left, begin, size.columns);
   for (int64_t i = 0; i < size.rows; i++, slab += size.columns * kWidth) {
@@ -168,11 +162,11 @@ void fillSlab(float* slab, SlabSize size, const ImageView<const float>& x, int64
   }
 }
 
-void readSlab(const ImageView<float>& y, const float* slab, int64_t slabColumns,
-              const float* bias) {
+template <class S>
+void readSlab(const ImageView<S>& y, const float* slab, int64_t slabColumns, const float* bias) {
   const Vec offset = load(bias);
   for (int64_t row = 0; row < y.height; row++, slab += slabColumns * kWidth) {
-    float* to = y.data + row * y.rowStride;
+    S* to = y.data + row * y.rowStride;
     if (y.columnStride == 1) {
       for (int64_t j = 0; j < y.width; j += kWidth) {
         Vec square[kWidth];
@@ -191,7 +185,7 @@ void readSlab(const ImageView<float>& y, const float* slab, int64_t slabColumns,
     } else {
       for (int64_t j = 0; j < y.width; j++) {
         for (int64_t c = 0; c < y.channels; c++) {
-          to[c * y.channelStride + j * y.columnStride] = slab[j * kWidth + c] + bias[c];
+          to[c * y.channelStride + j * y.columnStride] = convert<S>(slab[j * kWidth + c] + bias[c]);
         }
       }
     }
@@ -263,7 +257,8 @@ void transformSums(float* dw, const float* s, int64_t positionStride, int64_t co
 
 }  // namespace
 
-const WinogradTable winogradTable = {{kWidth, fillSlab, readSlab, transformInput, transformOutput,
+const WinogradTable winogradTable = {{kWidth, fillSlab<float>, fillSlab<BFloat16>, readSlab<float>,
+                                      readSlab<BFloat16>, transformInput, transformOutput,
                                       transformFilters, transformGradient, transformSums}};
 
 }  // namespace adjoint::cpu::ADJOINT_LEVEL

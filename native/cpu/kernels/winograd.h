@@ -12,6 +12,7 @@
 #include <cstdint>
 
 #include "cpu/kernels/conv2d.h"
+#include "shared/convert.h"
 
 namespace adjoint::cpu {
 
@@ -28,9 +29,13 @@ struct WinogradKernels {
   // slab[i, j, c] = x[c, top + i, left + j], or 0 outside
   void (*fillSlab)(float* slab, SlabSize size, const ImageView<const float>& x, int64_t top,
                    int64_t left);
+  void (*fillSlabBf16)(float* slab, SlabSize size, const ImageView<const BFloat16>& x, int64_t top,
+                       int64_t left);
   // y[c, i, j] = slab[i, j, c] + bias[c] for all of y, which is no larger than the slab
   void (*readSlab)(const ImageView<float>& y, const float* slab, int64_t slabColumns,
                    const float* bias);
+  void (*readSlabBf16)(const ImageView<BFloat16>& y, const float* slab, int64_t slabColumns,
+                       const float* bias);
   // B^T x B for a row of tiles, 4 pixels apart
   void (*transformInput)(float* v, int64_t positionStride, int64_t tileStride, const float* slab,
                          int64_t slabColumns, int64_t tiles);
