@@ -40,6 +40,8 @@ void startup();
 void shutdown();
 // Waits for all queued work.
 void synchronize();
+// Whether the calls of a step can be recorded here and run again.
+bool canCapture();
 
 // ---------------------------------------------------------------- memory
 struct AllocatorStats {

@@ -5,6 +5,7 @@ if (process.env.ADJOINT_TRACE_LEAKS === '1') traceLeaks()
 export { type AutocastDType, autocast, autocastAsync } from './core/autocast.js'
 export { type GradOptions, grad } from './core/autograd.js'
 export type { BackwardOptions } from './core/backward.js'
+export { type CapturedStep, type CaptureOptions, capture } from './core/capture.js'
 export { customFunction, FunctionContext, type FunctionSpec } from './core/custom-function.js'
 export { Device, type DeviceLike, defaultDevice, device, setDefaultDevice } from './core/device.js'
 export type { DType, FloatDType } from './core/dtype.js'
@@ -13,6 +14,7 @@ export {
   AdjointError,
   ArgumentError,
   AutogradError,
+  CaptureError,
   DeviceError,
   DisposedError,
   DTypeError,

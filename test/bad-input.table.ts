@@ -309,6 +309,7 @@ export const table: Record<string, readonly Argument[]> = {
   enableGradAsync: [['function', () => async () => 1]],
   isGradEnabled: [],
   tidy: [['function', () => () => 1]],
+  capture: [['function', () => () => 1], O],
   keep: [T],
   promoteTypes: [value('dtype', 'int8'), value('dtype', 'uint8')],
   device: [value('device', 'cpu')],

@@ -50,6 +50,7 @@ napi_value initialize(napi_env env, napi_value exports) {
   exportCalls(functions);
   exportTransfers(functions);
   exportState(functions);
+  exportCapture(functions);
   module.Set("backend", backend::name());
   auto numbers = Napi::Object::New(env);
   for (size_t i = 0; i < kernels().size(); i++) {

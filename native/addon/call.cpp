@@ -37,9 +37,11 @@ double Call::slot() {
 
 // Checks that every element that the view can reach lies inside its storage.
 Call::Pinned& Call::readView() {
+  const size_t start = position_;
   Table::Tensor tensor = environment_.table.tensor(static_cast<Handle>(integer()));
   Pinned& pinned = pinned_.push();
   pinned.storage = StorageRef(tensor.storage);
+  pinned.position = start;
   View& v = pinned.view;
   v.dtype = tensor.dtype;
   int64_t offset = integer();
@@ -75,12 +77,13 @@ Call::Pinned& Call::readView() {
 }
 
 const View& Call::input() {
+  if (recorded_) return again(3, 2);
   if (outputs_.size() > 0) badWord("inputs before outputs");
   return readView().view;
 }
 
 const View* Call::optionalInput() {
-  if (position_ < length_ && environment_.words[position_] == 0) {
+  if (position_ < length_ && words_[position_] == 0) {
     position_++;
     return nullptr;
   }
@@ -89,7 +92,7 @@ const View* Call::optionalInput() {
 
 Operand Call::operand() {
   Operand o;
-  double first = position_ < length_ ? environment_.words[position_] : 0;
+  double first = position_ < length_ ? words_[position_] : 0;
   if (first > 0) {
     o.view = input();
     return o;
@@ -107,11 +110,15 @@ Operand Call::operand() {
 }
 
 const View& Call::allocate() {
+  if (recorded_) return again(3, 1);
+  const size_t start = position_;
   position_++;  // the 0 that says: a new tensor
   if (outputs_.size() == kMaxOutputs || outputs_.size() >= ownerCount_) {
     badWord("as many owners as outputs");
   }
   Pinned& made = outputs_.push();
+  made.position = start;
+  made.isWritten = true;
   View& v = made.view;
   v.dtype = dtype();
   int64_t ndim = integer();
@@ -162,25 +169,29 @@ void Call::checkWritable(const Pinned& target) {
 }
 
 const View& Call::output() {
-  if (position_ < length_ && environment_.words[position_] == 0) return allocate();
+  if (position_ < length_ && words_[position_] == 0) return allocate();
   return inPlace();
 }
 
 const View& Call::inPlace() {
+  if (recorded_) return again(3, 2);
   Pinned& pinned = readView();
   checkWritable(pinned);
+  pinned.isWritten = true;
   pinned.storage->version++;
   return pinned.view;
 }
 
 const View& Call::overlapping() {
+  if (recorded_) return again(3, 2);
   Pinned& pinned = readView();
+  pinned.isWritten = true;
   pinned.storage->version++;
   return pinned.view;
 }
 
 const View* Call::optionalInPlace() {
-  if (position_ < length_ && environment_.words[position_] == 0) {
+  if (position_ < length_ && words_[position_] == 0) {
     position_++;
     return nullptr;
   }

@@ -11,6 +11,7 @@
 #include <cmath>
 
 #include "environment.h"
+#include "recording.h"
 #include "stable_vector.h"
 
 namespace adjoint {
@@ -18,7 +19,20 @@ namespace adjoint {
 class Call {
  public:
   Call(Environment& environment, size_t length, napi_value* owners, size_t ownerCount)
-      : environment_(environment), length_(length), owners_(owners), ownerCount_(ownerCount) {}
+      : environment_(environment),
+        words_(environment.words),
+        length_(length),
+        owners_(owners),
+        ownerCount_(ownerCount) {}
+  // A recorded call that runs again: its views were checked then, and their memory is pinned.
+  Call(Environment& environment, const RecordedCall& recorded)
+      : environment_(environment),
+        words_(recorded.words),
+        length_(recorded.length),
+        owners_(nullptr),
+        ownerCount_(0),
+        name_(recorded.name),
+        recorded_(recorded.views) {}
   Call(const Call&) = delete;
   Call& operator=(const Call&) = delete;
 
@@ -60,32 +74,58 @@ class Call {
   // Writes the new handles to the front of the word array and hands them to their owners.
   void finish();
 
+  const double* words() const { return words_; }
+  size_t length() const { return length_; }
+  // Calls f(view, storage, isWritten) for each, in the order of the row.
+  template <class F>
+  void forEachView(F&& f);
+
  private:
   static constexpr int kMaxOutputs = 8;
 
   double word() {
     if (position_ >= length_) badWord("another word");
-    return environment_.words[position_++];
+    return words_[position_++];
   }
   [[noreturn]] void badWord(const char* expected);
   struct Pinned {
     StorageRef storage;
     View view;
+    size_t position = 0;  // of its first word
+    bool isWritten = false;
   };
   Pinned& readView();
   void checkWritable(const Pinned& target);
   const View& allocate();
+  // The next view of a recorded call, which takes `words` and `perAxis` for each axis in the row.
+  const View& again(int words, int perAxis) {
+    const View& view = *recorded_++;
+    position_ += words + perAxis * view.ndim;
+    return view;
+  }
 
   Environment& environment_;
+  const double* words_;
   const size_t length_;
   napi_value* owners_;
   const size_t ownerCount_;
   const char* name_ = "call";
-  size_t position_ = 1;  // word 0 is the kernel's number
+  size_t position_ = 1;             // word 0 is the kernel's number
+  const View* recorded_ = nullptr;  // the next one, of a recorded call
 
   StableVector<Pinned, 6> pinned_;   // tensors that exist
   StableVector<Pinned, 2> outputs_;  // tensors that this call makes
 };
+
+template <class F>
+void Call::forEachView(F&& f) {
+  for (size_t i = 0, j = 0; i < pinned_.size() || j < outputs_.size();) {
+    bool isInput =
+        j == outputs_.size() || (i < pinned_.size() && pinned_[i].position < outputs_[j].position);
+    const Pinned& p = isInput ? pinned_[i++] : outputs_[j++];
+    f(p.view, p.storage.get(), p.isWritten);
+  }
+}
 
 // One kernel of the native surface: decodes its row and calls the backend.
 struct Kernel {

@@ -3,6 +3,7 @@
 namespace adjoint {
 
 Environment::~Environment() {
+  recorder.reset();
   table.clear();
   if (wordsRef_) napi_delete_reference(env, wordsRef_);
   for (napi_ref r : errorClasses_) {
@@ -27,7 +28,9 @@ Storage* Environment::allocate(size_t bytes) {
          bytes, backend::name(), s.liveBytes, table.liveTensors(), table.liveNodes(),
          s.reservedBytes, s.cachedBytes);
   }
-  return storages.make(data, size);
+  Storage* storage = storages.make(data, size);
+  if (recorder) recorder->made(storage);
+  return storage;
 }
 
 backend::RandomState Environment::drawRandom(int generator, int64_t n) {
@@ -37,6 +40,11 @@ backend::RandomState Environment::drawRandom(int generator, int64_t n) {
   backend::RandomState state = generators[generator];
   generators[generator].offset += backend::randomAdvance(n);
   return state;
+}
+
+void Environment::refuseWhileCapturing(const char* op, const char* what) {
+  if (!recorder) return;
+  fail(ErrorKind::capture, "%s: expected work that a captured step can repeat, got %s", op, what);
 }
 
 void Environment::setWords(napi_value array) {

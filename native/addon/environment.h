@@ -3,9 +3,11 @@
 #pragma once
 #include <node_api.h>
 
+#include <memory>
 #include <vector>
 
 #include "reclaim.h"
+#include "recording.h"
 #include "table.h"
 
 namespace adjoint {
@@ -25,6 +27,9 @@ class Environment {
   // The generator's state for `n` elements; advances it.
   backend::RandomState drawRandom(int generator, int64_t n);
 
+  // Throws while a step is recorded: `what` cannot be repeated by a replay.
+  void refuseWhileCapturing(const char* op, const char* what);
+
   void setWords(napi_value float64Array);
   void setErrorClass(ErrorKind kind, napi_value constructor);
   // Throws a JavaScript error of the class of `kind`.
@@ -36,6 +41,7 @@ class Environment {
   Reclaimer reclaimer;
   std::vector<backend::RandomState> generators;  // 0 is the default one
   std::vector<double> slots;                     // values that change between steps
+  std::unique_ptr<Recorder> recorder;            // while a step is recorded
   double* words = nullptr;
   size_t wordCapacity = 0;
 

@@ -53,5 +53,6 @@ class Exports {
 void exportCalls(Exports& exports);      // calls.cpp: what runs for nearly every op
 void exportTransfers(Exports& exports);  // transfers.cpp: memory to and from JavaScript
 void exportState(Exports& exports);      // state.cpp: settings, generators, memory, the device
+void exportCapture(Exports& exports);    // capture.cpp: recorded steps
 
 }  // namespace adjoint

@@ -13,8 +13,8 @@ Napi::Value setWords(Environment& e, const Napi::CallbackInfo& info) {
 
 // setErrors({argument: ArgumentError, …})
 Napi::Value setErrors(Environment& e, const Napi::CallbackInfo& info) {
-  constexpr const char* names[] = {"argument", "dtype",       "shape",  "index",
-                                   "disposed", "outOfMemory", "device", "internal"};
+  constexpr const char* names[] = {"argument",    "dtype",  "shape",   "index",   "disposed",
+                                   "outOfMemory", "device", "capture", "internal"};
   auto classes = info[0].As<Napi::Object>();
   for (int i = 0; i <= static_cast<int>(ErrorKind::internal); i++) {
     e.setErrorClass(static_cast<ErrorKind>(i), classes.Get(names[i]));
@@ -55,17 +55,22 @@ uint64_t bigintAt(const Napi::CallbackInfo& info, size_t i) {
   return info[i].As<Napi::BigInt>().Uint64Value(&lossless);
 }
 
+constexpr const char* kRandomState = "a random state that is read or set";
+
 Napi::Value createGenerator(Environment& e, const Napi::CallbackInfo& info) {
+  e.refuseWhileCapturing("Generator", "a new stream of random numbers");
   e.generators.push_back({bigintAt(info, 0), 0});
   return Napi::Number::New(info.Env(), static_cast<double>(e.generators.size() - 1));
 }
 
 Napi::Value setGenerator(Environment& e, const Napi::CallbackInfo& info) {
+  e.refuseWhileCapturing("manualSeed", kRandomState);
   generatorAt(e, info) = {bigintAt(info, 1), bigintAt(info, 2)};
   return info.Env().Undefined();
 }
 
 Napi::Value getGenerator(Environment& e, const Napi::CallbackInfo& info) {
+  e.refuseWhileCapturing("getState", kRandomState);
   backend::RandomState s = generatorAt(e, info);
   auto array = Napi::Array::New(info.Env(), 2);
   array.Set(0u, Napi::BigInt::New(info.Env(), s.seed));
@@ -134,7 +139,8 @@ Napi::Value setMemoryCap(Environment&, const Napi::CallbackInfo& info) {
   return info.Env().Undefined();
 }
 
-Napi::Value setFloat32Products(Environment&, const Napi::CallbackInfo& info) {
+Napi::Value setFloat32Products(Environment& e, const Napi::CallbackInfo& info) {
+  e.refuseWhileCapturing("setFloat32MatmulPrecision", "a setting of the process");
   const double n = numberAt(info, 0);
   if (!(n == 0 || n == 1 || n == 2)) {
     fail(ErrorKind::argument, "setFloat32Products: expected 0, 1 or 2, got %g", n);

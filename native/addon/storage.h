@@ -16,6 +16,9 @@ struct Storage {
   StoragePool* pool;
   uint32_t references;
   uint32_t version;  // bumped by every write to an existing tensor; saved values compare it
+  int32_t record;    // its number in the recording under way, or -1
+  uint32_t pins;     // how many of the references are recordings'
+  bool isAbandoned;  // its last owner has disposed it, and only recordings are left
 };
 
 // The storages of one environment: their bytes, each storage counted once, and descriptors for
@@ -38,16 +41,20 @@ class StoragePool {
       s = free_.back();
       free_.pop_back();
     }
-    *s = {data, bytes, this, 1, 0};
+    *s = {data, bytes, this, 1, 0, -1, 0, false};
     liveBytes_ += bytes;
     return s;
   }
   void free(Storage* s) {
+    if (s->record >= 0) recorded[s->record] = nullptr;
     liveBytes_ -= s->bytes;
     backend::release(s->data, s->bytes);
     free_.push_back(s);
   }
   const size_t& liveBytes() const { return liveBytes_; }
+
+  // Those that the recording under way has met, by their number; null once freed.
+  std::vector<Storage*> recorded;
 
  private:
   std::vector<Storage*> free_;

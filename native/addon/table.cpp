@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "../shared/error.h"
+#include "recording.h"
 
 namespace adjoint {
 
@@ -63,6 +64,13 @@ Handle Table::addNode(napi_value owner, const Saved* saved, int count) {
   return makeHandle(index, e.generation);
 }
 
+Handle Table::addRecording(napi_value owner, std::unique_ptr<Recording> recording) {
+  int32_t index = take(owner);
+  Entry& e = entries_[index];
+  e.recording = recording.release();
+  return makeHandle(index, e.generation);
+}
+
 const Table::Entry* Table::find(Handle handle) const {
   int32_t index = indexOf(handle);
   if (handle <= 0 || index >= static_cast<int32_t>(entries_.size())) return nullptr;
@@ -76,6 +84,14 @@ Table::Tensor Table::tensor(Handle handle) const {
   if (!e || !e->storage)
     fail(ErrorKind::disposed, "tensor: expected a live tensor, got a disposed one");
   return {e->storage, e->dtype};
+}
+
+Recording& Table::recording(Handle handle) const {
+  const Entry* e = find(handle);
+  if (!e || !e->recording) {
+    fail(ErrorKind::disposed, "capture: expected a live captured step, got a disposed one");
+  }
+  return *e->recording;
 }
 
 const Saved& Table::saved(Handle node, int index) const {
@@ -96,6 +112,9 @@ void Table::free(int32_t index) {
     liveTensors_--;
     release(e.storage);
     e.storage = nullptr;
+  } else if (e.recording) {
+    delete e.recording;
+    e.recording = nullptr;
   } else {
     liveNodes_--;
     for (int i = 0; i < e.savedCount; i++) release(e.saved[i].storage);
@@ -108,7 +127,10 @@ void Table::free(int32_t index) {
 }
 
 void Table::dispose(Handle handle) {
-  if (find(handle)) free(indexOf(handle));
+  if (!find(handle)) return;
+  Storage* s = entries_[indexOf(handle)].storage;
+  if (s && s->pins > 0 && s->references == s->pins + 1) s->isAbandoned = true;
+  free(indexOf(handle));
 }
 
 // Compacts the list to the entries that are still alive.

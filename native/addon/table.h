@@ -19,6 +19,8 @@ struct Saved {
   uint32_t version;
 };
 
+class Recording;
+
 class Table {
  public:
   explicit Table(napi_env env) : env_(env) {}
@@ -36,8 +38,12 @@ class Table {
   // A tape node with what it saved; takes over the references.
   Handle addNode(napi_value owner, const Saved* saved, int count);
 
-  // Throw a disposed error for a handle that is stale or of the other kind.
+  // A captured step; the table deletes it.
+  Handle addRecording(napi_value owner, std::unique_ptr<Recording> recording);
+
+  // Throw a disposed error for a handle that is stale or of another kind.
   Tensor tensor(Handle handle) const;
+  Recording& recording(Handle handle) const;
   const Saved& saved(Handle node, int index) const;
 
   void dispose(Handle handle);  // harmless on a stale handle
@@ -57,6 +63,7 @@ class Table {
   struct Entry {
     Storage* storage = nullptr;      // tensors
     std::unique_ptr<Saved[]> saved;  // nodes
+    Recording* recording = nullptr;  // captured steps
     napi_ref owner = nullptr;        // null: free
     int32_t next = -1;               // free list
     uint16_t generation = 1;

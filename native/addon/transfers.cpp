@@ -23,6 +23,7 @@ HostArray hostArrayAt(const Napi::CallbackInfo& info, size_t i, const char* op) 
 Napi::Value fromHost(Environment& e, const Napi::CallbackInfo& info) {
   double code = numberAt(info, 1);
   if (!(code >= 0 && code < kDTypeCount)) fail(ErrorKind::internal, "fromHost: expected a dtype");
+  if (e.recorder) e.recorder->checkAllowed("tensor");
   size_t bytes = hostArrayAt(info, 0, "tensor").bytes;
   Storage* storage = e.allocate(bytes);
   StorageRef pin(storage);
@@ -30,6 +31,7 @@ Napi::Value fromHost(Environment& e, const Napi::CallbackInfo& info) {
   HostArray source = hostArrayAt(info, 0, "tensor");  // allocating may have run a collection
   if (source.bytes != bytes) fail(ErrorKind::argument, "tensor: expected an array that stays");
   if (bytes) backend::copyFromHost(storage->data, source.data, bytes);
+  if (e.recorder) e.recorder->addHostCopy(storage, source.data, bytes);
   Handle handle = e.table.addTensor(info[2], storage, static_cast<DType>(static_cast<int>(code)));
   retain(storage);
   return Napi::Number::New(info.Env(), handle);
@@ -54,6 +56,7 @@ HostRange rangeAt(Environment& e, const Napi::CallbackInfo& info, size_t handleA
 // toHost(array, handle, offset): fills the array with the tensor's elements from `offset` on, which
 // are dense. Waits for queued work.
 Napi::Value toHost(Environment& e, const Napi::CallbackInfo& info) {
+  e.refuseWhileCapturing("data", "a reading of values");
   HostArray target = hostArrayAt(info, 0, "data");
   HostRange range = rangeAt(e, info, 1, target.bytes, "data");
   if (target.bytes) backend::copyToHost(target.data, range.data, target.bytes);
@@ -62,6 +65,7 @@ Napi::Value toHost(Environment& e, const Napi::CallbackInfo& info) {
 
 // overwrite(array, handle, offset): the reverse.
 Napi::Value overwrite(Environment& e, const Napi::CallbackInfo& info) {
+  e.refuseWhileCapturing("overwrite", "values from JavaScript");
   HostArray source = hostArrayAt(info, 0, "overwrite");
   HostRange range = rangeAt(e, info, 1, source.bytes, "overwrite");
   range.storage->version++;

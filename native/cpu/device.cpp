@@ -85,5 +85,8 @@ void shutdown() {
 
 // Work is done when a call returns.
 void synchronize() {}
+bool canCapture() {
+  return true;
+}
 
 }  // namespace adjoint::backend

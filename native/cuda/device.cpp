@@ -71,6 +71,9 @@ void startup() {
 void shutdown() {
   synchronize();
 }
+bool canCapture() {
+  return false;
+}
 void synchronize() {
   ADJOINT_CUDA(cudaStreamSynchronize(cuda::stream()));
 }

@@ -8,7 +8,17 @@
 
 namespace adjoint {
 
-enum class ErrorKind { argument, dtype, shape, index, disposed, outOfMemory, device, internal };
+enum class ErrorKind {
+  argument,
+  dtype,
+  shape,
+  index,
+  disposed,
+  outOfMemory,
+  device,
+  capture,
+  internal
+};
 
 class Error : public std::runtime_error {
  public:

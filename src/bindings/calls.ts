@@ -149,6 +149,22 @@ export class Calls {
     return this.native.hold(values.length, owner)
   }
 
+  /** Copies `sources` into `targets`, sets slots (pairs of number and value) and runs a recording. */
+  replay(
+    recording: number,
+    sources: readonly ViewLike[],
+    targets: readonly ViewLike[],
+    slots: readonly number[],
+  ): void {
+    this.kernel = 'capture'
+    this.position = 1
+    this.number(sources.length)
+    for (let i = 0; i < sources.length; i++) this.input(sources[i]).input(targets[i])
+    this.number(slots.length / 2)
+    for (let i = 0; i < slots.length; i++) this.number(slots[i])
+    this.native.replay(this.position, recording)
+  }
+
   private reserve(count: number): Float64Array {
     if (this.position + count > this.words.length) {
       const larger = new Float64Array(2 * (this.position + count))

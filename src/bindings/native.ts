@@ -15,6 +15,15 @@ export interface Native {
   alias(handle: number, owner: object): number
   dispose(handle: number): number
 
+  /** From now on calls are recorded; or refused, where a step is recorded on another device. */
+  beginCapture(refuses: boolean): void
+  /** Forgets what was recorded, if anything. */
+  cancelCapture(): void
+  /** A handle to what was recorded. */
+  endCapture(owner: object): number
+  /** Sets inputs and slots as the words say and runs the recorded calls. */
+  replay(length: number, recording: number): void
+
   fromHost(array: NodeJS.TypedArray, dtype: number, owner: object): number
   toHost(array: NodeJS.TypedArray, handle: number, offset: number): void
   overwrite(array: NodeJS.TypedArray, handle: number, offset: number): void
@@ -53,6 +62,7 @@ export type NativeErrorKind =
   | 'disposed'
   | 'outOfMemory'
   | 'device'
+  | 'capture'
   | 'internal'
 
 /** Byte counts, handle counts and timers of one backend, as seen from one thread. */

@@ -101,6 +101,13 @@ export async function autocastAsync<T>(dtype: AutocastDType, body: () => Promise
   }
 }
 
+/** Runs `body` with converted weights of its own: it uses none made before and leaves none. */
+export function withOwnWeights<T>(body: () => T): T {
+  const current = active()
+  if (current === null) return body()
+  return withMode({ dtype: current.dtype, weights: new Map() }, body)
+}
+
 /** Runs what is no one's wish to have in lower precision, as a backward pass, with autocast off. */
 export function withoutAutocast<T>(body: () => T): T {
   return active() === null ? body() : withMode(null, body)

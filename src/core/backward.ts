@@ -2,6 +2,7 @@ import { withoutAutocast } from './autocast.js'
 import { engineOps } from './engine-ops.js'
 import { ArgumentError, AutogradError, describe, ShapeError } from './errors.js'
 import { withGradMode } from './grad-mode.js'
+import { recording } from './recording.js'
 import { keep } from './scope.js'
 import { sameShape, showShape } from './shape.js'
 import { type Edge, LeafNode, type Node } from './tape.js'
@@ -110,6 +111,7 @@ class Walk {
    */
   accumulate(node: LeafNode, g: Tensor): void {
     const { slot } = node
+    recording()?.touch(slot, slot.grad === null ? 'started' : 'added')
     if (this.createGraph) slot.isShared = true
     if (slot.grad === null) {
       const owned = !this.createGraph && this.isOwned(g) && node.hooks === null

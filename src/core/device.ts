@@ -5,6 +5,7 @@ import type { Native } from '../bindings/native.js'
 import {
   AdjointError,
   ArgumentError,
+  CaptureError,
   DeviceError,
   DisposedError,
   DTypeError,
@@ -35,6 +36,7 @@ export class Device {
       disposed: DisposedError,
       outOfMemory: OutOfMemoryError,
       device: DeviceError,
+      capture: CaptureError,
       internal: AdjointError,
     })
     native.setCollector(findCollector())

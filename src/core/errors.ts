@@ -41,6 +41,11 @@ export class DeviceError extends AdjointError {
   override name = 'DeviceError'
 }
 
+/** A step cannot be captured, or no longer be replayed. */
+export class CaptureError extends AdjointError {
+  override name = 'CaptureError'
+}
+
 /** A file is missing, broken or not what it claims to be; the message names it. */
 export class FileError extends AdjointError {
   override name = 'FileError'

@@ -2,6 +2,7 @@ import { adopt } from '../bindings/calls.js'
 import type { Device } from './device.js'
 import type { DType } from './dtype.js'
 import { AutogradError } from './errors.js'
+import { recording } from './recording.js'
 import type { Shape } from './shape.js'
 import { Tensor } from './tensor.js'
 
@@ -35,6 +36,7 @@ export class GradSlot {
 
   /** Drops the gradient, and frees its memory at once where nobody else can hold it. */
   clear(): void {
+    recording()?.touch(this, 'replaced')
     if (!this.isShared) this.grad?.dispose()
     this.grad = null
     this.isShared = false

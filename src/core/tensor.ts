@@ -10,6 +10,7 @@ import {
   ShapeError,
 } from './errors.js'
 import { formatTensor } from './format.js'
+import { recording, refuseWhileCapturing } from './recording.js'
 import { track } from './scope.js'
 import { contiguousStrides, isContiguous, numelOf, type Shape, showShape } from './shape.js'
 import type { Edge, GradSlot } from './tape.js'
@@ -168,6 +169,7 @@ export class Tensor {
   /** Fills an existing typed array of the kind that `data` returns, without making a new one. */
   copyTo(array: TypedArray): void {
     this.checkLive('data')
+    checkReadable('data')
     const kind = hostArrays[this.dtype]
     if (!(array instanceof kind) || array.length !== this.numel) {
       throw new ArgumentError(
@@ -194,6 +196,7 @@ export class Tensor {
    * @throws DTypeError for an int64 beyond 2^53: use `itemBigInt`.
    */
   item(): number {
+    checkReadable('item')
     if (this.numel !== 1) {
       throw new ShapeError(`item: expected one element, got shape ${showShape(this.shape)}`)
     }
@@ -208,6 +211,7 @@ export class Tensor {
 
   /** The value of an integer or bool tensor with one element, exactly. */
   itemBigInt(): bigint {
+    checkReadable('itemBigInt')
     if (this.numel !== 1) {
       throw new ShapeError(`itemBigInt: expected one element, got shape ${showShape(this.shape)}`)
     }
@@ -219,6 +223,7 @@ export class Tensor {
 
   /** Nested arrays; booleans for bool, bigint for int64. A zero-dimensional tensor is its value. */
   toArray(): NestedArray {
+    checkReadable('toArray')
     const flat = this.dataSync()
     const value = (i: number): NestedArray => (this.dtype === 'bool' ? flat[i] !== 0 : flat[i])
     let position = 0
@@ -230,6 +235,7 @@ export class Tensor {
   }
 
   toString(): string {
+    checkReadable('toString')
     return formatTensor(this)
   }
 
@@ -252,6 +258,7 @@ export class Tensor {
     this.checkLive('to')
     const to = findDevice(target)
     if (to === this.device) return this
+    refuseWhileCapturing('to', 'a copy to another device')
     const array = new Uint8Array(this.numel * itemSize(this.dtype))
     const dense = this.isContiguous ? this : Tensor.pending(this.device, this.dtype, this.shape)
     if (dense !== this) this.device.calls.begin('copy').input(this).output(dense).run()
@@ -277,6 +284,7 @@ export class Tensor {
   get grad(): Tensor | null {
     const { slot } = this
     if (slot === null || slot.grad === null) return null
+    recording()?.touch(slot, 'read')
     slot.isShared = true
     return slot.grad
   }
@@ -291,6 +299,7 @@ export class Tensor {
         `grad: expected shape ${showShape(this.shape)}, got ${showShape(value.shape)}`,
       )
     }
+    recording()?.touch(this.slot, 'replaced')
     this.slot.grad = value
     this.slot.isShared = true
   }
@@ -300,6 +309,10 @@ export class Tensor {
     if (this.base !== null && this.history !== this.base.history) regenerateEdge(this)
     return this.edge
   }
+}
+
+function checkReadable(op: string): void {
+  refuseWhileCapturing(op, 'a reading of values')
 }
 
 Object.defineProperty(Tensor.prototype, Symbol.dispose ?? Symbol.for('Symbol.dispose'), {

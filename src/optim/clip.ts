@@ -1,5 +1,6 @@
 import { ArgumentError, describe } from '../core/errors.js'
 import { noGrad } from '../core/grad-mode.js'
+import { recording } from '../core/recording.js'
 import type { Tensor } from '../core/tensor.js'
 import { norm, stack, zeros } from '../ops/index.js'
 
@@ -8,7 +9,10 @@ function gradientsOf(op: string, params: Iterable<Tensor>, limit: number): Tenso
   if (typeof params !== 'object' || params === null || !(Symbol.iterator in params)) {
     throw new ArgumentError(`${op}: expected parameters, got ${describe(params)}`)
   }
-  return [...params].flatMap((p) => p.slot?.grad ?? [])
+  return [...params].flatMap((p) => {
+    if (p.slot !== null) recording()?.touch(p.slot, 'read')
+    return p.slot?.grad ?? []
+  })
 }
 
 /**

@@ -1,10 +1,13 @@
 import type { Device } from '../core/device.js'
 import { ArgumentError, checkOptions, DeviceError, describe } from '../core/errors.js'
 import { noGrad } from '../core/grad-mode.js'
+import { recording, refuseWhileCapturing } from '../core/recording.js'
 import { keep } from '../core/scope.js'
 import { sameShape, showShape } from '../core/shape.js'
+import type { GradSlot } from '../core/tape.js'
 import { Tensor } from '../core/tensor.js'
 import { cast, contiguous } from '../ops/index.js'
+import { CapturedRow } from './captured-row.js'
 import { camelCase, snakeCase } from './case.js'
 
 /** A number, flag or pair that configures an optimizer. */
@@ -67,7 +70,7 @@ interface Hyper {
 export abstract class Optimizer<H extends Hyper = Hyper> {
   readonly paramGroups: ParamGroup<H>[] = []
   protected readonly state = new Map<Tensor, ParamState>()
-  /** By device, one for each row: a recorded step may be replayed with other values in them. */
+  /** By device, one for each row. */
   private readonly slots = new Map<Device, Slots[]>()
 
   private readonly defaults: H
@@ -159,10 +162,18 @@ export abstract class Optimizer<H extends Hyper = Hyper> {
 
   private run(row: Row, group: H, position: number): void {
     const { native, calls } = row.device
-    const list = this.slots.get(row.device) ?? []
-    this.slots.set(row.device, list)
-    list[position] ??= { lr: native.createSlot(0), step: native.createSlot(0) }
-    const slots = list[position]
+    const capture = recording()
+    let slots: Slots
+    if (capture === null) {
+      const list = this.slots.get(row.device) ?? []
+      this.slots.set(row.device, list)
+      list[position] ??= { lr: native.createSlot(0), step: native.createSlot(0) }
+      slots = list[position]
+    } else {
+      // Slots of its own, for a step may be taken twice in what is captured.
+      slots = { lr: native.createSlot(0), step: native.createSlot(0) }
+      capture.participants.push(new CapturedRow(this.name, this, this.state, group, row, slots))
+    }
     native.setSlot(slots.lr, group.lr)
     native.setSlot(slots.step, row.step)
     this.encode(calls, row, group, slots)
@@ -178,6 +189,7 @@ export abstract class Optimizer<H extends Hyper = Hyper> {
     for (const p of group.params) {
       const grad = p.slot?.grad
       if (!grad) continue
+      recording()?.touch(p.slot as GradSlot, 'read')
       const state = this.stateOf(p, group)
       const step = state.step + 1
       let row = rows.find(
@@ -215,7 +227,14 @@ export abstract class Optimizer<H extends Hyper = Hyper> {
     }
     // Momentum that is switched on later starts as at the first step.
     if (Object.keys(state.buffers).length === 0) state.step = 0
-    for (const name of this.bufferNames(group)) state.buffers[name] ??= zerosOf(p)
+    for (const name of this.bufferNames(group)) {
+      if (state.buffers[name] !== undefined) continue
+      refuseWhileCapturing(
+        `${this.name}.step`,
+        `the first step of a parameter, which makes its ${name}; warm up with more calls`,
+      )
+      state.buffers[name] = zerosOf(p)
+    }
     return state
   }
 

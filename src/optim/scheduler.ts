@@ -1,4 +1,5 @@
 import { ArgumentError, checkOptions, describe } from '../core/errors.js'
+import { refuseWhileCapturing } from '../core/recording.js'
 import type { Optimizer } from './optimizer.js'
 
 /** Plain data, with PyTorch's keys where it has them. */
@@ -47,6 +48,10 @@ export abstract class LRScheduler {
 
   /** Goes on by one: after an epoch, or after a batch, as the schedule is meant. */
   step(): void {
+    refuseWhileCapturing(
+      `${this.constructor.name}.step`,
+      'a schedule, which a replay would not move; step it after the captured step',
+    )
     this.lastEpoch++
     this.update()
   }
