@@ -1,6 +1,6 @@
 // What one op costs from the call to the kernel and back: wrapper, tape node and reclamation
 // included. Targets: add of 4 elements at most 450 ns, 700 ns with gradient.
-import { type Tensor, tensor } from 'adjoint'
+import { capture, type Tensor, tensor } from 'adjoint'
 import { chain, chainInputs } from './support/chain.mjs'
 import { expectClose, type Row, type Suite } from './support/suite.mjs'
 
@@ -21,6 +21,8 @@ export const suite: Suite = {
       },
     })
     const inputs = chainInputs(4)
+    const capturedInputs = chainInputs(4)
+    const captured = capture(() => chain(capturedInputs))
     return [
       row('add', () => a.add(b), [6, 8, 10, 12]),
       row('add, with gradient', () => w.add(b), [6, 8, 10, 12]),
@@ -31,6 +33,14 @@ export const suite: Suite = {
         name: '20 ops, forward and backward',
         check: () => expectClose('elements', [chain(inputs).numel], [4]),
         run: () => chain(inputs),
+      },
+      {
+        name: '20 ops, forward and backward, captured',
+        check: () => {
+          const expected = chain(chainInputs(4)).dataSync() as Float32Array
+          for (let i = 0; i < 4; i++) expectClose('gradient', captured().dataSync(), expected, 0)
+        },
+        run: captured,
       },
     ]
   },

@@ -15,10 +15,13 @@ const TURNS = 9
 // AdamW divides small gradients by their own size, so a step multiplies what rounding has made.
 const LOSS_ERROR = { float32: 1e-3, bfloat16: 0.1 }
 
-function stepRow(row: StepRow, precision: Precision): Row {
+/** Enough for a captured step to be replayed. */
+const REPLAYED_STEPS = 5
+
+function stepRow(row: StepRow, precision: Precision, isCaptured: boolean): Row {
   let step: TrainingStep
   return {
-    name: row.name,
+    name: isCaptured ? `${row.name} captured` : row.name,
     precision,
     check: () => {
       // A few samples say as much, and float64 is slow.
@@ -27,7 +30,14 @@ function stepRow(row: StepRow, precision: Precision): Row {
       if (!(lossError(actual, expected) <= LOSS_ERROR[precision])) {
         throw new Error(`step/${row.name}: expected losses ${expected}, got ${actual}`)
       }
-      step = new TrainingStep(row, precision)
+      step = new TrainingStep(row, precision, undefined, isCaptured)
+      if (isCaptured) {
+        const eager = new TrainingStep(row, precision).losses(REPLAYED_STEPS)
+        const captured = step.losses(REPLAYED_STEPS)
+        if (captured.some((loss, i) => loss !== eager[i])) {
+          throw new Error(`step/${row.name}: expected the losses ${eager}, captured ${captured}`)
+        }
+      }
     },
     run: () => step.run(),
     flops: row.gflop && row.gflop * 1e9,
@@ -37,7 +47,10 @@ function stepRow(row: StepRow, precision: Precision): Row {
 
 export const suite: Suite = {
   name: 'step',
-  rows: () => PRECISIONS.flatMap((precision) => stepRows.map((row) => stepRow(row, precision))),
+  rows: () =>
+    PRECISIONS.flatMap((precision) =>
+      stepRows.flatMap((row) => [false, true].map((captured) => stepRow(row, precision, captured))),
+    ),
   // Turns of many steps: a clock read between steps would count the collector in some alone.
   measure: ({ run, floor }, milliseconds) => {
     const count = countFor(run, milliseconds / TURNS)

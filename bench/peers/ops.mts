@@ -1,6 +1,6 @@
 // Small ops, elementwise ops on large tensors and matrix products beside PyTorch's.
 import path from 'node:path'
-import { gelu, linspace, noGrad, randn, type Tensor, tensor } from 'adjoint'
+import { capture, gelu, linspace, noGrad, randn, type Tensor, tensor } from 'adjoint'
 import { saveSafetensors } from 'adjoint/io'
 import { chain, chainInputs } from '../support/chain.mjs'
 import { machineRates } from '../support/floor.mjs'
@@ -75,6 +75,13 @@ async function besidePyTorch(context: Context, name: string, ours: Ours): Promis
 
 const REPEAT = 100
 
+/** Captured, and past the calls that are not replays. */
+function replayed(run: () => Tensor): () => Tensor {
+  const step = capture(run)
+  while (!step.isRecorded) step()
+  return step
+}
+
 const small: readonly Candidate[] = [
   ...[false, true].map((gradient) => ({
     name: `small/add of 4 elements${gradient ? ', with gradient' : ''}`,
@@ -91,13 +98,19 @@ const small: readonly Candidate[] = [
       }
     },
   })),
-  ...[4, 64 * 128].map((size) => ({
-    name: `small/20 ops on ${size} elements, forward and backward`,
-    make: (): Ours => {
-      const inputs = chainInputs(size)
-      return { run: () => chain(inputs), workload: { kind: 'chain', arguments: { size } } }
-    },
-  })),
+  ...[4, 64 * 128].flatMap((size) =>
+    [false, true].map((isCaptured) => ({
+      name: `small/20 ops on ${size} elements, forward and backward${isCaptured ? ', captured' : ''}`,
+      make: (): Ours => {
+        const inputs = chainInputs(size)
+        const run = () => chain(inputs)
+        return {
+          run: isCaptured ? replayed(run) : run,
+          workload: { kind: 'chain', arguments: { size } },
+        }
+      },
+    })),
+  ),
 ]
 
 const LARGE = 1 << 24

@@ -5,7 +5,7 @@ import path from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { floorMs } from '../support/floor.mjs'
 import { pageFaults, type Resident, timed } from '../support/measure.mjs'
-import { inTurns, type Side } from '../support/pairs.mjs'
+import { compare, inTurns, type Side, turnsOf } from '../support/pairs.mjs'
 import {
   lossError,
   type Precision,
@@ -32,7 +32,7 @@ export async function* stepsBesidePeers(context: Context): AsyncGenerator<PeerRo
     for (const row of stepRows) {
       if (!context.filter.test(`step/${row.name}`)) continue
       try {
-        yield await besidePeers(context, row, precision)
+        yield* await besidePeers(context, row, precision)
       } catch (error) {
         // One wrong row is reported, and the others are still worth their time.
         console.error(error)
@@ -42,11 +42,23 @@ export async function* stepsBesidePeers(context: Context): AsyncGenerator<PeerRo
   }
 }
 
-async function besidePeers(context: Context, row: StepRow, precision: Precision): Promise<PeerRow> {
+/** The step as it is, and captured: both beside the same turns of the peers. */
+async function besidePeers(
+  context: Context,
+  row: StepRow,
+  precision: Precision,
+): Promise<PeerRow[]> {
   const name = `step/${row.name}`
   const step = new TrainingStep(row, precision)
   const files = handOver(context.folder, row, step)
   const losses = step.losses(COMPARED_STEPS)
+  const captured = new TrainingStep(row, precision, undefined, true)
+  const same = captured.losses(COMPARED_STEPS)
+  if (same.some((loss, i) => loss !== losses[i])) {
+    throw new Error(`${name}: expected the losses ${losses} of the eager step, captured ${same}`)
+  }
+  // A first run as it is, and one that records.
+  for (let i = 0; i < 2; i++) captured.run()
 
   // One that has not computed yet; its parameters must be as many.
   const opened = async (variant: Variant, type: string = precision): Promise<Opened> => {
@@ -114,7 +126,11 @@ async function besidePeers(context: Context, row: StepRow, precision: Precision)
     made.set(column, await orNotMeasured(makers[column]))
   }
   const peers: Record<string, Column> = {}
-  const sides: Side[] = [{ name: 'adjoint', timed: (count) => timed(() => step.run(), count) }]
+  const own = [step, captured]
+  const sides: Side[] = own.map((each) => ({
+    name: 'adjoint',
+    timed: (count) => timed(() => each.run(), count),
+  }))
   const held: Opened[] = []
   for (const column of wanted) {
     const side = made.get(column) as Opened | { not_measured: string }
@@ -126,28 +142,38 @@ async function besidePeers(context: Context, row: StepRow, precision: Precision)
     }
   }
 
-  const compared = await orNotMeasured(() => inTurns(sides, context.pace))
-  const failed = 'not_measured' in compared
-  const [ours, ...theirs] = failed ? await inTurns([sides[0]], context.pace) : compared
-  if (failed) for (const { name: column } of sides.slice(1)) peers[column] = compared
+  const measured = await orNotMeasured(() => turnsOf(sides, context.pace))
+  const failed = 'not_measured' in measured
+  const turns = failed ? await turnsOf(sides.slice(0, own.length), context.pace) : measured
+  if (failed) for (const { name: column } of sides.slice(own.length)) peers[column] = measured
   else for (const side of held) await side.close()
-  for (const { name: column, ...figures } of theirs) peers[column] = figures
-  return {
-    name,
-    precision,
-    ms_median: ours.ms_median,
-    ms_best: ours.ms_best,
-    spread: ours.spread,
-    loss: losses[COMPARED_STEPS - 1],
-    peers,
-    facts: {
-      ...('own' in accuracy && { 'loss error': accuracy.own, "PyTorch's error": accuracy.theirs }),
-      ...floorFacts(row, step, ours.ms_median),
-      'page faults': pageFaults(() => step.run(), 10),
-      ...(await memory(context, row, precision)),
-    },
-    notes,
+
+  const rows: PeerRow[] = []
+  for (const [i, each] of own.entries()) {
+    const [ours, ...theirs] = compare([turns[i], ...turns.slice(own.length)])
+    const figures = theirs.map(({ name: column, ...rest }) => [column, rest] as const)
+    const { ms_median, ms_best, spread } = ours
+    rows.push({
+      name: each === captured ? `${name} captured` : name,
+      precision,
+      ms_median,
+      ms_best,
+      spread,
+      loss: losses[COMPARED_STEPS - 1],
+      peers: { ...peers, ...Object.fromEntries(figures) },
+      facts: {
+        ...('own' in accuracy && {
+          'loss error': accuracy.own,
+          "PyTorch's error": accuracy.theirs,
+        }),
+        ...floorFacts(row, step, ms_median),
+        'page faults': pageFaults(() => each.run(), 10),
+        ...(await memory(context, row, precision, each === captured)),
+      },
+      notes,
+    })
   }
+  return rows
 }
 
 /** The floor and the fraction of it that was reached. */
@@ -177,11 +203,15 @@ async function memory(
   context: Context,
   row: StepRow,
   precision: Precision,
+  isCaptured: boolean,
 ): Promise<Record<string, number>> {
   const script = path.join(path.dirname(fileURLToPath(import.meta.url)), 'footprint.mts')
   const child = spawnSync(
     process.execPath,
-    ['--import', 'tsx', script, row.name, precision, String(STEPS_FOR_MEMORY)],
+    [
+      ...['--import', 'tsx', script, row.name, precision, String(STEPS_FOR_MEMORY)],
+      isCaptured ? 'captured' : 'eager',
+    ],
     { encoding: 'utf8' },
   )
   if (child.status !== 0) throw new Error(`${row.name}: footprint: ${child.stderr}`)

@@ -20,8 +20,18 @@ export interface Pace {
   readonly turnMs: number
 }
 
+/** What the turns of a side took. */
+export interface Turns {
+  readonly name: string
+  readonly times: readonly number[]
+}
+
 /** The first side is the one that the others are compared with. */
 export async function inTurns(sides: readonly Side[], pace: Pace): Promise<Compared[]> {
+  return compare(await turnsOf(sides, pace))
+}
+
+export async function turnsOf(sides: readonly Side[], pace: Pace): Promise<Turns[]> {
   const counts: number[] = []
   for (const side of sides) {
     const once = Math.min(await side.timed(1), await side.timed(1))
@@ -32,9 +42,13 @@ export async function inTurns(sides: readonly Side[], pace: Pace): Promise<Compa
   for (let round = 0; round < pace.rounds; round++) {
     for (const [i, side] of sides.entries()) times[i].push(await side.timed(counts[i]))
   }
-  return sides.map(({ name }, i) => ({
+  return sides.map(({ name }, i) => ({ name, times: times[i] }))
+}
+
+export function compare(turns: readonly Turns[]): Compared[] {
+  return turns.map(({ name, times }) => ({
     name,
-    ...spreadOf(times[i]),
-    ratio: median(times[i].map((time, round) => time / times[0][round])),
+    ...spreadOf(times),
+    ratio: median(times.map((time, round) => time / turns[0].times[round])),
   }))
 }

@@ -1,5 +1,5 @@
 // The training steps that are timed: AdamW on cross-entropy, one batch of random data.
-import { autocast, manualSeed, randint, randn, Tensor } from 'adjoint'
+import { autocast, capture, manualSeed, randint, randn, Tensor } from 'adjoint'
 import * as nn from 'adjoint/nn'
 import { AdamW } from 'adjoint/optim'
 import { CharLstm } from '../../examples/support/char-lstm.mjs'
@@ -113,14 +113,17 @@ export class TrainingStep {
   readonly network: nn.Layer
   readonly batch: Batch
   readonly #optimizer: AdamW
+  #step: (x: Tensor, y: Tensor) => Tensor
 
   /**
    * Default float32; float64 from the same weights and batch. With `samples` the batch is that small.
+   * With `isCaptured` the third run and those after it are replays.
    */
   constructor(
     row: StepRow,
     readonly precision: Precision | 'float64' = 'float32',
     samples?: number,
+    private readonly isCaptured = false,
   ) {
     manualSeed(0)
     this.network = row.network()
@@ -132,11 +135,20 @@ export class TrainingStep {
     this.batch = { x: precision === 'float64' && x.dtype === 'float32' ? x.double() : x, y }
     if (precision === 'float64') this.network.to('float64')
     this.#optimizer = new AdamW(this.network.parameters(), { lr: 1e-3 })
+    this.#step = this.#make()
   }
 
   /** One step; the loss before it. */
   run(): Tensor {
-    const { x, y } = this.batch
+    return this.#step(this.batch.x, this.batch.y)
+  }
+
+  #make(): (x: Tensor, y: Tensor) => Tensor {
+    const train = (x: Tensor, y: Tensor) => this.#train(x, y)
+    return this.isCaptured ? capture(train) : train
+  }
+
+  #train(x: Tensor, y: Tensor): Tensor {
     const forward = () => nn.functional.crossEntropy(this.network.forward(x), y)
     this.#optimizer.zeroGrad()
     const loss = this.precision === 'bfloat16' ? autocast('bfloat16', forward) : forward()
@@ -151,6 +163,8 @@ export class TrainingStep {
       for (const module of this.network.modules()) {
         if (module instanceof nn.Dropout) module.train(active)
       }
+      // What was captured went by the other mode.
+      this.#step = this.#make()
     }
     dropout(false)
     const values = Array.from({ length: count }, () => this.run().item())
