@@ -130,6 +130,7 @@ std::unique_ptr<Recording> Recorder::finish(Environment& environment) {
   size_t arenaBytes = planArena();
   char* arena = nullptr;
   if (arenaBytes > 0) {
+    backend::trimCache();  // the blocks whose place the arena takes
     Storage* storage = environment.allocate(arenaBytes);
     r.arena_ = StorageRef(storage);
     release(storage);

@@ -14,6 +14,7 @@ import {
   OutOfMemoryError,
   ShapeError,
 } from './errors.js'
+import { refuseWhileCapturing } from './recording.js'
 
 export type DeviceType = 'cpu' | 'cuda'
 
@@ -64,6 +65,7 @@ function open(type: DeviceType, addon: AddonName): Device | null {
   const known = devices.get(type)
   if (known) return known
   if (failures.has(type)) return null
+  refuseWhileCapturing('device', `the first use of ${type}`)
   const loaded = loadAddon(addon)
   if (Array.isArray(loaded)) {
     failures.set(type, loaded)
