@@ -113,7 +113,7 @@ const View& Call::allocate() {
   if (recorded_) return again(3, 1);
   const size_t start = position_;
   position_++;  // the 0 that says: a new tensor
-  if (outputs_.size() == kMaxOutputs || outputs_.size() >= ownerCount_) {
+  if (outputs_.size() == kMaxOutputs || (ownerCount_ > 0 && outputs_.size() >= ownerCount_)) {
     badWord("as many owners as outputs");
   }
   Pinned& made = outputs_.push();
@@ -201,7 +201,8 @@ const View* Call::optionalInPlace() {
 void Call::finish() {
   for (size_t i = 0; i < outputs_.size(); i++) {
     const Pinned& made = outputs_[i];
-    Handle handle = environment_.table.addTensor(owners_[i], made.storage.get(), made.view.dtype);
+    napi_value owner = ownerCount_ > 0 ? owners_[i] : nullptr;
+    Handle handle = environment_.table.addTensor(owner, made.storage.get(), made.view.dtype);
     retain(made.storage.get());
     environment_.words[i] = handle;
   }

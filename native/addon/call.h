@@ -5,7 +5,8 @@
 //   number     0, value            (operands only)
 //   integer    -1, high, low       (operands only: an int64 as two 32-bit halves)
 //   no input   0                   (optional inputs)
-//   output     0, dtype, ndim, sizes…, then its owner is the next JavaScript argument
+//   output     0, dtype, ndim, sizes…, then its owner is the next JavaScript argument; a call with
+//              no owners makes tensors that are not watched
 //   in place   as an input: its elements are overwritten
 #pragma once
 #include <cmath>
@@ -71,7 +72,7 @@ class Call {
     return static_cast<Op>(v);
   }
 
-  // Writes the new handles to the front of the word array and hands them to their owners.
+  // Writes the new handles to the front of the word array.
   void finish();
 
   const double* words() const { return words_; }

@@ -7,7 +7,8 @@
 namespace adjoint {
 namespace {
 
-// run(length, ...owners): decodes and runs the row in the word array. The hot path: raw Node-API.
+// run(length, ...owners): decodes and runs the row in the word array. Without owners, what it makes
+// is not watched.
 napi_value run(napi_env env, napi_callback_info info) {
   napi_value arguments[9];
   size_t count = 9;
@@ -40,7 +41,11 @@ napi_value run(napi_env env, napi_callback_info info) {
 struct Arguments {
   Environment& environment;
   napi_env env;
+  size_t count;
   napi_value values[3];
+
+  // An owner that may be left out: then the handle is not watched.
+  napi_value owner(size_t i) const { return i < count ? values[i] : nullptr; }
 
   int32_t integer(size_t i) const {
     int32_t value = 0;
@@ -62,14 +67,14 @@ napi_value handles(napi_env env, napi_callback_info info) {
   Environment& environment = *static_cast<Environment*>(data);
   return guarded(environment, [&]() -> napi_value {
     napi_value result;
-    int32_t handle = body({environment, env, {values[0], values[1], values[2]}});
+    int32_t handle = body({environment, env, count, {values[0], values[1], values[2]}});
     napi_create_int32(env, handle, &result);
     return result;
   });
 }
 
-// hold(count, owner): a tape node that holds the storages of the tensors whose handles stand in
-// the word array. Returns the node's handle.
+// hold(count): a tape node that holds the storages of the tensors whose handles stand in the word
+// array. Returns the node's handle, which is not watched.
 Handle hold(const Arguments& a) {
   constexpr int kMaxSaved = 1024;
   int count = a.integer(0);
@@ -82,27 +87,47 @@ Handle hold(const Arguments& a) {
     saved[i] = {t.storage, t.dtype, t.storage->version};
   }
   for (int i = 0; i < count; i++) retain(saved[i].storage);
-  return a.environment.table.addNode(a.values[1], saved, count);
+  return a.environment.table.addNode(nullptr, saved, count);
 }
 
-// unpack(node, index, owner): a handle for a saved value, or 0 if it was overwritten since.
+// unpack(node, index[, owner]): a handle for a saved value, or 0 if it was overwritten since.
 Handle unpack(const Arguments& a) {
   const Saved saved = a.environment.table.saved(a.integer(0), a.integer(1));
   if (saved.storage->version != saved.version) return 0;
   retain(saved.storage);
-  return a.environment.table.addTensor(a.values[2], saved.storage, saved.dtype);
+  return a.environment.table.addTensor(a.owner(2), saved.storage, saved.dtype);
 }
 
-// alias(handle, owner): another handle to the same storage.
+// alias(handle[, owner]): another handle to the same storage.
 Handle alias(const Arguments& a) {
   Table::Tensor t = a.environment.table.tensor(a.integer(0));
+  StorageRef pin(t.storage);
+  a.environment.reclaimer.beforeEntry();
   retain(t.storage);
-  return a.environment.table.addTensor(a.values[1], t.storage, t.dtype);
+  return a.environment.table.addTensor(a.owner(1), t.storage, t.dtype);
 }
 
 // dispose(handle): harmless on a stale one.
 Handle dispose(const Arguments& a) {
   a.environment.table.dispose(a.integer(0));
+  return 0;
+}
+
+// disposeAll(count): the handles that stand in the word array.
+Handle disposeAll(const Arguments& a) {
+  int count = a.integer(0);
+  if (count < 0 || static_cast<size_t>(count) > a.environment.wordCapacity) {
+    fail(ErrorKind::internal, "disposeAll: expected a count within the word array");
+  }
+  for (int i = 0; i < count; i++) {
+    a.environment.table.dispose(static_cast<Handle>(a.environment.words[i]));
+  }
+  return 0;
+}
+
+// watch(handle, owner): from now on the handle is freed when its owner is dead.
+Handle watch(const Arguments& a) {
+  a.environment.table.watch(a.integer(0), a.values[1]);
   return 0;
 }
 
@@ -114,6 +139,8 @@ void exportCalls(Exports& exports) {
   exports.add("unpack", handles<unpack>);
   exports.add("alias", handles<alias>);
   exports.add("dispose", handles<dispose>);
+  exports.add("disposeAll", handles<disposeAll>);
+  exports.add("watch", handles<watch>);
 }
 
 }  // namespace adjoint

@@ -18,7 +18,7 @@ constexpr double kHardCapFactor = 8;
 }  // namespace
 
 Reclaimer::~Reclaimer() {
-  for (napi_ref r : {gc_, minorOptions_, canary_}) {
+  for (napi_ref r : {gc_, minorOptions_, watcher_, canary_}) {
     if (r) napi_delete_reference(env_, r);
   }
 }
@@ -30,6 +30,16 @@ void Reclaimer::setCollector(napi_value gc) {
   napi_create_string_utf8(env_, "minor", NAPI_AUTO_LENGTH, &minor);
   napi_set_named_property(env_, options, "type", minor);
   napi_create_reference(env_, options, 1, &minorOptions_);
+}
+
+void Reclaimer::setWatcher(napi_value watchAll) {
+  if (watcher_) napi_delete_reference(env_, watcher_);
+  watcher_ = nullptr;
+  napi_create_reference(env_, watchAll, 1, &watcher_);
+}
+
+void Reclaimer::watchAll() {
+  if (watcher_) call(watcher_, nullptr, 0);
 }
 
 bool Reclaimer::collected() {
@@ -48,14 +58,14 @@ bool Reclaimer::collected() {
   return gone;
 }
 
-void Reclaimer::call(napi_value* arguments, size_t count) {
+void Reclaimer::call(napi_ref function, napi_value* arguments, size_t count) {
   napi_handle_scope scope;
   napi_open_handle_scope(env_, &scope);
-  napi_value gc, receiver, result;
-  napi_get_reference_value(env_, gc_, &gc);
+  napi_value callee, receiver, result;
+  napi_get_reference_value(env_, function, &callee);
   napi_get_undefined(env_, &receiver);
   if (count == 1) napi_get_reference_value(env_, minorOptions_, &arguments[0]);
-  napi_call_function(env_, receiver, gc, count, arguments, &result);
+  napi_call_function(env_, receiver, callee, count, arguments, &result);
   napi_close_handle_scope(env_, scope);
 }
 
@@ -70,7 +80,7 @@ void Reclaimer::minor() {
   if (!gc_) return;
   double start = nowMs();
   napi_value arguments[1];
-  call(arguments, 1);
+  call(gc_, arguments, 1);
   stats_.minors++;
   stats_.minorMs += nowMs() - start;
 }
@@ -78,7 +88,7 @@ void Reclaimer::minor() {
 void Reclaimer::major() {
   double start = nowMs();
   if (gc_) {
-    call(nullptr, 0);
+    call(gc_, nullptr, 0);
   } else {  // V8 collects when an addon claims to hold this much
     int64_t total;
     napi_adjust_external_memory(env_, int64_t{1} << 40, &total);
@@ -106,6 +116,7 @@ void Reclaimer::setLimits() {
 void Reclaimer::reclaim() {
   if (collecting_) return;
   collecting_ = true;
+  watchAll();
   // A natural collection is enough where it freed half of what came since the last time.
   const size_t bytesBefore = liveBytes_, entriesBefore = entries();
   bool enough = false;
@@ -142,6 +153,7 @@ void Reclaimer::reclaim() {
 void Reclaimer::collectAll() {
   if (collecting_) return;
   collecting_ = true;
+  watchAll();
   sweep(true);
   // The first may finish a marking that began earlier and keeps what has died since.
   for (int i = 0; i < 2; i++) major();

@@ -31,10 +31,16 @@ class Reclaimer {
 
   // V8's `gc` function, if it could be had.
   void setCollector(napi_value gc);
+  // A function that has every owner of a handle watched (Table::watch) that is not yet.
+  void setWatcher(napi_value watchAll);
 
   // Before an allocation of `bytes`. Everything the caller still needs must be pinned.
   void beforeAllocation(size_t bytes) {
     if (liveBytes_ + bytes > byteLimit_ || entries() >= entryLimit_ || stress_) reclaim();
+  }
+  // Before an entry without memory of its own, as a view. What it refers to must be pinned.
+  void beforeEntry() {
+    if (entries() >= entryLimit_) reclaim();
   }
   // After a training step: a cheap moment, since most values have just died.
   void stepEnd() {
@@ -58,13 +64,15 @@ class Reclaimer {
   void major();
   void sweep(bool all);
   bool collected();  // whether V8 has collected since the last call
-  void call(napi_value* arguments, size_t count);
+  void call(napi_ref function, napi_value* arguments, size_t count);
+  void watchAll();
 
   napi_env env_;
   Table& table_;
   const size_t& liveBytes_;
   napi_ref gc_ = nullptr;
   napi_ref minorOptions_ = nullptr;
+  napi_ref watcher_ = nullptr;
   napi_ref canary_ = nullptr;  // weak, to an object that nothing holds
   const bool stress_;
   bool collecting_ = false;

@@ -27,6 +27,12 @@ Napi::Value setCollector(Environment& e, const Napi::CallbackInfo& info) {
   return info.Env().Undefined();
 }
 
+Napi::Value setWatcher(Environment& e, const Napi::CallbackInfo& info) {
+  if (!info[0].IsFunction()) fail(ErrorKind::internal, "setWatcher: expected a function");
+  e.reclaimer.setWatcher(info[0]);
+  return info.Env().Undefined();
+}
+
 Napi::Value createSlot(Environment& e, const Napi::CallbackInfo& info) {
   e.slots.push_back(numberAt(info, 0));
   return Napi::Number::New(info.Env(), static_cast<double>(e.slots.size() - 1));
@@ -174,6 +180,7 @@ void exportState(Exports& exports) {
   exports.add<setWords>("setWords");
   exports.add<setErrors>("setErrors");
   exports.add<setCollector>("setCollector");
+  exports.add<setWatcher>("setWatcher");
   exports.add<createSlot>("createSlot");
   exports.add<setSlot>("setSlot");
   exports.add<createGenerator>("createGenerator");

@@ -33,16 +33,32 @@ int32_t Table::take(napi_value owner) {
     index = static_cast<int32_t>(entries_.size());
     entries_.emplace_back();
   }
-  Entry& e = entries_[index];
-  if (napi_create_reference(env_, owner, 0, &e.owner) != napi_ok) {
-    e.owner = nullptr;
-    e.next = freeHead_;
+  if (owner && !setOwner(index, owner)) {
+    entries_[index].next = freeHead_;
     freeHead_ = index;
     fail(ErrorKind::internal, "tensor: expected an object as owner");
   }
+  entries_[index].isTaken = true;
+  return index;
+}
+
+bool Table::setOwner(int32_t index, napi_value owner) {
+  Entry& e = entries_[index];
+  if (napi_create_reference(env_, owner, 0, &e.owner) != napi_ok) {
+    e.owner = nullptr;
+    return false;
+  }
   e.collections = 0;
   young_.push_back(makeHandle(index, e.generation));
-  return index;
+  return true;
+}
+
+void Table::watch(Handle handle, napi_value owner) {
+  const Entry* e = find(handle);
+  if (!e || e->owner) return;
+  if (!setOwner(indexOf(handle), owner)) {
+    fail(ErrorKind::internal, "watch: expected an object as owner");
+  }
 }
 
 Handle Table::addTensor(napi_value owner, Storage* storage, DType dtype) {
@@ -75,7 +91,7 @@ const Table::Entry* Table::find(Handle handle) const {
   int32_t index = indexOf(handle);
   if (handle <= 0 || index >= static_cast<int32_t>(entries_.size())) return nullptr;
   const Entry& e = entries_[index];
-  if (!e.owner || e.generation != (handle & kGenerationMask)) return nullptr;
+  if (!e.isTaken || e.generation != (handle & kGenerationMask)) return nullptr;
   return &e;
 }
 
@@ -106,8 +122,9 @@ const Saved& Table::saved(Handle node, int index) const {
 
 void Table::free(int32_t index) {
   Entry& e = entries_[index];
-  napi_delete_reference(env_, e.owner);
+  if (e.owner) napi_delete_reference(env_, e.owner);
   e.owner = nullptr;
+  e.isTaken = false;
   if (e.storage) {
     liveTensors_--;
     release(e.storage);
@@ -177,7 +194,7 @@ void Table::age() {
 
 void Table::clear() {
   for (size_t i = 0; i < entries_.size(); i++) {
-    if (entries_[i].owner) free(static_cast<int32_t>(i));
+    if (entries_[i].isTaken) free(static_cast<int32_t>(i));
   }
   young_.clear();
   old_.clear();
@@ -187,7 +204,8 @@ std::vector<Handle> Table::tensorHandles() const {
   std::vector<Handle> handles;
   for (size_t i = 0; i < entries_.size(); i++) {
     const Entry& e = entries_[i];
-    if (e.owner && e.storage) handles.push_back(makeHandle(static_cast<int32_t>(i), e.generation));
+    if (e.isTaken && e.storage)
+      handles.push_back(makeHandle(static_cast<int32_t>(i), e.generation));
   }
   return handles;
 }

@@ -33,7 +33,8 @@ class Table {
     DType dtype;
   };
 
-  // Takes over one reference of `storage`. `owner` is watched by a weak reference.
+  // Takes over one reference of `storage`. `owner` is watched by a weak reference; with nullptr
+  // nobody is, until watch() or dispose().
   Handle addTensor(napi_value owner, Storage* storage, DType dtype);
   // A tape node with what it saved; takes over the references.
   Handle addNode(napi_value owner, const Saved* saved, int count);
@@ -47,6 +48,8 @@ class Table {
   const Saved& saved(Handle node, int index) const;
 
   void dispose(Handle handle);  // harmless on a stale handle
+  // From now on the entry is freed when `owner` is dead. Harmless on a stale handle.
+  void watch(Handle handle, napi_value owner);
 
   // Frees entries whose owners are dead. `all` looks at old entries too, those that have survived
   // two minor collections and can only die in a major one.
@@ -64,15 +67,17 @@ class Table {
     Storage* storage = nullptr;      // tensors
     std::unique_ptr<Saved[]> saved;  // nodes
     Recording* recording = nullptr;  // captured steps
-    napi_ref owner = nullptr;        // null: free
+    napi_ref owner = nullptr;        // null: free, or not watched
     int32_t next = -1;               // free list
     uint16_t generation = 1;
     uint16_t savedCount = 0;
     DType dtype = DType::float32;
     uint8_t collections = 0;  // minor ones survived
+    bool isTaken = false;
   };
 
   int32_t take(napi_value owner);
+  bool setOwner(int32_t index, napi_value owner);
   void free(int32_t index);
   const Entry* find(Handle handle) const;
   void sweepList(std::vector<Handle>& list);

@@ -1,4 +1,5 @@
 import type { Native } from './native.js'
+import { isDeferring, type Owner, Unwatched } from './unwatched.js'
 
 /** What a call needs to know of a tensor: its handle and where its elements lie. */
 export interface ViewLike {
@@ -36,6 +37,7 @@ export class Calls {
   /** Tensors to be made by this call; those past `ownerCount` are of earlier calls. */
   private readonly owners: (ViewLike | null)[] = []
   private ownerCount = 0
+  private readonly unwatched: Unwatched
   /** Kernel name to number, in an object of V8's fast kind (native code makes slow ones). */
   private readonly numbers: Readonly<Record<string, number>>
 
@@ -47,6 +49,7 @@ export class Calls {
     this.words = new Float64Array(INITIAL_WORDS)
     native.setWords(this.words)
     this.numbers = { ...native.kernels }
+    this.unwatched = new Unwatched(native)
   }
 
   begin(kernel: string): this {
@@ -124,29 +127,59 @@ export class Calls {
   }
 
   run(): void {
-    const { owners, native } = this
-    if (this.ownerCount === 1) {
-      const owner = owners[0] as ViewLike
-      owners[0] = null
-      native.run(this.position, owner)
-      adopt(owner, this.words[0])
-      return
+    const { owners, ownerCount, native } = this
+    const defers = isDeferring()
+    if (defers || ownerCount === 0) native.run(this.position)
+    else if (ownerCount === 1) native.run(this.position, owners[0] as ViewLike)
+    else native.run(this.position, ...(owners.slice(0, ownerCount) as ViewLike[]))
+    for (let i = 0; i < ownerCount; i++) {
+      const owner = adopt(owners[i] as ViewLike, this.words[i])
+      owners[i] = null
+      if (defers) this.unwatched.add(owner)
     }
-    const made = owners.slice(0, this.ownerCount) as ViewLike[]
-    owners.fill(null)
-    native.run(this.position, ...made)
-    for (let i = 0; i < made.length; i++) adopt(made[i], this.words[i])
   }
 
-  /** A tape node's hold on the storages of `values`. */
-  hold(values: readonly ViewLike[], owner: object): number {
+  /** Gives a tensor a handle to the memory of another. */
+  alias<T extends ViewLike>(t: T, source: ViewLike): T {
+    if (!isDeferring()) return adopt(t, this.native.alias(source.handle, t))
+    adopt(t, this.native.alias(source.handle))
+    this.unwatched.add(t)
+    return t
+  }
+
+  /** Gives an owner a handle that holds the storages of `values`, for a tape node. */
+  hold(values: readonly ViewLike[], owner: Owner): void {
     this.position = 0
     const words = this.reserve(values.length)
     for (let i = 0; i < values.length; i++) {
       if (values[i].handle <= 0) throw this.disposed('backward')
       words[i] = values[i].handle
     }
-    return this.native.hold(values.length, owner)
+    owner.handle = this.native.hold(values.length)
+    this.unwatched.add(owner)
+  }
+
+  /** Gives a tensor a handle to saved value `index` of a node; false if it was overwritten since. */
+  unpack(t: ViewLike, node: number, index: number): boolean {
+    const defers = isDeferring()
+    const handle = defers ? this.native.unpack(node, index) : this.native.unpack(node, index, t)
+    if (handle === 0) return false
+    adopt(t, handle)
+    if (defers) this.unwatched.add(t)
+    return true
+  }
+
+  /** For `disposeSince`. */
+  get mark(): number {
+    return this.unwatched.mark
+  }
+
+  /** Disposes what was made since a mark, but for `kept`; nothing of what is watched already. */
+  disposeSince(mark: number, kept: readonly (object | null)[]): void {
+    this.position = 0
+    const words = this.reserve(this.unwatched.mark)
+    const count = this.unwatched.takeSince(mark, kept, words)
+    if (count > 0) this.native.disposeAll(count)
   }
 
   /** Copies `sources` into `targets`, sets slots (pairs of number and value) and runs a recording. */

@@ -6,14 +6,22 @@ export interface Native {
   readonly opcodes: Readonly<Record<string, Readonly<Record<string, number>>>>
   readonly dtypes: Readonly<Record<string, number>>
 
-  /** Runs the call encoded in the first `length` words; new handles replace the first words. */
+  /**
+   * Runs the call encoded in the first `length` words; new handles replace the first words. Without
+   * owners, nobody watches the new handles: they live until `dispose`, or until `watch` gives them
+   * an owner. So it is wherever an owner may be left out.
+   */
   run(length: number, ...owners: object[]): void
   /** A tape node that keeps the storages of the tensors whose handles stand in the words. */
-  hold(count: number, owner: object): number
+  hold(count: number): number
   /** A handle to saved value `index` of a node; 0 if its memory was written to since. */
-  unpack(node: number, index: number, owner: object): number
-  alias(handle: number, owner: object): number
+  unpack(node: number, index: number, owner?: object): number
+  alias(handle: number, owner?: object): number
   dispose(handle: number): number
+  /** Disposes the handles that stand in the words. */
+  disposeAll(count: number): number
+  /** From now on a handle is freed when its owner is dead. */
+  watch(handle: number, owner: object): number
 
   /** From now on calls are recorded; or refused, where a step is recorded on another device. */
   beginCapture(refuses: boolean): void
@@ -34,6 +42,8 @@ export interface Native {
   setWords(words: Float64Array): void
   setErrors(classes: Readonly<Record<NativeErrorKind, new (message: string) => Error>>): void
   setCollector(gc: unknown): void
+  /** What is called before a collection, so that it calls `watch` for all whom nobody watches. */
+  setWatcher(watchAll: () => void): void
   createSlot(value: number): number
   setSlot(slot: number, value: number): void
   createGenerator(seed: bigint): number

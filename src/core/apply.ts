@@ -2,9 +2,9 @@ import { autocastTo } from './autocast.js'
 import type { Device } from './device.js'
 import { isFloating } from './dtype.js'
 import { isGradEnabled } from './grad-mode.js'
-import { isJoint, makePlan, type Op, type Rule, type SavePlan, type Value } from './op.js'
-import { Edge, Node, SavedValue, SavedValues, type ValueInfo } from './tape.js'
-import { Tensor } from './tensor.js'
+import { isTensor, makePlan, type Op, type SavePlan, type Value } from './op.js'
+import { Edge, Node, SavedValues, type ValueInfo } from './tape.js'
+import type { Tensor } from './tensor.js'
 
 /** A recorded call of an op. */
 export class OpNode<A> extends Node {
@@ -21,35 +21,32 @@ export class OpNode<A> extends Node {
   saved: SavedValues | null = null
 
   backward(dys: readonly (Tensor | null)[], createGraph: boolean): (Tensor | null)[] {
-    const gradient = this.op.gradient
-    if (gradient === null) return this.edges.map(() => null)
-    const values: Record<string, unknown> = {
-      dy: dys[0],
-      dys,
-      attrs: this.attrs,
-      inputs: this.infos,
-      createGraph,
-    }
-    const unpacked: Tensor[] = []
-    for (let i = 0; i < this.plan.names.length; i++) {
-      const value = (this.saved as SavedValues).unpack(i, createGraph)
-      values[this.plan.names[i]] = value
-      if (value instanceof Tensor) unpacked.push(value)
+    const { plan, saved, edges } = this
+    const { joint, rules } = this.op
+    const context: Record<string, unknown> = { ...plan.context }
+    context.dy = dys[0]
+    context.dys = dys
+    context.attrs = this.attrs
+    context.inputs = this.infos
+    context.createGraph = createGraph
+    const { calls } = ((dys[0] ?? dys.find((dy) => dy !== null)) as Tensor).device
+    const mark = calls.mark
+    for (let i = 0; i < plan.names.length; i++) {
+      context[plan.names[i]] = (saved as SavedValues).unpack(i, createGraph)
     }
     let results: (Tensor | null)[]
-    if (isJoint<A>(gradient)) {
-      values.needs = this.edges.map((edge) => edge !== null)
-      results = gradient.applyAll(values as never)
+    if (joint !== null) {
+      context.needs = edges.map((edge) => edge !== null)
+      results = joint.applyAll(context as never)
     } else {
-      results = this.edges.map((edge, i) => {
-        if (edge === null) return null
-        const rule = (gradient as Record<string, Rule<A> | null>)[this.op.inputs[i]]
-        return rule === null ? null : rule.apply(values as never)
-      })
+      results = []
+      for (let i = 0; i < edges.length; i++) {
+        const rule = edges[i] === null ? null : rules[i]
+        results.push(rule === null ? null : rule.apply(context as never))
+      }
     }
-    if (!createGraph) {
-      for (const t of unpacked) if (!results.includes(t)) t.dispose()
-    }
+    // What was unpacked, and what the rules made on their way; a graph may refer to it.
+    if (!createGraph) calls.disposeSince(mark, results)
     return results
   }
 
@@ -64,10 +61,10 @@ export function needsGrad<A>(op: Op<A>, inputs: readonly (Value | null)[]): numb
   let bits = 0
   for (let i = 0; i < inputs.length; i++) {
     const x = inputs[i]
-    if (x instanceof Tensor && x.gradEdge() !== null) bits |= 1 << i
+    if (isTensor(x) && x.gradEdge() !== null) bits |= 1 << i
   }
   // A joint rule reads the same whatever is needed, and may have any number of inputs.
-  return bits !== 0 && isJoint(op.gradient) ? 1 : bits
+  return bits !== 0 && op.joint !== null ? 1 : bits
 }
 
 /** Makes the node of a call; `save` fills what it keeps. */
@@ -78,14 +75,20 @@ export function makeNode<A>(
   attrs: A,
 ): OpNode<A> {
   op.plans[needs] ??= makePlan(op, needs)
-  const edges = inputs.map((x) => (x instanceof Tensor ? x.gradEdge() : null))
+  const edges: (Edge | null)[] = []
   // Only what describes the inputs is kept: a tensor here would keep its memory.
-  const infos = edges.map((edge, i) => edge ?? describeInput(inputs[i]))
+  const infos: (ValueInfo | null)[] = []
+  for (let i = 0; i < inputs.length; i++) {
+    const x = inputs[i]
+    const edge = isTensor(x) ? x.gradEdge() : null
+    edges.push(edge)
+    infos.push(edge ?? (isTensor(x) ? describeInput(x) : null))
+  }
   return new OpNode(op, edges, infos, attrs, op.plans[needs] as SavePlan)
 }
 
-function describeInput(x: Value | null): ValueInfo | null {
-  return x instanceof Tensor ? { shape: x.shape, dtype: x.dtype, device: x.device } : null
+function describeInput({ shape, dtype, device }: Tensor): ValueInfo {
+  return { shape, dtype, device }
 }
 
 /** Fills what the node saves, once the outputs exist and have their edges. */
@@ -98,16 +101,17 @@ export function save<A>(
   inputEdges: readonly (Edge | null)[],
   outputs: readonly Tensor[],
 ): void {
-  if (plan.places.length === 0) return
-  const tensors: Tensor[] = []
-  const values = plan.places.map((place) => {
+  const { places } = plan
+  if (places.length === 0) return
+  const values: (Value | null)[] = []
+  const edges: (Edge | null)[] = []
+  for (let i = 0; i < places.length; i++) {
+    const place = places[i]
     const value = place >= 0 ? inputs[place] : outputs[-1 - place]
-    if (!(value instanceof Tensor)) return SavedValue.ofNumber(value as number | bigint)
-    const edge = place >= 0 ? inputEdges[place] : value.edge
-    tensors.push(value)
-    return SavedValue.ofTensor(value, tensors.length - 1, edge)
-  })
-  node.saved = new SavedValues(op.name, device, values, tensors)
+    values.push(value)
+    edges.push(place >= 0 ? inputEdges[place] : outputs[-1 - place].edge)
+  }
+  node.saved = new SavedValues(op.name, device, values, edges)
 }
 
 function record<A>(
@@ -117,7 +121,7 @@ function record<A>(
   attrs: A,
   outputs: readonly Tensor[],
 ): void {
-  const differentiable = op.differentiable ?? 1
+  const { differentiable } = op
   if (!isFloating(outputs[0].dtype)) return
   const node = makeNode(op, needs, inputs, attrs)
   for (let i = 0; i < differentiable && i < outputs.length; i++) {
@@ -136,11 +140,11 @@ function linkView(view: Tensor, source: Tensor): void {
 export function apply<A>(op: Op<A>, operands: readonly (Value | null)[], attrs: A): Tensor {
   const inputs = autocastTo(op.autocast, operands)
   const result = op.run(inputs as readonly Tensor[], attrs, null)
-  const y = result instanceof Tensor ? result : result[0]
+  const y = Array.isArray(result) ? result[0] : result
   if (op.isView) linkView(y, inputs[0] as Tensor)
   const needs = needsGrad(op, inputs)
   if (needs !== 0) {
-    record(op, needs, inputs, attrs, result instanceof Tensor ? [result] : result)
+    record(op, needs, inputs, attrs, Array.isArray(result) ? result : [result])
   }
   return y
 }

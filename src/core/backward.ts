@@ -1,3 +1,4 @@
+import { deferWatching } from '../bindings/unwatched.js'
 import { withoutAutocast } from './autocast.js'
 import { engineOps } from './engine-ops.js'
 import { ArgumentError, AutogradError, describe, ShapeError } from './errors.js'
@@ -15,17 +16,25 @@ export interface BackwardOptions {
   createGraph?: boolean
 }
 
+let searches = 0
+
 /** All nodes that lead from the roots to leaves, newest first: a topological order. */
 function reachable(roots: readonly Edge[]): Node[] {
-  const seen = new Set<Node>()
+  const search = ++searches
+  const nodes: Node[] = []
   const stack = roots.map((edge) => edge.node)
   while (stack.length > 0) {
     const node = stack.pop() as Node
-    if (seen.has(node)) continue
-    seen.add(node)
-    for (const edge of node.edges) if (edge !== null) stack.push(edge.node)
+    if (node.foundBy === search) continue
+    node.foundBy = search
+    nodes.push(node)
+    const { edges } = node
+    for (let i = 0; i < edges.length; i++) {
+      const edge = edges[i]
+      if (edge !== null && edge.node.foundBy !== search) stack.push(edge.node)
+    }
   }
-  return [...seen].sort((a, b) => b.id - a.id)
+  return nodes.sort((a, b) => b.id - a.id)
 }
 
 /** Of nodes sorted newest first, those from which one of the targets can be reached. */
@@ -37,17 +46,17 @@ function leadingTo(nodes: readonly Node[], targets: readonly Edge[]): Set<Node> 
   return needed
 }
 
-/** One walk of the tape. */
+/**
+ * One walk of the tape. `Tensor.uses` counts in how many inboxes a gradient stands; a gradient that
+ * others may hold counts once more. After a walk that threw, some counts stay too high: then those
+ * gradients are left to the collector.
+ */
 class Walk {
-  private readonly pending = new Map<Node, (Tensor | null)[]>()
-  /** In how many places of `pending` a gradient stands; those of others count once more. */
-  private readonly uses = new Map<Tensor, number>()
-
   constructor(private readonly createGraph: boolean) {}
 
   /** A gradient that somebody else may hold: never freed or taken over. */
   markForeign(g: Tensor): void {
-    this.use(g)
+    g.uses++
   }
 
   /** Adds a gradient of the value at `edge`, summed to its shape if it was broadcast. */
@@ -63,46 +72,36 @@ class Walk {
       }
       g = engineOps.sumTo(g, edge.shape)
     }
-    const slots = this.pending.get(edge.node) ?? []
-    this.pending.set(edge.node, slots)
-    const before = slots[edge.index]
-    if (before) {
-      slots[edge.index] = engineOps.add(before, g)
-      this.use(slots[edge.index] as Tensor)
-      this.drop(before)
-      if (g !== gradient) this.freeIfUnused(g)
-    } else {
-      slots[edge.index] = g
-      this.use(g)
+    const { node, index } = edge
+    if (node.inbox === null) node.inbox = []
+    const { inbox } = node
+    while (inbox.length <= index) inbox.push(null)
+    const before = inbox[index]
+    if (before === null) {
+      inbox[index] = g
+      g.uses++
+      return
     }
-  }
-
-  take(node: Node): (Tensor | null)[] | undefined {
-    const slots = this.pending.get(node)
-    this.pending.delete(node)
-    return slots
-  }
-
-  private use(g: Tensor): void {
-    this.uses.set(g, (this.uses.get(g) ?? 0) + 1)
+    const sum = engineOps.add(before, g)
+    inbox[index] = sum
+    sum.uses++
+    this.drop(before)
+    if (g !== gradient) this.freeIfUnused(g)
   }
 
   /** One use less; the last frees the memory at once rather than at the next collection. */
   drop(g: Tensor): void {
-    const left = (this.uses.get(g) ?? 1) - 1
-    this.uses.set(g, left)
+    g.uses--
     this.freeIfUnused(g)
   }
 
   private freeIfUnused(g: Tensor): void {
-    if ((this.uses.get(g) ?? 0) > 0 || this.createGraph) return
-    this.uses.delete(g)
-    if (g.slot === null) g.dispose()
+    if (g.uses <= 0 && !this.createGraph && g.slot === null) g.dispose()
   }
 
-  /** Whether only this place of `pending` refers to the gradient, and it is no view. */
+  /** Whether only this place of an inbox refers to the gradient, and it is no view. */
   private isOwned(g: Tensor): boolean {
-    return this.uses.get(g) === 1 && g.base === null && g.isContiguous
+    return g.uses === 1 && g.base === null && g.isContiguous
   }
 
   /**
@@ -116,7 +115,7 @@ class Walk {
     if (slot.grad === null) {
       const owned = !this.createGraph && this.isOwned(g) && node.hooks === null
       slot.grad = keep(owned ? g : engineOps.clone(g))
-      if (owned) this.uses.set(g, Number.POSITIVE_INFINITY)
+      if (owned) g.uses++
     } else if (this.createGraph) {
       slot.grad = keep(engineOps.add(slot.grad, g))
     } else {
@@ -128,6 +127,7 @@ class Walk {
 
 /** Runs hooks and keeps what `retainGrad` asked for; the gradients may be replaced. */
 function visit(node: Node, dys: (Tensor | null)[], walk: Walk): void {
+  if (node.hooks === null && node.retained === null) return
   for (const [index, hooks] of node.hooks ?? []) {
     const g = dys[index]
     if (!g) continue
@@ -174,14 +174,27 @@ export function walkBack(
   const results = new Array<Tensor | null>(targets?.length ?? 0).fill(null)
   const run = () => {
     const nodes = reachable(roots)
+    // A hook may start a walk inside of a walk.
+    const interrupted = nodes.map((node) => node.inbox)
+    for (const node of nodes) node.inbox = null
+    try {
+      return walkNodes(nodes)
+    } finally {
+      nodes.forEach((node, i) => {
+        node.inbox = interrupted[i]
+      })
+    }
+  }
+  const walkNodes = (nodes: readonly Node[]) => {
     const needed = targets === undefined ? null : leadingTo(nodes, targets)
     roots.forEach((edge, i) => {
       walk.markForeign(gradients[i])
       walk.send(edge, gradients[i], 'the caller')
     })
     for (const node of nodes) {
-      const dys = walk.take(node)
-      if (dys === undefined || needed?.has(node) === false) continue
+      const dys = node.inbox
+      node.inbox = null
+      if (dys === null || needed?.has(node) === false) continue
       visit(node, dys, walk)
       targets?.forEach((target, i) => {
         const g = target.node === node ? dys[target.index] : null
@@ -199,7 +212,7 @@ export function walkBack(
     }
     return results
   }
-  return withoutAutocast(() => withGradMode('backward', createGraph, run))
+  return withoutAutocast(() => withGradMode('backward', createGraph, () => deferWatching(run)))
 }
 
 function runNode(
@@ -209,17 +222,16 @@ function runNode(
   needed: Set<Node> | null,
   createGraph: boolean,
 ): void {
-  const wanted = node.edges.some((edge) => edge !== null && (needed?.has(edge.node) ?? true))
-  if (!wanted) return
-  const first = dys.find((g) => g)
-  if (!first) return
+  const { edges, name } = node
+  const isWanted = (edge: Edge | null): edge is Edge =>
+    edge !== null && (needed === null || needed.has(edge.node))
+  if (!edges.some(isWanted) || dys.every((g) => g === null)) return
   const grads = node.backward(dys, createGraph)
-  node.edges.forEach((edge, i) => {
+  for (let i = 0; i < edges.length; i++) {
+    const edge = edges[i]
     const g = grads[i]
-    if (edge === null || !g) return
-    if (needed?.has(edge.node) === false) return
-    walk.send(edge, g, node.name)
-  })
+    if (g && isWanted(edge)) walk.send(edge, g, name)
+  }
   for (const g of dys) if (g) walk.drop(g)
 }
 

@@ -3,7 +3,7 @@ import { engineOps } from './engine-ops.js'
 import { ArgumentError, AutogradError, checkFunction, checkOptions, describe } from './errors.js'
 import { isGradEnabled, noGrad } from './grad-mode.js'
 import { detached } from './in-place.js'
-import { Edge, Node, SavedValue, SavedValues } from './tape.js'
+import { Edge, Node, SavedValues } from './tape.js'
 import { Tensor } from './tensor.js'
 
 /** What a custom function's forward leaves for its backward. */
@@ -64,8 +64,7 @@ class CustomNode extends Node {
   save(edges: readonly (Edge | null)[]): void {
     const { toSave } = this.context
     if (toSave.length > 0) {
-      const values = toSave.map((t, i) => SavedValue.ofTensor(t, i, edges[i]))
-      this.saved = new SavedValues(this.name, toSave[0].device, values, toSave)
+      this.saved = new SavedValues(this.name, toSave[0].device, toSave, edges)
     }
     this.context.toSave = []
   }

@@ -41,7 +41,7 @@ export function itemSize(dtype: DType): number {
 }
 
 export function isFloating(dtype: DType): dtype is FloatDType {
-  return dtypeCodes[dtype] < 4
+  return dtype === 'float32' || dtype === 'float64' || dtype === 'bfloat16' || dtype === 'float16'
 }
 
 /** bool < integers < floats: a weaker operand can raise the category, never the width. */

@@ -3,7 +3,7 @@ import { commonDevice } from './device.js'
 import { AutogradError } from './errors.js'
 import type { Shape } from './shape.js'
 import type { ValueInfo } from './tape.js'
-import { Tensor } from './tensor.js'
+import type { Tensor } from './tensor.js'
 
 /** What an operand of an op may be. */
 export type Value = Tensor | number | bigint
@@ -104,6 +104,12 @@ export interface OpRecord<A, I extends string = string, O extends string = strin
 
 /** An op with what the tape needs of it worked out. */
 export interface Op<A> extends OpRecord<A> {
+  /** The gradient, if it is one rule for all inputs. */
+  readonly joint: JointRule<A> | null
+  /** Else the rule of each input, in their order. */
+  readonly rules: readonly (Rule<A> | null)[]
+  readonly differentiable: number
+  readonly isView: boolean
   /** By bits of which inputs need a gradient: what to save. */
   readonly plans: (SavePlan | undefined)[]
 }
@@ -112,6 +118,8 @@ export interface SavePlan {
   /** Positions among the inputs, or for outputs -1 - position. */
   readonly places: readonly number[]
   readonly names: readonly string[]
+  /** What a rule is given, before the values are filled in: an object with all its keys. */
+  readonly context: Readonly<Record<string, unknown>>
 }
 
 /** Every op by name: what gradcheck and the documentation are driven by. */
@@ -123,31 +131,40 @@ export function defineOp<A = void>() {
     record: Omit<OpRecord<A, I, O>, 'outputs'> & { readonly outputs?: readonly O[] },
   ): Op<A> => {
     if (registry.has(record.name)) throw new AutogradError(`op ${record.name} is declared twice`)
-    const op = {
-      ...record,
+    const { gradient } = record as OpRecord<A>
+    const joint = gradient !== null && isJoint<A>(gradient) ? gradient : null
+    const rules: Readonly<Record<string, Rule<A> | null>> =
+      gradient === null || isJoint<A>(gradient) ? {} : gradient
+    // All ops have the same fields in the same order: reading them is what every call begins with.
+    const op: Op<A> = {
+      name: record.name,
+      inputs: record.inputs,
       outputs: record.outputs ?? ['y'],
+      run: record.run,
+      gradient,
+      joint,
+      rules: record.inputs.map((input) => rules[input] ?? null),
+      differentiable: record.differentiable ?? 1,
+      isView: record.isView ?? false,
+      inPlace: record.inPlace ?? false,
+      autocast: record.autocast,
+      samples: record.samples,
       plans: [],
-    } as unknown as Op<A>
+    }
     registry.set(op.name, op as unknown as Op<unknown>)
     return op
   }
 }
 
-export function isJoint<A>(gradient: object): gradient is JointRule<A> {
+function isJoint<A>(gradient: object): gradient is JointRule<A> {
   return 'applyAll' in gradient
 }
 
 export function makePlan<A>(op: Op<A>, needs: number): SavePlan {
-  const names = new Set<string>()
-  const gradient = op.gradient
-  if (gradient !== null) {
-    if (isJoint<A>(gradient)) for (const name of gradient.reads) names.add(name)
-    else {
-      op.inputs.forEach((input, i) => {
-        if ((needs >> i) & 1) for (const name of gradient[input]?.reads ?? []) names.add(name)
-      })
-    }
-  }
+  const names = new Set<string>(op.joint?.reads)
+  op.rules.forEach((rule, i) => {
+    if ((needs >> i) & 1) for (const name of rule?.reads ?? []) names.add(name)
+  })
   const places = [...names].map((name) => {
     const input = op.inputs.indexOf(name)
     const output = op.outputs.indexOf(name)
@@ -156,7 +173,16 @@ export function makePlan<A>(op: Op<A>, needs: number): SavePlan {
     }
     return input >= 0 ? input : -1 - output
   })
-  return { places, names: [...names] }
+  const context: Record<string, unknown> = {
+    ...{ dy: null, dys: null, attrs: null, inputs: null, createGraph: false, needs: null },
+    ...Object.fromEntries([...names].map((name) => [name, null])),
+  }
+  return { places, names: [...names], context }
+}
+
+/** Whether an operand is a tensor. */
+export function isTensor(x: Value | null): x is Tensor {
+  return typeof x === 'object' && x !== null
 }
 
 /** The device of the tensors among the operands. */
@@ -164,7 +190,7 @@ export function deviceOf(op: string, operands: readonly (Value | null)[]): Devic
   let device: Device | null = null
   for (let i = 0; i < operands.length; i++) {
     const x = operands[i]
-    if (!(x instanceof Tensor)) continue
+    if (!isTensor(x)) continue
     device = device === null ? x.device : commonDevice(op, device, x.device)
   }
   if (device === null) throw new AutogradError(`${op}: expected a tensor among the operands`)

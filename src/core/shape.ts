@@ -101,7 +101,8 @@ export function checkAxes(
 
 /** The shape that both are broadcast to: aligned at the right, sizes equal or 1. */
 export function broadcastShapes(op: string, a: Shape, b: Shape): Shape {
-  if (sameShape(a, b)) return a
+  if (b.length === 0 || sameShape(a, b)) return a
+  if (a.length === 0) return b
   const ndim = Math.max(a.length, b.length)
   const out = new Array<number>(ndim)
   for (let i = 1; i <= ndim; i++) {

@@ -1,7 +1,7 @@
-import { adopt } from '../bindings/calls.js'
 import type { Device } from './device.js'
 import type { DType } from './dtype.js'
 import { AutogradError } from './errors.js'
+import type { Value } from './op.js'
 import { recording } from './recording.js'
 import type { Shape } from './shape.js'
 import { Tensor } from './tensor.js'
@@ -70,6 +70,11 @@ export abstract class Node {
   /** By output: slots of results that `retainGrad` was called on. */
   retained: Map<number, GradSlot> | null = null
 
+  /** Of the walk that is under way: the gradients that have arrived, by output. */
+  inbox: (Tensor | null)[] | null = null
+  /** Number of the last walk that has found it. */
+  foundBy = 0
+
   constructor(
     readonly name: string,
     readonly edges: readonly (Edge | null)[],
@@ -101,73 +106,83 @@ export class LeafNode extends Node {
   }
 }
 
-/** A value that a node saved: a number, or which of its held storages, and the view into it. */
-export class SavedValue {
-  private constructor(
-    private readonly number: number | bigint | null,
-    private readonly index: number,
-    private readonly info: ValueInfo | null,
-    private readonly strides: Shape,
-    private readonly offset: number,
-    private readonly edge: Edge | null,
-  ) {}
+/** A tensor that a node saved: which of its held storages, and the view into it. */
+class SavedTensor {
+  readonly dtype: DType
+  readonly shape: Shape
+  readonly strides: Shape
+  readonly offset: number
 
-  static ofNumber(value: number | bigint): SavedValue {
-    return new SavedValue(value, -1, null, [], 0, null)
-  }
-
-  /** `edge` is what made the tensor: for double backward. */
-  static ofTensor(t: Tensor, index: number, edge: Edge | null): SavedValue {
-    const info = { shape: t.shape, dtype: t.dtype, device: t.device }
-    return new SavedValue(null, index, info, t.strides, t.offset, edge)
-  }
-
-  unpack(owner: string, node: number, createGraph: boolean): Tensor | number | bigint {
-    if (this.number !== null || this.info === null) return this.number as number | bigint
-    const { device, dtype, shape } = this.info
-    const t = new Tensor(device, dtype, shape, this.strides, this.offset)
-    const handle = device.native.unpack(node, this.index, t)
-    if (handle === 0) {
-      throw new AutogradError(
-        `backward: expected the values that ${owner} saved as they were, got one of shape ` +
-          `[${shape.join(', ')}] that an in-place operation has overwritten`,
-      )
-    }
-    adopt(t, handle)
-    if (createGraph) t.edge = this.edge
-    return t
+  constructor(
+    t: Tensor,
+    readonly index: number,
+    /** What made the tensor: for double backward. */
+    readonly edge: Edge | null,
+  ) {
+    this.dtype = t.dtype
+    this.shape = t.shape
+    this.strides = t.strides
+    this.offset = t.offset
   }
 }
 
+const nothing: readonly never[] = []
+
 /** What a node saved, held natively by storage: never by tensor. */
 export class SavedValues {
-  private handle = 0
+  /** Positive while storages are held, -1 once released. */
+  handle = 0
+  readonly length: number
+  private values: readonly (SavedTensor | number | bigint | null)[]
 
+  /** `edges` say what made the values that are tensors. */
   constructor(
     private readonly owner: string,
-    private readonly device: Device,
-    private readonly values: readonly SavedValue[],
-    tensors: readonly Tensor[],
+    readonly device: Device,
+    values: readonly (Value | null)[],
+    edges: readonly (Edge | null)[],
   ) {
-    if (tensors.length > 0) this.handle = device.calls.hold(tensors, this)
+    const saved: (SavedTensor | number | bigint | null)[] = []
+    const tensors: Tensor[] = []
+    for (let i = 0; i < values.length; i++) {
+      const value = values[i]
+      if (value !== null && typeof value === 'object') {
+        saved.push(new SavedTensor(value, tensors.length, edges[i]))
+        tensors.push(value)
+      } else {
+        saved.push(value)
+      }
+    }
+    this.values = saved
+    this.length = saved.length
+    if (tensors.length > 0) device.calls.hold(tensors, this)
   }
 
-  get length(): number {
-    return this.values.length
-  }
-
-  unpack(index: number, createGraph: boolean): Tensor | number | bigint {
+  unpack(index: number, createGraph: boolean): Value | null {
     if (this.handle < 0) {
       throw new AutogradError(
         `backward: expected a graph that has not been freed, got one that backward has already ` +
           `walked (at ${this.owner}); pass { retainGraph: true } the first time`,
       )
     }
-    return this.values[index].unpack(this.owner, this.handle, createGraph)
+    const value = this.values[index]
+    if (value === null || typeof value !== 'object') return value
+    const { device } = this
+    const t = new Tensor(device, value.dtype, value.shape, value.strides, value.offset)
+    if (!device.calls.unpack(t, this.handle, value.index)) {
+      throw new AutogradError(
+        `backward: expected the values that ${this.owner} saved as they were, got one of shape ` +
+          `[${value.shape.join(', ')}] that an in-place operation has overwritten`,
+      )
+    }
+    if (createGraph) t.edge = value.edge
+    return t
   }
 
+  /** Frees the storages, and lets go of the nodes that made them. */
   release(): void {
     if (this.handle > 0) this.device.native.dispose(this.handle)
     this.handle = -1
+    this.values = nothing
   }
 }

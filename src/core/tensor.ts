@@ -58,6 +58,8 @@ export class Tensor {
   base: Tensor | null = null
   /** Of a base: how often its history was rewritten; of a view: the base's when it was read. */
   history = 0
+  /** In how many places backward passes refer to it as a gradient. Internal. */
+  uses = 0
   /** @internal */ readonly dtypeCode: number
 
   constructor(
@@ -134,7 +136,7 @@ export class Tensor {
   alias(shape: Shape, strides: Shape, offset: number): Tensor {
     this.checkLive('view')
     const view = new Tensor(this.device, this.dtype, shape, strides, offset)
-    return adopt(view, this.device.native.alias(this.handle, view))
+    return this.device.calls.alias(view, this)
   }
 
   /**

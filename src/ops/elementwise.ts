@@ -1,9 +1,16 @@
 import { type BinaryOpcode, numberOpcodes, opcodes, type UnaryOpcode } from '../bindings/opcodes.js'
 import { apply } from '../core/apply.js'
-import { canCast, type DType, dtypeCodes, floatType, resultType } from '../core/dtype.js'
+import {
+  canCast,
+  type DType,
+  dtypeCodes,
+  floatType,
+  isFloating,
+  resultType,
+} from '../core/dtype.js'
 import { DTypeError, ShapeError } from '../core/errors.js'
 import { applyInPlace } from '../core/in-place.js'
-import { defineOp, deviceOf, type Op, type Value } from '../core/op.js'
+import { defineOp, deviceOf, isTensor, type Op, type Value } from '../core/op.js'
 import { broadcastShapes, type Shape, sameShape, showShape } from '../core/shape.js'
 import { Tensor } from '../core/tensor.js'
 import { binaryRules } from './elementwise-binary.js'
@@ -57,15 +64,20 @@ function runUnary(name: UnaryOpcode, kind: ResultKind, x: Tensor, out: Tensor | 
   return y
 }
 
+const noAxes: Shape = []
+
 function shapeOf(x: Value): Shape {
-  return x instanceof Tensor ? x.shape : []
+  return isTensor(x) ? x.shape : noAxes
 }
 
-/** As resultType, which is not asked where both are tensors of one dtype. */
+/** As resultType, which is not asked in the common cases: one dtype, or floats and a number. */
 function meet(name: string, a: Value, b: Value): DType {
-  return a instanceof Tensor && b instanceof Tensor && a.dtype === b.dtype
-    ? a.dtype
-    : resultType(name, [a, b])
+  if (isTensor(a)) {
+    if (isTensor(b) ? a.dtype === b.dtype : isFloating(a.dtype)) return a.dtype
+  } else if (isTensor(b) && isFloating(b.dtype)) {
+    return b.dtype
+  }
+  return resultType(name, [a, b])
 }
 
 /** Computes a binary op, into `out` if it is given, without recording it. */
@@ -75,7 +87,8 @@ export function runBinary(
   inputs: readonly Value[],
   out: Tensor | null,
 ): Tensor {
-  const [a, b] = inputs
+  const a = inputs[0]
+  const b = inputs[1]
   const device = deviceOf(name, inputs)
   const met = meet(name, a, b)
   if (met === 'bool' && notOfBool.has(name)) throw refuseBool(name)
@@ -84,7 +97,7 @@ export function runBinary(
   const shape = broadcastShapes(name, shapeOf(a), shapeOf(b))
   const y = out
     ? checkOut(name, out, shape, dtype)
-    : Tensor.pendingLike((a instanceof Tensor ? a : b) as Tensor, dtype, shape)
+    : Tensor.pendingLike((isTensor(a) ? a : b) as Tensor, dtype, shape)
   device.calls
     .begin('binary')
     .operand(a)

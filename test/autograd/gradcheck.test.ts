@@ -45,9 +45,9 @@ class Case {
     const { attrs } = this.sample
     return (xs) => {
       const inputs = this.fill(xs)
-      const isSingle = op.outputs.length === 1 && op.differentiable === undefined
+      const isSingle = op.outputs.length === 1 && op.differentiable === 1
       if (isSingle) return [apply(op, inputs, attrs)]
-      const outputs = applyAll(op, inputs, attrs).slice(0, op.differentiable ?? 1)
+      const outputs = applyAll(op, inputs, attrs).slice(0, op.differentiable)
       return only === undefined ? outputs : [outputs[only]]
     }
   }

@@ -1,6 +1,7 @@
 import { describe, expect, it } from 'vitest'
 import {
   collectGarbage,
+  customFunction,
   grad,
   memoryStats,
   noGrad,
@@ -70,6 +71,50 @@ describe('reclamation', () => {
     })
     expect(left).toEqual(nothing)
     expect(peak).toBeLessThan(128 * 2 ** 20)
+  })
+
+  it('frees the views that a loop drops, though they allocate nothing', () => {
+    let most = 0
+    const left = leftBy(() => {
+      const x = zeros([4])
+      for (let i = 0; i < 50_000; i++) {
+        x.reshape([2, 2])
+        most = Math.max(most, memoryStats().liveTensors)
+      }
+    })
+    expect(left).toEqual(nothing)
+    expect(most).toBeLessThan(40_000)
+  })
+
+  it('leaves gradients alone after a backward pass that threw, and frees them when dropped', () => {
+    const left = leftBy(() => {
+      const w = tensor([1, 2, 3], { requiresGrad: true })
+      const fails = customFunction({
+        forward: (_, x: Tensor) => x.mul(2),
+        backward: () => {
+          throw new Error('stop')
+        },
+      })
+      for (let i = 0; i < 100; i++) {
+        const y = w.exp()
+        expect(() => y.mul(w).add(fails(y)).sum().backward()).toThrow('stop')
+      }
+    })
+    expect(left).toEqual(nothing)
+  })
+
+  it('keeps what a hook keeps of a backward pass', () => {
+    const kept: Tensor[] = []
+    const w = tensor([1, 2, 3], { requiresGrad: true })
+    for (let i = 0; i < 3; i++) {
+      const y = w.exp()
+      y.registerHook((dy) => void kept.push(dy, dy.mul(2)))
+      y.mul(w).sum().backward()
+    }
+    collectGarbage()
+    for (const [i, dy] of kept.entries()) {
+      expect(Array.from(dy.dataSync(), Number)).toEqual([1, 2, 3].map((x) => x * (1 + (i % 2))))
+    }
   })
 
   it('frees a graph that is dropped without backward', () => {
