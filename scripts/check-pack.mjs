@@ -47,8 +47,6 @@ function run(command, args, { cwd, status = 0 }) {
   const done = spawnSync(command, args, {
     cwd,
     encoding: 'utf8',
-    // Where ccache is in use, the same sources in another folder are the same sources.
-    env: { ...process.env, CCACHE_BASEDIR: cwd, CCACHE_NOHASHDIR: '1' },
     maxBuffer: 1 << 28,
     timeout: 600_000,
   })

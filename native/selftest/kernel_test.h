@@ -14,6 +14,7 @@
 #include "contract.h"
 #include "cpu/pool.h"
 #include "cpu/simd.h"
+#include "levels.h"
 #include "shared/convert.h"
 
 namespace adjoint::test {
@@ -159,14 +160,6 @@ class EveryLevel : public ::testing::TestWithParam<cpu::SimdLevel> {
   cpu::SimdLevel before_ = cpu::SimdLevel::scalar;
 };
 
-inline std::vector<cpu::SimdLevel> supportedLevels() {
-  std::vector<cpu::SimdLevel> levels;
-  for (int i = 0; i < cpu::kSimdLevels; i++) {
-    const auto level = static_cast<cpu::SimdLevel>(i);
-    if (cpu::isSimdLevelSupported(level)) levels.push_back(level);
-  }
-  return levels;
-}
 inline std::string levelName(const ::testing::TestParamInfo<cpu::SimdLevel>& info) {
   return cpu::simdLevelName(info.param);
 }
@@ -200,6 +193,6 @@ inline void expectSameForAnyThreads(const std::function<Tensor()>& f) {
 
 }  // namespace adjoint::test
 
-#define ADJOINT_EVERY_LEVEL(Suite)                                                               \
-  INSTANTIATE_TEST_SUITE_P(Simd, Suite, ::testing::ValuesIn(::adjoint::test::supportedLevels()), \
+#define ADJOINT_EVERY_LEVEL(Suite)                                                         \
+  INSTANTIATE_TEST_SUITE_P(Simd, Suite, ::testing::ValuesIn(::adjoint::levelsUnderTest()), \
                            ::adjoint::test::levelName)

@@ -11,16 +11,11 @@ namespace {
 
 // x -> 0.999 x + 0.001 has the fixed point 1, to which every chain of every lane comes.
 TEST(Probe, ComputesItsChainsAtEveryLevel) {
-  const cpu::SimdLevel before = cpu::simdLevel();
-  for (int i = 0; i < cpu::kSimdLevels; i++) {
-    const auto level = static_cast<cpu::SimdLevel>(i);
-    if (!cpu::isSimdLevelSupported(level)) continue;
-    cpu::setSimdLevel(level);
+  forEachSimdLevel([](const char* level) {
     const cpu::ProbeTable& table = cpu::probeTable();
     const double chains = table.operationsPerStep / 2;
-    EXPECT_NEAR(table.multiplyAdds(40000), chains, 1e-3 * chains) << cpu::simdLevelName(level);
-  }
-  cpu::setSimdLevel(before);
+    EXPECT_NEAR(table.multiplyAdds(40000), chains, 1e-3 * chains) << level;
+  });
 }
 
 TEST(Probe, GivesRatesOfThisMachine) {

@@ -8,6 +8,7 @@
 
 #include "cpu/pool.h"
 #include "cpu/simd.h"
+#include "levels.h"
 #include "shared/convert.h"
 #include "shared/view.h"
 
@@ -115,9 +116,7 @@ template <class F>
 void forEachSimdLevel(F body) {
   using namespace cpu;
   const SimdLevel before = simdLevel();
-  for (int i = 0; i < kSimdLevels; i++) {
-    const auto level = static_cast<SimdLevel>(i);
-    if (!isSimdLevelSupported(level)) continue;
+  for (SimdLevel level : levelsUnderTest()) {
     setSimdLevel(level);
     body(simdLevelName(level));
   }
