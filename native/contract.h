@@ -64,8 +64,9 @@ AllocatorStats allocatorStats();
 void copyFromHost(void* target, const void* source, size_t bytes);
 void copyToHost(void* target, const void* source, size_t bytes);
 
-// rates float64 [2], measured now with all threads: float32 operations per second on registers
-// (a multiply-add is two), and bytes per second that a copy beyond the caches reads and writes.
+// rates float64 [3], measured now with all threads: operations per second on registers (a
+// multiply-add is two) of float32 and of bfloat16 products, and bytes per second that a copy beyond
+// the caches reads and writes.
 void probe(const View& rates);
 
 // ---------------------------------------------------------------- elementwise

@@ -1,5 +1,5 @@
 // The training steps that are timed: AdamW on cross-entropy, one batch of random data.
-import { autocast, capture, manualSeed, randint, randn, Tensor } from 'adjoint'
+import { autocast, capture, manualSeed, randint, randn, type Tensor } from 'adjoint'
 import * as nn from 'adjoint/nn'
 import { AdamW } from 'adjoint/optim'
 import { CharLstm } from '../../examples/support/char-lstm.mjs'
@@ -30,7 +30,10 @@ export interface StepRow {
   readonly parameters: number
   /** Inputs and labels; fewer samples than usual where a check wants them. */
   readonly batch: (samples?: number) => Batch
-  /** Arithmetic of a step in GFLOP: matrix products and convolutions, forward and backward. */
+  /**
+   * Arithmetic of a step in GFLOP: matrix products and convolutions by their definition, forward and
+   * backward.
+   */
   readonly gflop?: number
 }
 
@@ -138,6 +141,12 @@ export class TrainingStep {
     this.#step = this.#make()
   }
 
+  /** The loss. */
+  forward(x = this.batch.x, y = this.batch.y): Tensor {
+    const loss = () => nn.functional.crossEntropy(this.network.forward(x), y)
+    return this.precision === 'bfloat16' ? autocast('bfloat16', loss) : loss()
+  }
+
   /** One step; the loss before it. */
   run(): Tensor {
     return this.#step(this.batch.x, this.batch.y)
@@ -149,9 +158,8 @@ export class TrainingStep {
   }
 
   #train(x: Tensor, y: Tensor): Tensor {
-    const forward = () => nn.functional.crossEntropy(this.network.forward(x), y)
     this.#optimizer.zeroGrad()
-    const loss = this.precision === 'bfloat16' ? autocast('bfloat16', forward) : forward()
+    const loss = this.forward(x, y)
     loss.backward()
     this.#optimizer.step()
     return loss
@@ -170,27 +178,6 @@ export class TrainingStep {
     const values = Array.from({ length: count }, () => this.run().item())
     dropout(true)
     return values
-  }
-
-  /**
-   * Bytes that one step moves at least: every parameter's gradient is written, and the optimizer
-   * reads it, the parameter and two moments and writes three of them; the output of every layer that
-   * has parameters is written, and read again by the backward pass.
-   */
-  leastBytes(): number {
-    let outputs = 0
-    const remove = this.network
-      .modules()
-      .filter((module) => module.namedChildren().length === 0 && module.parameters().length > 0)
-      .map((module) =>
-        (module as nn.Layer).registerForwardHook((_module, _inputs, y) => {
-          for (const t of Array.isArray(y) ? y : [y]) if (t instanceof Tensor) outputs += t.numel
-        }),
-      )
-    this.network.forward(this.batch.x)
-    for (const undo of remove) undo()
-    const parameters = this.network.parameters().reduce((sum, p) => sum + p.numel, 0)
-    return 4 * (8 * parameters + 2 * outputs)
   }
 }
 

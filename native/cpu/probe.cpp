@@ -6,14 +6,24 @@
 #include <cstring>
 
 #include "contract.h"
+#include "cpu/features.h"
 #include "cpu/pool.h"
 #include "cpu/workspace.h"
+
+#if defined(ADJOINT_HAS_AVX512)
+namespace adjoint::cpu::amx {
+extern const ProbeTable probeTable;
+}
+namespace adjoint::cpu::avx512bf16 {
+extern const ProbeTable probeTable;
+}
+#endif
 
 namespace adjoint::cpu {
 namespace {
 
 constexpr int kRounds = 15;               // the best counts: a neighbour only takes away
-constexpr int64_t kSteps = 1 << 16;       // of a chunk of multiply-adds
+constexpr double kOperations = 1 << 24;   // of a chunk of multiply-adds
 constexpr size_t kCopyBytes = 64u << 20;  // beyond the caches
 
 template <class F>
@@ -28,16 +38,25 @@ double bestSeconds(const F& body) {
   return best;
 }
 
-double operationsPerSecond() {
-  const ProbeTable& table = probeTable();
+double operationsPerSecond(const ProbeTable& table) {
   const int64_t chunks = 4 * poolThreads();
+  const auto steps = static_cast<int64_t>(kOperations / table.operationsPerStep);
   const double seconds = bestSeconds([&] {
     parallelFor(chunks, 1, [&](int64_t, int64_t) {
-      volatile float sink = table.multiplyAdds(kSteps);
+      volatile float sink = table.multiplyAdds(steps);
       static_cast<void>(sink);
     });
   });
-  return table.operationsPerStep * kSteps * static_cast<double>(chunks) / seconds;
+  return table.operationsPerStep * static_cast<double>(steps * chunks) / seconds;
+}
+
+// Without a unit for bfloat16, operands are converted and multiplied as float32.
+const ProbeTable& bf16ProbeTable() {
+#if defined(ADJOINT_HAS_AVX512)
+  if (hasFeature(Feature::amxBf16)) return amx::probeTable;
+  if (hasFeature(Feature::avx512Bf16)) return avx512bf16::probeTable;
+#endif
+  return probeTable();
 }
 
 // In pieces that the threads take in turn, and in one piece a thread, which the C library may write
@@ -67,8 +86,9 @@ namespace adjoint::backend {
 
 void probe(const View& rates) {
   auto* const values = rates.as<double>();
-  values[0] = cpu::operationsPerSecond();
-  values[1] = cpu::copiedBytesPerSecond();
+  values[0] = cpu::operationsPerSecond(cpu::probeTable());
+  values[1] = cpu::operationsPerSecond(cpu::bf16ProbeTable());
+  values[2] = cpu::copiedBytesPerSecond();
 }
 
 }  // namespace adjoint::backend

@@ -5,6 +5,8 @@ import { Tensor } from '../core/tensor.js'
 export interface Rates {
   /** Float32 operations per second on registers, a multiply-add being two of them. */
   readonly flops: number
+  /** The same for products of bfloat16, on the unit that the processor has for them, if it has one. */
+  readonly bfloat16Flops: number
   /** Bytes per second that a copy in memory reads and writes, beyond the caches. */
   readonly copyBytes: number
 }
@@ -16,9 +18,9 @@ export interface Rates {
  */
 export function probeRates(device?: DeviceLike): Rates {
   const at = device === undefined ? defaultDevice() : findDevice(device)
-  const rates = Tensor.pending(at, 'float64', [2])
+  const rates = Tensor.pending(at, 'float64', [3])
   at.calls.begin('probe').output(rates).run()
-  const [flops, copyBytes] = rates.dataSync() as Float64Array
+  const [flops, bfloat16Flops, copyBytes] = rates.dataSync() as Float64Array
   rates.dispose()
-  return { flops, copyBytes }
+  return { flops, bfloat16Flops, copyBytes }
 }

@@ -1,4 +1,5 @@
-// What the processor reaches at best, measured.
+// What the processor reaches at best, measured: float32 at each SIMD level, bfloat16 on each
+// feature.
 #pragma once
 #include <cstdint>
 
