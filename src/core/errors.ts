@@ -70,6 +70,35 @@ export function checkFunction(op: string, f: unknown): void {
   }
 }
 
+/** Checks a path given by a user. */
+export function checkPath(op: string, path: unknown): void {
+  if (typeof path !== 'string') {
+    throw new ArgumentError(`${op}: expected a path, got ${describe(path)}`)
+  }
+}
+
+/** Checks a list given by a user: an array, or with `iterable` whatever can be walked. */
+export function checkList(op: string, what: string, list: unknown, iterable = false): void {
+  const isWalkable = typeof list === 'object' && list !== null && Symbol.iterator in list
+  if (iterable ? !isWalkable : !Array.isArray(list)) {
+    throw new ArgumentError(`${op}: expected ${what}, got ${describe(list)}`)
+  }
+}
+
+/** Checks an object by the methods that it is used through. */
+export function checkMethods(
+  op: string,
+  what: string,
+  object: unknown,
+  methods: readonly string[],
+): void {
+  const isThere = (name: string) =>
+    typeof (object as Record<string, unknown> | null)?.[name] === 'function'
+  if (object === undefined || !methods.every(isThere)) {
+    throw new ArgumentError(`${op}: expected ${what}, got ${describe(object)}`)
+  }
+}
+
 /** What `value` is, for the end of a message. */
 export function describe(value: unknown): string {
   if (typeof value === 'string') return JSON.stringify(value)

@@ -1,6 +1,13 @@
-import { ArgumentError, describe, ShapeError } from '../core/errors.js'
+import {
+  ArgumentError,
+  checkList,
+  checkMethods,
+  checkOptions,
+  describe,
+  ShapeError,
+} from '../core/errors.js'
 import { showShape } from '../core/shape.js'
-import { Tensor } from '../core/tensor.js'
+import { checkTensor, Tensor } from '../core/tensor.js'
 import { indexSelect, stack, tensor } from '../ops/index.js'
 import { permutation } from './random.js'
 
@@ -18,6 +25,8 @@ export class TensorDataset<const Tensors extends readonly Tensor[]> implements D
 
   /** @throws ShapeError unless all tensors have first axes of one size */
   constructor(readonly tensors: Tensors) {
+    checkList('TensorDataset', 'tensors', tensors)
+    for (const t of tensors) checkTensor('TensorDataset', t)
     if (tensors.length === 0) throw new ArgumentError('TensorDataset: expected tensors, got none')
     const lengths = tensors.map((t) => t.shape[0])
     if (lengths.some((n) => n === undefined || n !== lengths[0])) {
@@ -47,8 +56,11 @@ export class Subset<Sample> implements Dataset<Sample> {
     readonly dataset: Dataset<Sample>,
     readonly indices: Uint32Array,
   ) {
-    if (indices.some((i) => i >= dataset.length)) {
-      throw new ArgumentError(`Subset: expected indices below ${dataset.length}`)
+    checkMethods('Subset', 'a data set', dataset, ['get'])
+    if (!(indices instanceof Uint32Array) || indices.some((i) => i >= dataset.length)) {
+      throw new ArgumentError(
+        `Subset: expected a Uint32Array of indices below ${dataset.length}, got ${describe(indices)}`,
+      )
     }
     const read = dataset.batch?.bind(dataset)
     if (read) this.batch = (rows) => read(rows.map((i) => indices[i]))
@@ -77,6 +89,9 @@ export function randomSplit<Sample>(
   parts: readonly number[],
   options: { seed?: number } = {},
 ): Subset<Sample>[] {
+  checkMethods('randomSplit', 'a data set', dataset, ['get'])
+  checkList('randomSplit', 'a list of sizes', parts)
+  checkOptions('randomSplit', options)
   const sizes = partSizes(parts, dataset.length)
   const order = permutation(dataset.length, options.seed ?? 0, SPLIT_STREAM)
   let end = 0

@@ -2,12 +2,12 @@
 import { existsSync } from 'node:fs'
 import { join } from 'node:path'
 import type { DeviceLike } from '../core/device.js'
-import { FileError } from '../core/errors.js'
+import { checkOptions, checkPath, FileError } from '../core/errors.js'
 import { showShape } from '../core/shape.js'
 import type { Tensor } from '../core/tensor.js'
 import { tensor } from '../ops/index.js'
 import { TensorDataset } from './dataset.js'
-import { DIGIT_SIZE, type DigitOptions, type DigitPart, drawDigits } from './digits.js'
+import { checkPart, DIGIT_SIZE, type DigitOptions, type DigitPart, drawDigits } from './digits.js'
 import { type IdxArray, readIdx } from './idx.js'
 
 /** Images uint8 [n, 1, 28, 28] and labels int64 [n]. */
@@ -25,6 +25,9 @@ export function loadMnist(
   part: DigitPart,
   options: { device?: DeviceLike } = {},
 ): ImageDataset {
+  checkPath('loadMnist', folder)
+  checkPart('loadMnist', part)
+  checkOptions('loadMnist', options)
   const prefix = part === 'train' ? 'train' : 't10k'
   const imagePath = find(folder, `${prefix}-images-idx3-ubyte`)
   const labelPath = find(folder, `${prefix}-labels-idx1-ubyte`)

@@ -4,7 +4,7 @@
 // width into 28 x 28 grey pixels, as in MNIST white on black.
 // Image i of a part is a pure function of seed, part and i. To be the same on every machine and
 // version of Node it uses only + - * / and sqrt, which IEEE 754 rounds exactly, never sin or exp.
-import { ArgumentError } from '../core/errors.js'
+import { ArgumentError, checkOptions, describe } from '../core/errors.js'
 import { RandomStream } from './random.js'
 import { DIGIT_GLYPHS, type Glyph, type Stroke } from './strokes.js'
 
@@ -27,8 +27,17 @@ export interface DigitOptions {
   seed?: number
 }
 
+/** @internal */
+export function checkPart(op: string, part: unknown): void {
+  if (part !== 'train' && part !== 'test') {
+    throw new ArgumentError(`${op}: expected 'train' or 'test', got ${describe(part)}`)
+  }
+}
+
 /** Draws `count` digits. The two parts share no image, whatever the seed and the counts. */
 export function drawDigits(part: DigitPart, options: DigitOptions = {}): DigitImages {
+  checkPart('drawDigits', part)
+  checkOptions('drawDigits', options)
   const { count = part === 'train' ? 20_000 : 4_000, seed = 0 } = options
   if (!Number.isSafeInteger(count) || count < 0 || count >= 2 ** 32) {
     throw new ArgumentError(`drawDigits: expected a count of 0 or more, got ${count}`)

@@ -1,5 +1,11 @@
 import { setImmediate } from 'node:timers/promises'
-import { ArgumentError, describe } from '../core/errors.js'
+import {
+  ArgumentError,
+  checkFunction,
+  checkMethods,
+  checkOptions,
+  describe,
+} from '../core/errors.js'
 import { type Dataset, stackSamples } from './dataset.js'
 import { permutation } from './random.js'
 
@@ -62,6 +68,10 @@ export class DataLoader<Sample, Batch = Sample> implements BatchSource<Batch> {
     readonly dataset: Dataset<Sample>,
     options: DataLoaderOptions<Sample, Batch> = {},
   ) {
+    checkMethods('DataLoader', 'a data set', dataset, ['get'])
+    checkOptions('DataLoader', options)
+    if (options.collate !== undefined) checkFunction('DataLoader', options.collate)
+    if (options.transform !== undefined) checkFunction('DataLoader', options.transform)
     this.batchSize = checkInteger('batchSize', options.batchSize ?? 1, 1)
     this.seed = checkInteger('seed', options.seed ?? 0, 0)
     this.shuffle = options.shuffle ?? false
@@ -116,6 +126,7 @@ export class DataLoader<Sample, Batch = Sample> implements BatchSource<Batch> {
    * @throws ArgumentError when the state is of a loader with other options or another data set
    */
   loadState(state: DataLoaderState): void {
+    checkOptions('DataLoader.loadState', state)
     const mine = this.state()
     for (const key of ['length', 'batchSize', 'shuffle', 'dropLast', 'seed'] as const) {
       if (state[key] !== mine[key]) {

@@ -3,7 +3,7 @@
 import { randomBytes } from 'node:crypto'
 import { closeSync, fsyncSync, openSync, renameSync, rmSync, writeSync } from 'node:fs'
 import { basename, dirname, join } from 'node:path'
-import { FileError } from '../core/errors.js'
+import { checkFunction, checkPath, FileError } from '../core/errors.js'
 
 /** Appends bytes to the file that is being written. */
 export type WriteBytes = (bytes: Uint8Array) => void
@@ -22,6 +22,8 @@ export function reasonOf(error: unknown): string {
  * @throws FileError when the file cannot be written; whatever `write` throws passes through.
  */
 export function writeFileAtomic(path: string, write: (append: WriteBytes) => void): void {
+  checkPath('writeFileAtomic', path)
+  checkFunction('writeFileAtomic', write)
   const folder = dirname(path)
   const temporary = join(folder, `.${basename(path)}.${randomBytes(6).toString('hex')}.tmp`)
   const system = <T>(call: () => T): T => {

@@ -1,6 +1,6 @@
 // safetensors files as raw bytes; src/io/safetensors.ts makes tensors of them.
 import { closeSync, fstatSync, openSync, readSync } from 'node:fs'
-import { ArgumentError, FileError } from '../core/errors.js'
+import { ArgumentError, checkPath, describe, FileError } from '../core/errors.js'
 import { reasonOf, writeFileAtomic } from './atomic.js'
 import {
   encodeHeader,
@@ -114,6 +114,12 @@ export function readSafetensorsFile(path: string): {
   }
 }
 
+function checkMap(what: string, map: unknown): void {
+  if (!(map instanceof Map)) {
+    throw new ArgumentError(`writeSafetensorsFile: expected a Map of ${what}, got ${describe(map)}`)
+  }
+}
+
 /**
  * Writes a whole file or nothing. `bytes` of each tensor is read once, when its turn comes, so a
  * getter may fetch it from a device. Tensors are laid out by falling element size (then as given),
@@ -126,6 +132,9 @@ export function writeSafetensorsFile(
   tensors: ReadonlyMap<string, RawTensor>,
   metadata: ReadonlyMap<string, string> = new Map(),
 ): void {
+  checkPath('writeSafetensorsFile', path)
+  checkMap('tensors', tensors)
+  checkMap('metadata', metadata)
   const ordered = [...tensors].sort(([, a], [, b]) => ITEM_BYTES[b.dtype] - ITEM_BYTES[a.dtype])
   let end = 0
   const infos = ordered.map(([name, { dtype, shape }]): [string, TensorInfo] => {

@@ -2,7 +2,7 @@
 import { bytesOf, tensorFromBytes } from '../core/bytes.js'
 import { type DeviceLike, defaultDevice, device as findDevice } from '../core/device.js'
 import type { DType } from '../core/dtype.js'
-import { ArgumentError, describe, FileError } from '../core/errors.js'
+import { ArgumentError, checkOptions, checkPath, describe, FileError } from '../core/errors.js'
 import { MAX_DIMS, showShape } from '../core/shape.js'
 import { Tensor } from '../core/tensor.js'
 import { type RawTensor, SafetensorsFile, writeSafetensorsFile } from './safetensors-file.js'
@@ -34,6 +34,9 @@ export function saveSafetensors(
   tensors: Readonly<Record<string, Tensor>> | ReadonlyMap<string, Tensor>,
   options: { metadata?: Readonly<Record<string, string>> } = {},
 ): void {
+  checkPath('saveSafetensors', path)
+  checkOptions('saveSafetensors', tensors)
+  checkOptions('saveSafetensors', options)
   const entries = tensors instanceof Map ? [...tensors] : Object.entries(tensors)
   const raw = new Map<string, RawTensor>()
   for (const [name, t] of entries) {
@@ -65,6 +68,7 @@ export function loadSafetensors(
   path: string,
   options: { device?: DeviceLike } = {},
 ): Record<string, Tensor> {
+  checkOptions('loadSafetensors', options)
   return readAll(path, options.device).tensors
 }
 

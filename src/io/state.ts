@@ -4,7 +4,7 @@
 // { "$number": "NaN" | "Infinity" | "-Infinity" | "-0" } and { "$bigint": digits } where JSON has no
 // form. A key of the data that begins with "$" gets another "$" in front.
 import type { DeviceLike } from '../core/device.js'
-import { ArgumentError, describe, FileError } from '../core/errors.js'
+import { ArgumentError, checkOptions, checkPath, describe, FileError } from '../core/errors.js'
 import { Tensor } from '../core/tensor.js'
 import { readAll, saveSafetensors } from './safetensors.js'
 
@@ -34,7 +34,10 @@ export interface StateKind {
  * @throws ArgumentError when the state holds functions, class instances or cycles
  * @throws FileError when the file cannot be written
  */
-export function saveState(path: string, { kind, version }: StateKind, state: State): void {
+export function saveState(path: string, what: StateKind, state: State): void {
+  checkPath('saveState', path)
+  checkOptions('saveState', what)
+  const { kind, version } = what
   const tensors = new Map<string, Tensor>()
   const json = JSON.stringify(encode(state, [], tensors, new Set()))
   const metadata = { [KIND_KEY]: kind, [VERSION_KEY]: String(version), [STATE_KEY]: json }
@@ -47,9 +50,12 @@ export function saveState(path: string, { kind, version }: StateKind, state: Sta
  */
 export function loadState(
   path: string,
-  { kind, version }: StateKind,
+  what: StateKind,
   options: { device?: DeviceLike } = {},
 ): State {
+  checkOptions('loadState', what)
+  checkOptions('loadState', options)
+  const { kind, version } = what
   const { tensors, metadata } = readAll(path, options.device)
   const found = metadata.get(KIND_KEY)
   if (found !== kind) {

@@ -1,4 +1,4 @@
-import { ArgumentError, describe } from '../core/errors.js'
+import { ArgumentError, checkOptions, describe } from '../core/errors.js'
 import type { Tensor } from '../core/tensor.js'
 import { checkParameter } from '../ops/activations.js'
 import {
@@ -55,6 +55,7 @@ export class GELU extends Module {
 
   constructor(options: { approximate?: 'none' | 'tanh' } = {}) {
     super()
+    checkOptions('GELU', options)
     this.approximate = options.approximate ?? 'none'
   }
 
@@ -73,6 +74,7 @@ export class LeakyReLU extends Module {
 
   constructor(options: LeakyReluOptions = {}) {
     super()
+    checkOptions('LeakyReLU', options)
     const { negativeSlope = 0.01 } = options
     this.negativeSlope = checkParameter('LeakyReLU', 'negativeSlope', negativeSlope)
   }
@@ -92,6 +94,7 @@ export class ELU extends Module {
 
   constructor(options: EluOptions = {}) {
     super()
+    checkOptions('ELU', options)
     this.alpha = checkParameter('ELU', 'alpha', options.alpha ?? 1)
   }
 
@@ -111,6 +114,7 @@ export class Softplus extends Module {
 
   constructor(options: SoftplusOptions = {}) {
     super()
+    checkOptions('Softplus', options)
     const { beta = 1, threshold = 20 } = options
     this.beta = checkParameter('Softplus', 'beta', beta)
     this.threshold = checkParameter('Softplus', 'threshold', threshold)
@@ -192,6 +196,7 @@ export class Dropout extends Module {
     options: Pick<DroppingOptions, 'generator'> = {},
   ) {
     super()
+    checkOptions('Dropout', options)
     if (typeof p !== 'number' || !(p >= 0 && p <= 1)) {
       throw new ArgumentError(`Dropout: expected p in [0, 1], got ${describe(p)}`)
     }

@@ -1,4 +1,4 @@
-import { ArgumentError, describe, IndexError } from '../core/errors.js'
+import { ArgumentError, checkList, describe, IndexError } from '../core/errors.js'
 import type { Tensor } from '../core/tensor.js'
 import { fused } from './fusion.js'
 import { type Layer, Module } from './module.js'
@@ -9,6 +9,7 @@ abstract class ModuleSequence<M extends Module> extends Module implements Iterab
 
   constructor(modules: Iterable<M>) {
     super()
+    checkList(this.constructor.name, 'modules', modules, true)
     for (const module of modules) this.push(module)
   }
 

@@ -1,4 +1,4 @@
-import { ArgumentError } from '../core/errors.js'
+import { ArgumentError, checkOptions } from '../core/errors.js'
 import type { Tensor } from '../core/tensor.js'
 import { type Conv2dOptions as ConvolutionOptions, conv2d, type Pair } from '../ops/index.js'
 import { checkPair, type HW } from '../ops/spatial.js'
@@ -40,6 +40,7 @@ export class Conv2d extends Module {
     options: Conv2dOptions = {},
   ) {
     super()
+    checkOptions('Conv2d', options)
     const { stride = 1, padding = 0, dilation = 1, groups = 1, bias = true } = options
     checkSize('Conv2d', 'inChannels', inChannels)
     checkSize('Conv2d', 'outChannels', outChannels)

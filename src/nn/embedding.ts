@@ -1,3 +1,4 @@
+import { checkOptions } from '../core/errors.js'
 import { noGrad } from '../core/grad-mode.js'
 import type { Tensor } from '../core/tensor.js'
 import { checkPadding } from '../ops/embedding.js'
@@ -27,6 +28,7 @@ export class Embedding extends Module {
     options: EmbeddingOptions = {},
   ) {
     super()
+    checkOptions('Embedding', options)
     checkSize('Embedding', 'numEmbeddings', numEmbeddings)
     checkSize('Embedding', 'embeddingDim', embeddingDim)
     const padding = checkPadding('Embedding', options.paddingIdx, numEmbeddings)

@@ -2,7 +2,7 @@ import { isFloating } from '../core/dtype.js'
 import { ArgumentError, DTypeError, describe, ShapeError } from '../core/errors.js'
 import type { Generator } from '../core/generator.js'
 import { noGrad } from '../core/grad-mode.js'
-import { numelOf, type Shape, showShape } from '../core/shape.js'
+import { checkShape, numelOf, type Shape, showShape } from '../core/shape.js'
 import { checkTensor, type Tensor } from '../core/tensor.js'
 import { eye, normal, tensor, uniform, where } from '../ops/index.js'
 
@@ -117,6 +117,7 @@ export function calculateGain(nonlinearity: Nonlinearity, slope = 0.01): number 
 
 /** How many numbers an output is made of, and an input goes to: weights [out, in, ..]. */
 export function calculateFans(shape: Shape): { fanIn: number; fanOut: number } {
+  checkShape('init', shape)
   if (shape.length < 2) {
     throw new ShapeError(`init: expected weights of two axes or more, got ${showShape(shape)}`)
   }
@@ -136,7 +137,7 @@ export interface KaimingOptions extends InitOptions {
 // std = gain / √fan (He et al. 2015)
 function kaimingStd(t: Tensor, options: KaimingOptions): number {
   const { a = 0, mode = 'fanIn', nonlinearity = 'leakyRelu' } = options
-  const fan = calculateFans(t.shape)[mode]
+  const fan = calculateFans(checkTensor('init', t).shape)[mode]
   if (fan === undefined) {
     throw new ArgumentError(`init: expected mode 'fanIn' or 'fanOut', got ${describe(mode)}`)
   }
@@ -156,7 +157,7 @@ export function kaimingNormal_(t: Tensor, options: KaimingOptions = {}): Tensor 
 
 // std = gain √(2 / (fanIn + fanOut)) (Glorot & Bengio 2010)
 function xavierStd(t: Tensor, gain: number): number {
-  const { fanIn, fanOut } = calculateFans(t.shape)
+  const { fanIn, fanOut } = calculateFans(checkTensor('init', t).shape)
   return gain * Math.sqrt(2 / Math.max(fanIn + fanOut, 1))
 }
 

@@ -1,3 +1,4 @@
+import { checkOptions } from '../core/errors.js'
 import type { Tensor } from '../core/tensor.js'
 import { linear } from '../ops/index.js'
 import {
@@ -31,6 +32,7 @@ export class Linear extends Module {
     options: LinearOptions = {},
   ) {
     super()
+    checkOptions('Linear', options)
     checkSize('Linear', 'inFeatures', inFeatures)
     checkSize('Linear', 'outFeatures', outFeatures)
     this.weight = defaultWeight([outFeatures, inFeatures], options)

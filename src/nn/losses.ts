@@ -1,3 +1,4 @@
+import { checkOptions } from '../core/errors.js'
 import type { Tensor } from '../core/tensor.js'
 import {
   type BCEWithLogitsOptions,
@@ -18,6 +19,7 @@ abstract class Loss extends Module {
 
   constructor(options: LossOptions) {
     super()
+    checkOptions(this.constructor.name, options)
     this.reduction = options.reduction ?? 'mean'
   }
 

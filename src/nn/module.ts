@@ -1,7 +1,7 @@
 import { requiresGrad_ } from '../core/autograd.js'
 import { type DeviceLike, device as findDevice } from '../core/device.js'
 import { checkDType, type DType, dtypeCodes, isFloating } from '../core/dtype.js'
-import { ArgumentError, DTypeError, describe } from '../core/errors.js'
+import { ArgumentError, checkFunction, checkOptions, DTypeError, describe } from '../core/errors.js'
 import { keep } from '../core/scope.js'
 import { Tensor } from '../core/tensor.js'
 import { type Callable, type ForwardHook, type ForwardPreHook, Hooks } from './hooks.js'
@@ -53,11 +53,12 @@ export abstract class Module {
     if (!(tensor instanceof Tensor) || tensor instanceof Parameter) {
       throw new ArgumentError(`registerBuffer: expected a tensor, got ${describe(tensor)}`)
     }
-    if (name === '' || name.includes('.') || this.#buffers.has(name)) {
+    if (typeof name !== 'string' || name === '' || name.includes('.') || this.#buffers.has(name)) {
       throw new ArgumentError(
         `registerBuffer: expected a new name without dots, got ${describe(name)}`,
       )
     }
+    checkOptions('registerBuffer', options)
     const { persistent = true, optional = false } = options
     this.#buffers.set(name, { tensor: keep(tensor), persistent, optional })
     return tensor
@@ -151,6 +152,7 @@ export abstract class Module {
    * @throws ArgumentError that lists missing and unexpected keys and shapes that do not fit
    */
   loadStateDict(state: StateDict, options: { strict?: boolean } = {}): LoadResult {
+    checkOptions('loadStateDict', options)
     return loadEntries(this.constructor.name, this.#entries(), state, options.strict ?? true)
   }
 
@@ -180,6 +182,7 @@ export abstract class Module {
 
   /** Calls `f` with every module below and then with this one, as for initialisation. */
   apply(f: (module: Module) => void): this {
+    checkFunction('apply', f)
     for (const module of this.modules().reverse()) f(module)
     return this
   }

@@ -1,7 +1,7 @@
-import { ArgumentError, describe, ShapeError } from '../core/errors.js'
+import { ArgumentError, checkOptions, describe, ShapeError } from '../core/errors.js'
 import { noGrad } from '../core/grad-mode.js'
 import { showShape } from '../core/shape.js'
-import type { Tensor } from '../core/tensor.js'
+import { checkTensor, type Tensor } from '../core/tensor.js'
 import type { Activation } from '../ops/fused-activation.js'
 import { batchNorm, layerNorm, ones, rmsNorm, zeros } from '../ops/index.js'
 import { checkEps } from '../ops/layer-norm.js'
@@ -41,6 +41,7 @@ export abstract class BatchNorm extends Module {
     options: BatchNormOptions = {},
   ) {
     super()
+    checkOptions(this.constructor.name, options)
     const { eps = 1e-5, momentum = 0.1, affine = true, trackRunningStats = true } = options
     const name = this.constructor.name
     checkSize(name, 'numFeatures', numFeatures)
@@ -79,7 +80,7 @@ export abstract class BatchNorm extends Module {
 
   /** The layer with an activation in the same pass, if any: `Sequential` asks for it. Internal. */
   normalize(x: Tensor, activation: Activation | null): Tensor {
-    this.checkInput(x)
+    this.checkInput(checkTensor(this.constructor.name, x))
     const { weight, bias, runningMean, runningVar, eps } = this
     const training = this.training || runningMean === null
     const momentum = this.training ? this.countBatch() : 0
@@ -172,6 +173,7 @@ export class LayerNorm extends Module {
 
   constructor(normalizedShape: number | readonly number[], options: LayerNormOptions = {}) {
     super()
+    checkOptions('LayerNorm', options)
     const { eps = 1e-5, elementwiseAffine = true, bias = true } = options
     this.normalizedShape = checkRow('LayerNorm', normalizedShape)
     this.eps = checkEps('LayerNorm', eps)
@@ -216,6 +218,7 @@ export class RMSNorm extends Module {
 
   constructor(normalizedShape: number | readonly number[], options: RMSNormOptions = {}) {
     super()
+    checkOptions('RMSNorm', options)
     const { eps = null, elementwiseAffine = true } = options
     this.normalizedShape = checkRow('RMSNorm', normalizedShape)
     this.eps = eps === null ? null : checkEps('RMSNorm', eps)

@@ -1,4 +1,5 @@
 import { requiresGrad_ } from '../core/autograd.js'
+import { checkOptions } from '../core/errors.js'
 import { noGrad } from '../core/grad-mode.js'
 import { keep } from '../core/scope.js'
 import { Edge } from '../core/tape.js'
@@ -15,6 +16,7 @@ export class Parameter extends Tensor {
   /** @throws DTypeError for integers and bool that are to require a gradient */
   constructor(data: Tensor, options: { requiresGrad?: boolean } = {}) {
     checkTensor('Parameter', data).checkLive('Parameter')
+    checkOptions('Parameter', options)
     const dense = noGrad(() => contiguous(data))
     super(dense.device, dense.dtype, dense.shape, dense.strides, dense.offset)
     this.takeOver(dense)

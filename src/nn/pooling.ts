@@ -1,3 +1,4 @@
+import { checkOptions } from '../core/errors.js'
 import type { Tensor } from '../core/tensor.js'
 import {
   type AdaptiveSize,
@@ -24,6 +25,7 @@ export class MaxPool2d extends Module {
 
   constructor(kernelSize: Pair, options: MaxPool2dOptions = {}) {
     super()
+    checkOptions('MaxPool2d', options)
     this.kernelSize = checkPair('MaxPool2d', 'kernelSize', kernelSize, 1)
     this.stride = checkPair('MaxPool2d', 'stride', options.stride, 1, kernelSize)
     this.padding = checkPair('MaxPool2d', 'padding', options.padding, 0, 0)
@@ -52,6 +54,7 @@ export class AvgPool2d extends Module {
 
   constructor(kernelSize: Pair, options: AvgPool2dOptions = {}) {
     super()
+    checkOptions('AvgPool2d', options)
     this.kernelSize = checkPair('AvgPool2d', 'kernelSize', kernelSize, 1)
     this.stride = checkPair('AvgPool2d', 'stride', options.stride, 1, kernelSize)
     this.padding = checkPair('AvgPool2d', 'padding', options.padding, 0, 0)

@@ -1,4 +1,4 @@
-import { ShapeError } from '../core/errors.js'
+import { checkOptions, ShapeError } from '../core/errors.js'
 import { deviceOf } from '../core/op.js'
 import { showShape } from '../core/shape.js'
 import { checkTensor, type Tensor } from '../core/tensor.js'
@@ -36,6 +36,7 @@ abstract class RecurrentCell extends Module {
     stateNames: readonly string[],
   ) {
     super()
+    checkOptions(this.constructor.name, options)
     const name = this.constructor.name
     checkSize(name, 'inputSize', inputSize)
     checkSize(name, 'hiddenSize', hiddenSize)

@@ -1,6 +1,6 @@
 import { autocastDType, autocastTo } from '../core/autocast.js'
 import { type DType, isFloating, promoteTypes } from '../core/dtype.js'
-import { ArgumentError, DTypeError, describe, ShapeError } from '../core/errors.js'
+import { ArgumentError, checkOptions, DTypeError, describe, ShapeError } from '../core/errors.js'
 import { deviceOf } from '../core/op.js'
 import { type Shape, sameShape, showShape } from '../core/shape.js'
 import { checkTensor, type Tensor } from '../core/tensor.js'
@@ -127,6 +127,7 @@ abstract class Recurrent extends Module {
     stateNames: readonly string[],
   ) {
     super()
+    checkOptions(this.constructor.name, options)
     const { numLayers = 1, bias = true, batchFirst = false, bidirectional = false } = options
     const name = this.constructor.name
     checkSize(name, 'inputSize', inputSize)

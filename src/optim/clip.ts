@@ -1,17 +1,16 @@
-import { ArgumentError, describe } from '../core/errors.js'
+import { ArgumentError, checkList, checkOptions, describe } from '../core/errors.js'
 import { noGrad } from '../core/grad-mode.js'
 import { recording } from '../core/recording.js'
-import type { Tensor } from '../core/tensor.js'
+import { checkTensor, type Tensor } from '../core/tensor.js'
 import { norm, stack, zeros } from '../ops/index.js'
 
 function gradientsOf(op: string, params: Iterable<Tensor>, limit: number): Tensor[] {
   if (!(limit >= 0)) throw new ArgumentError(`${op}: expected a limit of 0 or more, got ${limit}`)
-  if (typeof params !== 'object' || params === null || !(Symbol.iterator in params)) {
-    throw new ArgumentError(`${op}: expected parameters, got ${describe(params)}`)
-  }
+  checkList(op, 'parameters', params, true)
   return [...params].flatMap((p) => {
-    if (p.slot !== null) recording()?.touch(p.slot, 'read')
-    return p.slot?.grad ?? []
+    const { slot } = checkTensor(op, p)
+    if (slot !== null) recording()?.touch(slot, 'read')
+    return slot?.grad ?? []
   })
 }
 
@@ -26,6 +25,7 @@ export function clipGradNorm_(
   maxNorm: number,
   options: { normType?: number; errorIfNonfinite?: boolean } = {},
 ): Tensor {
+  checkOptions('clipGradNorm_', options)
   const { normType = 2, errorIfNonfinite = false } = options
   if (!(normType > 0)) {
     throw new ArgumentError(`clipGradNorm_: expected a norm above 0, got ${describe(normType)}`)

@@ -110,7 +110,11 @@ export abstract class Optimizer<H extends Hyper = Hyper> {
 
   /** Adds parameters, such as those of layers that are unfrozen later. */
   addParamGroup(group: GroupOptions<H>): void {
-    if (typeof group?.params !== 'object' || !(Symbol.iterator in group.params)) {
+    if (
+      typeof group?.params !== 'object' ||
+      group.params === null ||
+      !(Symbol.iterator in group.params)
+    ) {
       throw new ArgumentError(
         `${this.name}: expected a group with params, got ${describe(group?.params ?? group)}`,
       )

@@ -71,6 +71,7 @@ export abstract class LRScheduler {
 
   /** Goes on from where another run's schedule of the same kind and options stood. */
   loadStateDict(state: SchedulerStateDict): void {
+    checkOptions('loadStateDict', state)
     const { last_epoch, base_lrs } = state
     const groups = this.optimizer.paramGroups.length
     const isRate = (lr: unknown) => typeof lr === 'number' && lr >= 0

@@ -1,7 +1,7 @@
 // The one file from which a run goes on to the same bits; docs/checkpoints.md describes it.
 
 import { openDevices } from '../core/device.js'
-import { FileError } from '../core/errors.js'
+import { checkMethods, checkOptions, FileError } from '../core/errors.js'
 import { type GeneratorState, getRandomState, setRandomState } from '../core/generator.js'
 import type { DataLoaderState } from '../data/loader.js'
 import { loadState, type State, saveState } from '../io/state.js'
@@ -33,8 +33,19 @@ export interface RunPosition {
 
 const KIND = { kind: 'adjoint checkpoint', version: 1 }
 
+function checkParts(op: string, parts: Checkpointed): void {
+  checkOptions(op, parts)
+  const { model, optimizer, schedule } = parts
+  const stateful = ['stateDict', 'loadStateDict']
+  checkMethods(op, 'a model', model, stateful)
+  checkMethods(op, 'an optimizer', optimizer, stateful)
+  if (schedule !== undefined) checkMethods(op, 'a schedule', schedule, stateful)
+}
+
 /** Writes the file, whole or not at all. @throws FileError when it cannot be written */
 export function saveCheckpoint(path: string, parts: Checkpointed, position: RunPosition): void {
+  checkParts('saveCheckpoint', parts)
+  checkOptions('saveCheckpoint', position)
   saveState(path, KIND, {
     model: parts.model.stateDict(),
     optimizer: parts.optimizer.stateDict(),
@@ -50,6 +61,7 @@ export function saveCheckpoint(path: string, parts: Checkpointed, position: RunP
  * optimizer or schedule
  */
 export function loadCheckpoint(path: string, parts: Checkpointed): RunPosition {
+  checkParts('loadCheckpoint', parts)
   const state = loadState(path, KIND) as unknown as Record<string, unknown> & RunPosition
   if ((state.schedule === null) !== (parts.schedule === undefined)) {
     const [wanted, got] = parts.schedule ? ['with', 'without'] : ['without', 'with']

@@ -1,4 +1,5 @@
-import type { Tensor } from '../core/tensor.js'
+import { checkFunction, checkList } from '../core/errors.js'
+import { checkTensor, type Tensor } from '../core/tensor.js'
 import { crossEntropy } from '../ops/index.js'
 import type { StepResult } from './tally.js'
 
@@ -9,8 +10,12 @@ import type { StepResult } from './tally.js'
 export function classifierStep(
   forward: (x: Tensor) => Tensor,
 ): (batch: readonly [x: Tensor, target: Tensor]) => StepResult {
-  return ([x, target]) => {
-    const logits = forward(x)
+  checkFunction('classifierStep', forward)
+  return (batch) => {
+    checkList('classifierStep', 'a batch of inputs and targets', batch)
+    const [x, target] = batch
+    checkTensor('classifierStep', target)
+    const logits = checkTensor('classifierStep', forward(x))
     const correct = logits.detach().argmax(1).eq(target).sum()
     return { loss: crossEntropy(logits, target), correct, samples: target.length }
   }

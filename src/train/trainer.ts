@@ -1,8 +1,9 @@
 import { setImmediate } from 'node:timers/promises'
-import { ArgumentError, describe } from '../core/errors.js'
+import { ArgumentError, checkList, describe } from '../core/errors.js'
 import { noGrad } from '../core/grad-mode.js'
 import type { BatchSource, DataLoaderState } from '../data/loader.js'
 import { loadCheckpoint, type Stateful, saveCheckpoint } from './checkpoint.js'
+import { checkFit, checkResult, checkTrainer } from './checks.js'
 import { checkEarlyStop, type EarlyStop, type EpochRecord, shouldStop } from './history.js'
 import { Interrupt } from './interrupt.js'
 import { Progress, type Scores } from './progress.js'
@@ -80,7 +81,10 @@ const PROGRESS_MS = 100
  * progress and early stopping work; a synchronous loop of one's own never would.
  */
 export class Trainer<Batch> {
-  constructor(readonly options: TrainerOptions<Batch>) {}
+  /** @throws ArgumentError */
+  constructor(readonly options: TrainerOptions<Batch>) {
+    checkTrainer(options)
+  }
 
   /**
    * Trains until `epochs` epochs are done. With the same seeds, a run that was interrupted (or
@@ -88,6 +92,7 @@ export class Trainer<Batch> {
    * @throws FileError when a checkpoint cannot be written, or read to resume from
    */
   async fit(loader: BatchSource<Batch>, options: FitOptions<Batch>): Promise<FitResult> {
+    checkFit(loader, options)
     if (!Number.isSafeInteger(options.epochs) || options.epochs < 0) {
       throw new ArgumentError(`fit: expected epochs of 0 or more, got ${describe(options.epochs)}`)
     }
@@ -102,6 +107,7 @@ export class Trainer<Batch> {
 
   /** Means over a data set, in evaluation mode and without gradients. */
   async evaluate(batches: Iterable<Batch>): Promise<Scores> {
+    checkList('evaluate', 'batches', batches, true)
     return (await evaluate(this.options, batches, () => false)) as Scores
   }
 }
@@ -116,7 +122,7 @@ async function evaluate<Batch>(
   model.eval()
   try {
     for (const batch of batches) {
-      tally.add(noGrad(() => step(batch)))
+      tally.add(checkResult(noGrad(() => step(batch))))
       await setImmediate()
       if (interrupted()) return null
     }
@@ -207,7 +213,7 @@ class Run<Batch> {
   private trainBatch(batch: Batch): StepResult {
     const { optimizer, schedule, scheduleEvery, step } = this.parts
     optimizer.zeroGrad()
-    const result = step(batch)
+    const result = checkResult(step(batch))
     result.loss.backward()
     optimizer.step()
     if (scheduleEvery === 'batch') schedule?.step()
