@@ -16,11 +16,20 @@ export function machineRates(): ReturnType<typeof probeRates> {
 export function floorMs(row: StepRow, step: TrainingStep): number | undefined {
   if (row.gflop === undefined) return undefined
   const { flops, bfloat16Flops, copyBytes } = machineRates()
-  const { bytes, saved } = leastWork(step)
-  const operations = row.gflop * 1e9 - saved
-  return (
-    1e3 * (operations / (step.precision === 'bfloat16' ? bfloat16Flops : flops) + bytes / copyBytes)
-  )
+  const rate = step.precision === 'bfloat16' ? bfloat16Flops : flops
+  const { bytes, convolutions } = leastWork(step)
+  let seconds = (row.gflop * 1e9) / rate + bytes / copyBytes
+  // Winograd's forms compute in float32.
+  for (const { direct, winograd } of convolutions) {
+    seconds -= Math.max(0, direct / rate - winograd / flops)
+  }
+  return 1e3 * seconds
+}
+
+/** Operations of a convolution and both of its gradients. */
+interface Convolution {
+  readonly direct: number
+  readonly winograd: number
 }
 
 interface LeastWork {
@@ -30,13 +39,13 @@ interface LeastWork {
    * parameters is written, and read again by the backward pass.
    */
   readonly bytes: number
-  /** Operations that Winograd's forms spare of the arithmetic listed. */
-  readonly saved: number
+  /** Those that have a form of Winograd. */
+  readonly convolutions: readonly Convolution[]
 }
 
 function leastWork(step: TrainingStep): LeastWork {
   let outputs = 0
-  let saved = 0
+  const convolutions: Convolution[] = []
   const remove = step.network
     .modules()
     .filter((module) => module.namedChildren().length === 0 && module.parameters().length > 0)
@@ -45,31 +54,38 @@ function leastWork(step: TrainingStep): LeastWork {
         for (const t of Array.isArray(y) ? y : [y]) {
           if (t instanceof Tensor) outputs += t.numel * (t.dtype === 'bfloat16' ? 2 : 4)
         }
-        if (module instanceof Conv2d && y instanceof Tensor) saved += savedByWinograd(module, y)
+        if (module instanceof Conv2d && y instanceof Tensor && hasShortForm(module)) {
+          convolutions.push(operations(module, y))
+        }
       }),
     )
   step.forward()
   for (const undo of remove) undo()
   const parameters = step.network.parameters().reduce((sum, p) => sum + p.numel, 0)
-  return { bytes: 4 * 8 * parameters + 2 * outputs, saved }
+  return { bytes: 4 * 8 * parameters + 2 * outputs, convolutions }
 }
 
 /** Fewer channels gain nothing: vectors hold as many. */
 const WINOGRAD_CHANNELS = 16
 
-/**
- * Of a convolution and both of its gradients. F(4x4, 3x3) and F(3x3, 4x4) multiply 36 times per tile
- * of 4 x 4 pixels and pair of channels, the definition 144 times; their transforms are not counted.
- */
-function savedByWinograd(layer: Conv2d, y: Tensor): number {
+function hasShortForm(layer: Conv2d): boolean {
   const { inChannels, outChannels, kernelSize, stride, dilation, groups } = layer
-  const fits =
-    y.dtype === 'float32' &&
+  return (
     kernelSize.every((n) => n === 3) &&
     [...stride, ...dilation, groups].every((n) => n === 1) &&
     Math.min(inChannels, outChannels) >= WINOGRAD_CHANNELS
-  if (!fits) return 0
+  )
+}
+
+/**
+ * F(4x4, 3x3) and F(3x3, 4x4) multiply 36 times per tile of 4 x 4 pixels and pair of channels, the
+ * definition 144 times. The transforms are not counted.
+ */
+function operations({ inChannels, outChannels }: Conv2d, y: Tensor): Convolution {
   const [n, , p, q] = y.shape
-  const multiplications = n * (9 * p * q - 36 * Math.ceil(p / 4) * Math.ceil(q / 4))
-  return 3 * 2 * inChannels * outChannels * Math.max(0, multiplications)
+  const perMultiplication = 3 * 2 * n * inChannels * outChannels
+  return {
+    direct: perMultiplication * 9 * p * q,
+    winograd: perMultiplication * 36 * Math.ceil(p / 4) * Math.ceil(q / 4),
+  }
 }
