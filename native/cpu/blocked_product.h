@@ -60,6 +60,7 @@ class BlockedProduct {
   static constexpr double kTaskOperations = 2e6, kLargeTaskOperations = 64e6;
   static constexpr double kSomeTasks = 16, kMostTasks = 64;
   static constexpr int64_t kPackGrain = 1 << 15;   // elements packed in one chunk
+  static constexpr int64_t kPackSteps = 16;        // of the depth, packed for one panel at a time
   static constexpr int64_t kSlabBytes = 16 << 20;  // of packed panels of each operand
   static constexpr double kLargeBytes = 2 << 20;   // of an operand that leaves the L2 cache
   static constexpr int64_t kRowPanels = 16;        // of a in one task: they stay in the L2 cache
@@ -80,51 +81,91 @@ class BlockedProduct {
     return ceilDivide(panels, ceilDivide(panels, most)) * width;
   }
 
-  // Packs the slab's panels, those of b only for the first slab of a: over the whole depth, block
-  // after block of it, so that a block of the depth of all panels is contiguous.
+  // Panels of one operand in the slab at hand, over the whole depth: a block of the depth of all
+  // panels is contiguous, and the blocks follow one another.
+  struct Panels {
+    T* to;
+    int64_t kept;   // columns of all panels together, padded
+    int64_t width;  // of a panel
+    const T* from;  // the first column, of `count`, at step 0 of the depth
+    int64_t stride, kStride, count;
+    bool isRows;  // padded to whole panels, not to whole vectors
+
+    // Rows along the depth lie far apart and hold many panels side by side: those are packed
+    // together, step after step, so that memory is read in the order in which it lies.
+    bool goesByDepth() const { return stride == 1 && kStride != 1 && count > width; }
+  };
+
+  // The slab of a, and that of b for the first slab of a.
   void pack(bool first) {
-    const int64_t aPanels = packsA_ ? ceilDivide(rows_.size(), panelRows_) : 0;
-    int64_t bPanels = 0, bSkipped = 0;
+    const int64_t edge = columns_.size() % kernels_.columns;
+    Panels b{packedB_, padded(columns_.size()), kernels_.columns, nullptr, p_.bColumn, p_.bK, 0,
+             false};
     if (first && !packsInTask_) {
-      bPanels = ceilDivide(columns_.size(), kernels_.columns);
-      if (!packsB_) {
-        bSkipped = columns_.size() / kernels_.columns;
-        bPanels -= bSkipped;
-      }
+      b.count = packsB_ ? columns_.size() : edge;
+      if (!packsB_) b.kept = padded(edge);
+      b.from = p_.b + (columns_.end - b.count) * p_.bColumn;
     }
-    const int64_t grain = std::max<int64_t>(
-        1, kPackGrain / std::max<int64_t>(1, p_.k * std::max(panelRows_, kernels_.columns)));
-    parallelFor(aPanels + bPanels, grain, [&](int64_t begin, int64_t end) {
+    const Panels a{packedA_,
+                   slabRows_,
+                   panelRows_,
+                   p_.a + rows_.begin * p_.aRow,
+                   p_.aRow,
+                   p_.aK,
+                   packsA_ ? rows_.size() : 0,
+                   true};
+    const int64_t aChunks = chunks(a), bChunks = chunks(b);
+    parallelFor(aChunks + bChunks, 1, [&](int64_t begin, int64_t end) {
       for (int64_t i = begin; i < end; i++) {
-        if (i < aPanels) {
-          packRows(i);
+        if (i < aChunks) {
+          pack(a, i);
         } else {
-          packColumns(i - aPanels + bSkipped, bSkipped);
+          pack(b, i - aChunks);
         }
       }
     });
   }
 
-  void packRows(int64_t panel) {
-    const int64_t row = rows_.begin + panel * panelRows_;
-    const int64_t count = std::min(panelRows_, rows_.end - row);
-    for (int64_t d = 0; d < depth_.count; d++) {
-      const int64_t k = depth_.begin(d), size = depth_.end(d) - k;
-      kernels_.pack(packedA_ + k * slabRows_ + panel * panelRows_ * size, panelRows_,
-                    p_.a + row * p_.aRow + k * p_.aK, p_.aRow, p_.aK, count, size);
+  // Panels in a chunk, or steps of the depth.
+  int64_t chunkSize(const Panels& x) const {
+    if (x.goesByDepth()) {
+      return ceilDivide(std::max<int64_t>(1, kPackGrain / x.count), kPackSteps) * kPackSteps;
+    }
+    return std::max<int64_t>(1, kPackGrain / std::max<int64_t>(1, p_.k * x.width));
+  }
+  int64_t chunks(const Panels& x) const {
+    return ceilDivide(x.goesByDepth() ? p_.k : ceilDivide(x.count, x.width), chunkSize(x));
+  }
+
+  void pack(const Panels& x, int64_t chunk) const {
+    const int64_t size = chunkSize(x), begin = chunk * size;
+    if (x.goesByDepth()) {
+      const int64_t end = std::min(p_.k, begin + size);
+      for (int64_t d = 0; d < depth_.count; d++) {
+        const int64_t last = std::min(end, depth_.end(d));
+        for (int64_t k = std::max(begin, depth_.begin(d)); k < last; k += kPackSteps) {
+          for (int64_t i = 0; i < x.count; i += x.width) {
+            packPart(x, i, d, k, std::min(last, k + kPackSteps));
+          }
+        }
+      }
+      return;
+    }
+    const int64_t end = std::min(x.count, (begin + size) * x.width);
+    for (int64_t i = begin * x.width; i < end; i += x.width) {
+      for (int64_t d = 0; d < depth_.count; d++) {
+        packPart(x, i, d, depth_.begin(d), depth_.end(d));
+      }
     }
   }
 
-  void packColumns(int64_t panel, int64_t skipped) {
-    const int64_t column = columns_.begin + panel * kernels_.columns;
-    const int64_t count = std::min(kernels_.columns, columns_.end - column);
-    const int64_t kept = packsB_ ? padded(columns_.size()) : padded(count);
-    for (int64_t d = 0; d < depth_.count; d++) {
-      const int64_t k = depth_.begin(d), size = depth_.end(d) - k;
-      kernels_.pack(packedB_ + k * kept + (panel - skipped) * kernels_.columns * size,
-                    padded(count), p_.b + column * p_.bColumn + k * p_.bK, p_.bColumn, p_.bK, count,
-                    size);
-    }
+  // Of the panel whose first column is i, steps k..end of the depth, in block d of it.
+  void packPart(const Panels& x, int64_t i, int64_t d, int64_t k, int64_t end) const {
+    const int64_t count = std::min(x.width, x.count - i);
+    const int64_t width = x.isRows ? x.width : padded(count);
+    const int64_t first = depth_.begin(d);
+    kernels_.pack(x.to + first * x.kept + i * (depth_.end(d) - first) + (k - first) * width, width,
+                  x.from + i * x.stride + k * x.kStride, x.stride, x.kStride, count, end - k);
   }
 
   // Cuts the slab of c into tasks, by its shape alone.

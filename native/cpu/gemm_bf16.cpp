@@ -153,33 +153,53 @@ class TiledProduct {
   int64_t rowTiles() const { return ceilDivide(m_, kTileRows); }
   int64_t columnTiles() const { return ceilDivide(n_, kTileRows); }
 
-  // The slab of a; that of b only for the first slab of a.
+  // The slab of a; that of b only for the first slab of a. Where the rows or columns of a step lie
+  // side by side, their tiles are packed step after step: memory is read in the order in which it
+  // lies.
   void pack(bool first) {
     const int64_t aTiles = rowTiles(), bTiles = first ? columnTiles() : 0;
-    const int64_t grain = std::max<int64_t>(1, kPackGrain / std::max<int64_t>(1, kTileRows * p_.k));
-    parallelFor(aTiles + bTiles, grain, [&](int64_t begin, int64_t end) {
+    const int64_t aUnits = goesByDepth(p_.a) ? steps_ : aTiles;
+    const int64_t bUnits = first && goesByDepth(p_.b) ? steps_ : bTiles;
+    if (!readsA_) {
+      for (int64_t i = 0; i < aTiles; i++) {
+        rows_[i] = {packedA_ + i * steps_ * kTileElements, kTileDepth, kTileElements, nullptr};
+      }
+    }
+    const int64_t largest = std::max(goesByDepth(p_.a) ? m_ * kTileDepth : kTileRows * p_.k,
+                                     goesByDepth(p_.b) ? n_ * kTileDepth : kTileRows * p_.k);
+    const int64_t grain = std::max<int64_t>(1, kPackGrain / std::max<int64_t>(1, largest));
+    parallelFor(aUnits + bUnits, grain, [&](int64_t begin, int64_t end) {
       bool isFinite = true;
       for (int64_t i = begin; i < end; i++) {
-        if (i < bTiles) {
-          isFinite &= table_.packPairs(packedB_ + i * steps_ * kTileElements, rest(columnTiles()),
-                                       source(p_.b, firstColumn_, n_, i, 0));
-        } else {
-          isFinite &= packRows(i - bTiles);
-        }
+        isFinite &= i < bUnits ? packColumns(i) : packRows(i - bUnits);
       }
       if (!isFinite) isFinite_.store(false, std::memory_order_relaxed);
     });
   }
+  static bool goesByDepth(const Operand& x) { return x.outer == 1 && x.depth != 1; }
 
-  bool packRows(int64_t tile) {
-    Bf16Rows& rows = rows_[tile];
-    if (!readsA_) {
-      uint16_t* to = packedA_ + tile * steps_ * kTileElements;
-      rows = {to, kTileDepth, kTileElements, nullptr};
-      return table_.packRows(to, rest(rowTiles()), source(p_.a, firstRow_, m_, tile, 0));
+  // Unit `i` of b: a tile over the whole depth, or a step of all tiles.
+  bool packColumns(int64_t i) {
+    return packUnit(table_.packPairs, p_.b, packedB_, firstColumn_, n_, i);
+  }
+  bool packUnit(decltype(GemmBf16Table::packPairs) pack, const Operand& x, uint16_t* to,
+                int64_t first, int64_t size, int64_t i) const {
+    const int64_t tiles = ceilDivide(size, kTileRows), tileSize = steps_ * kTileElements;
+    if (!goesByDepth(x)) return pack(to + i * tileSize, rest(tiles), source(x, first, size, i, 0));
+    bool isFinite = true;
+    for (int64_t tile = 0; tile < tiles; tile++) {
+      Bf16Source step = source(x, first, size, tile, i * kTileDepth);
+      step.depth = std::min(step.depth, kTileDepth);
+      isFinite &= pack(to + tile * tileSize + i * kTileElements, rest(tiles), step);
     }
-    const Bf16Source whole = source(p_.a, firstRow_, m_, tile, 0);
-    uint16_t* edge = packedA_ + tile * kTileElements;
+    return isFinite;
+  }
+
+  bool packRows(int64_t i) {
+    if (!readsA_) return packUnit(table_.packRows, p_.a, packedA_, firstRow_, m_, i);
+    Bf16Rows& rows = rows_[i];
+    const Bf16Source whole = source(p_.a, firstRow_, m_, i, 0);
+    uint16_t* edge = packedA_ + i * kTileElements;
     if (whole.count < kTileRows) {
       // The last rows: all of their tiles but the one at the end of the depth.
       uint16_t* to = packedA_ + slabRows_ / kTileRows * kTileElements;
@@ -191,7 +211,7 @@ class TiledProduct {
       rows = {static_cast<const uint16_t*>(whole.data), p_.a.outer, kTileDepth, edge};
     }
     if (wholeSteps() < steps_) {
-      table_.packRows(edge, 0, source(p_.a, firstRow_, m_, tile, wholeSteps() * kTileDepth));
+      table_.packRows(edge, 0, source(p_.a, firstRow_, m_, i, wholeSteps() * kTileDepth));
     }
     return true;
   }
