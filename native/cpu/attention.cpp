@@ -19,7 +19,7 @@ const AttentionKernels<double>& attentionKernels<double>() {
 
 AttentionInputs::AttentionInputs(const char* name, const View& q, const View& k, const View& v,
                                  const View* mask)
-    : name_(name), dtype_(q.dtype), q_(q), k_(k), v_(v), mask_(mask) {
+    : name_(name), q_(q), mask_(mask) {
   if (!isFloating(q.dtype) || k.dtype != q.dtype || v.dtype != q.dtype) {
     fail(ErrorKind::dtype, "%s: expected q, k and v of one floating dtype, got %s, %s and %s", name,
          dtypeName(q.dtype), dtypeName(k.dtype), dtypeName(v.dtype));
@@ -38,27 +38,26 @@ AttentionInputs::AttentionInputs(const char* name, const View& q, const View& k,
     return;
   }
   View asFloat = *mask;
-  asFloat.dtype = dtype_;
+  asFloat.dtype = q.dtype;
   check("mask", asFloat, q.size[2], k.size[2]);
 }
 
 void AttentionInputs::check(const char* what, const View& x, int64_t rows, int64_t columns) const {
-  const View& q = q_.view();
-  const int64_t expected[4] = {q.size[0], q.size[1], rows, columns};
-  if (x.dtype != dtype_ || x.ndim != 4 || !std::equal(expected, expected + 4, x.size)) {
+  const int64_t expected[4] = {q_.size[0], q_.size[1], rows, columns};
+  if (x.dtype != q_.dtype || x.ndim != 4 || !std::equal(expected, expected + 4, x.size)) {
     fail(ErrorKind::shape, "%s: expected %s of %s [%lld, %lld, %lld, %lld], got %s", name_, what,
-         dtypeName(dtype_), static_cast<long long>(expected[0]),
+         dtypeName(q_.dtype), static_cast<long long>(expected[0]),
          static_cast<long long>(expected[1]), static_cast<long long>(rows),
          static_cast<long long>(columns), dtypeName(x.dtype));
   }
 }
 
 void AttentionInputs::checkStatistics(const View& lse) const {
-  const View& q = q_.view();
-  if (lse.dtype != q.dtype || lse.ndim != 3 || !std::equal(lse.size, lse.size + 3, q.size) ||
+  const DType dtype = computeDType(q_.dtype);
+  if (lse.dtype != dtype || lse.ndim != 3 || !std::equal(lse.size, lse.size + 3, q_.size) ||
       !lse.isContiguous()) {
     fail(ErrorKind::shape, "%s: expected lse as dense %s [B, H, Tq], got %s", name_,
-         dtypeName(q.dtype), dtypeName(lse.dtype));
+         dtypeName(dtype), dtypeName(lse.dtype));
   }
 }
 
@@ -86,8 +85,7 @@ class AttentionForward {
     const double operations = 2.0 * part * z_.tk * (z_.d + z_.dv) + 1;
     const int64_t grain = std::max<int64_t>(1, static_cast<int64_t>(kTaskOperations / operations));
     parallelFor(z_.count() * parts, grain, [&](int64_t begin, int64_t end) {
-      Workspace space((2 * lineAligned(block_ * std::max(kKeys, paddedValues())) + packed()) *
-                      sizeof(T));
+      Workspace space((blocks() + packed() + converted()) * sizeof(T));
       for (int64_t i = begin; i < end; i++) {
         const int64_t row = i % parts * part;
         task(space.as<T>(), i / parts, row, std::min(z_.tq, row + part));
@@ -101,28 +99,37 @@ class AttentionForward {
   static constexpr double kTaskOperations = 1e6;
 
   int64_t paddedValues() const { return lineAligned(z_.dv); }
+  // Elements of scratch memory: for scores and sums of a block, the packed head, and the head of
+  // half types.
+  int64_t blocks() const { return 2 * lineAligned(block_ * std::max(kKeys, paddedValues())); }
   int64_t packed() const {
     return PackedMatrix<T>::elements(z_.tk, z_.d) + PackedMatrix<T>::elements(z_.dv, z_.tk);
+  }
+  int64_t converted() const {
+    return convertedElements(q_) + convertedElements(k_) + convertedElements(v_);
   }
 
   // Queries begin..end of a head.
   void task(T* space, int64_t index, int64_t begin, int64_t end) const {
     const int64_t keys = isCausal_ ? std::min(z_.tk, end) : z_.tk;
-    const Head<const T> k = z_.head<const T>(k_, index), v = z_.head<const T>(v_, index);
-    T* packedKeys = space + 2 * lineAligned(block_ * std::max(kKeys, paddedValues()));
+    T* packedKeys = space + blocks();
+    T *qSpace = packedKeys + packed(), *kSpace = qSpace + convertedElements(q_);
+    T* vSpace = kSpace + convertedElements(k_);
+    const Head<const T> q = z_.read<T>(q_, index, begin, end, qSpace),
+                        k = z_.read<T>(k_, index, 0, keys, kSpace),
+                        v = z_.read<T>(v_, index, 0, keys, vSpace);
     T* packedValues = packedKeys + PackedMatrix<T>::elements(z_.tk, z_.d);
     const PackedMatrix<T> kT(packedKeys, k.data, k.row, k.column, keys, z_.d);
     const PackedMatrix<T> values(packedValues, v.data, v.column, v.row, z_.dv, keys);
     for (int64_t i = begin; i < end; i += block_) {
-      queries(space, index, i, std::min(end, i + block_), kT, values);
+      queries(space, index, i, std::min(end, i + block_), q, kT, values);
     }
   }
 
-  void queries(T* space, int64_t index, int64_t begin, int64_t end, const PackedMatrix<T>& kT,
-               const PackedMatrix<T>& values) const {
+  void queries(T* space, int64_t index, int64_t begin, int64_t end, const Head<const T>& q,
+               const PackedMatrix<T>& kT, const PackedMatrix<T>& values) const {
     constexpr int64_t kMostRows = 64;
     const AttentionKernels<T>& kernels = attentionKernels<T>();
-    const Head<const T> q = z_.head<const T>(q_, index);
     const HeadMask mask(mask_, z_, index);
     const int64_t rows = end - begin, width = paddedValues();
     T *s = space, *o = space + lineAligned(block_ * std::max(kKeys, width));
@@ -141,8 +148,7 @@ class AttentionForward {
       values.multiply(o, width, rows, z_.dv, n, s, kKeys, 1, j, 0, j > 0);
     }
     kernels.finish(o, width, rows, z_.dv, m, l, lse_.as<T>() + index * z_.tq + begin);
-    const Head<T> y = z_.head<T>(y_, index);
-    gemmKernels<T>().store(y.at(begin), y.row, y.column, o, width, rows, z_.dv);
+    z_.write(y_, index, begin, rows, o, width);
   }
 
   AttentionSizes z_;
@@ -163,13 +169,10 @@ void attention(const View& y, const View& lse, const View& q, const View& k, con
   const AttentionInputs in("attention", q, k, v, mask);
   in.check("y", y, q.size[2], v.size[3]);
   in.checkStatistics(lse);
-  ComputeOutput computeY(y);
   visitFloat(q.dtype, [&](auto tag) {
     using T = typename decltype(tag)::type;
-    AttentionForward<T>(computeY.view(), lse, in.q(), in.k(), in.v(), in.mask(), scale, isCausal)
-        .run();
+    AttentionForward<T>(y, lse, q, k, v, in.mask(), scale, isCausal).run();
   });
-  computeY.finish();
 }
 
 }  // namespace adjoint::backend

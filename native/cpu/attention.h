@@ -8,6 +8,7 @@
 #include "cpu/compute_view.h"
 #include "cpu/gemm.h"
 #include "cpu/kernels/attention.h"
+#include "cpu/kernels/convert.h"
 
 namespace adjoint::cpu {
 
@@ -36,6 +37,14 @@ struct AttentionSizes {
     return {x.as<T>() + index / heads * x.stride[0] + index % heads * x.stride[1], x.stride[2],
             x.stride[3]};
   }
+  // Rows begin..end of a head as values of T: in place, or those of half types converted to
+  // `space`, of convertedElements(). `at` counts from the head's first row all the same.
+  template <class T>
+  Head<const T> read(const View& x, int64_t index, int64_t begin, int64_t end, T* space) const;
+  // y = o [rows, columns of y] from row `begin` of the head on
+  template <class T>
+  void write(const View& y, int64_t index, int64_t begin, int64_t rows, const T* o,
+             int64_t oRow) const;
   int64_t count() const { return batch * heads; }
   // How much of the sequence of a head a task takes: all of it, but where heads alone do not make
   // enough tasks; at least `fewest` positions, and a multiple of `block`.
@@ -49,23 +58,76 @@ struct AttentionSizes {
   int64_t batch, heads, tq, tk, d, dv;
 };
 
-// Checks the inputs, and holds them in the type of computation.
+inline bool isHalf(const View& x) {
+  return x.dtype != computeDType(x.dtype);
+}
+inline int64_t convertedElements(const View& x) {
+  return isHalf(x) ? lineAligned(x.size[2] * x.size[3]) : 0;
+}
+
+template <class T>
+Head<const T> AttentionSizes::read(const View& x, int64_t index, int64_t begin, int64_t end,
+                                   T* space) const {
+  if (!isHalf(x)) return head<const T>(x, index);
+  constexpr int64_t kPiece = 256;
+  const ConvertTable& table = convertTable();
+  const auto convert = table.load[static_cast<int>(x.dtype)][static_cast<int>(Compute::f32)];
+  const Head<const uint16_t> from = head<const uint16_t>(x, index);
+  const int64_t width = x.size[3];
+  if (from.column == 1 && from.row == width) {
+    convert(space + begin * width, from.at(begin), (end - begin) * width);
+    return {space, width, 1};
+  }
+  for (int64_t i = begin; i < end; i++) {
+    for (int64_t j = 0; j < width && from.column != 1; j += kPiece) {
+      uint16_t piece[kPiece];
+      const int64_t n = std::min(kPiece, width - j);
+      table.gather[1](piece, from.at(i) + j * from.column, from.column, n);
+      convert(space + i * width + j, piece, n);
+    }
+    if (from.column == 1) convert(space + i * width, from.at(i), width);
+  }
+  return {space, width, 1};
+}
+
+template <class T>
+void AttentionSizes::write(const View& y, int64_t index, int64_t begin, int64_t rows, const T* o,
+                           int64_t oRow) const {
+  const int64_t width = y.size[3];
+  if (!isHalf(y)) {
+    const Head<T> to = head<T>(y, index);
+    gemmKernels<T>().store(to.at(begin), to.row, to.column, o, oRow, rows, width);
+    return;
+  }
+  constexpr int64_t kPiece = 256;
+  const ConvertTable& table = convertTable();
+  const auto convert = table.store[static_cast<int>(Compute::f32)][static_cast<int>(y.dtype)];
+  const Head<uint16_t> to = head<uint16_t>(y, index);
+  for (int64_t i = 0; i < rows; i++) {
+    uint16_t* row = to.at(begin + i);
+    for (int64_t j = 0; j < width && to.column != 1; j += kPiece) {
+      uint16_t piece[kPiece];
+      const int64_t n = std::min(kPiece, width - j);
+      convert(piece, o + i * oRow + j, n);
+      table.scatter[1](row + j * to.column, piece, to.column, n);
+    }
+    if (to.column == 1) convert(row, o + i * oRow, width);
+  }
+}
+
+// Checks the inputs; a mask that is added is held in the type of computation.
 class AttentionInputs {
  public:
   AttentionInputs(const char* name, const View& q, const View& k, const View& v, const View* mask);
-  const View& q() const { return q_.view(); }
-  const View& k() const { return k_.view(); }
-  const View& v() const { return v_.view(); }
   const View* mask() const { return floatMask_ ? &floatMask_->view() : mask_; }
-  // x is [B, H, rows, columns] of the inputs' dtype.
+  // x is [B, H, rows, columns] of q's dtype.
   void check(const char* what, const View& x, int64_t rows, int64_t columns) const;
   // x is dense [B, H, Tq] of the type of computation.
   void checkStatistics(const View& lse) const;
 
  private:
   const char* name_;
-  DType dtype_;
-  ComputeInput q_, k_, v_;
+  const View& q_;
   const View* mask_;
   std::optional<ComputeInput> floatMask_;
 };

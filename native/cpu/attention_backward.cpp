@@ -36,7 +36,7 @@ class Pieces {
 template <class T>
 class AttentionBackward {
  public:
-  // The views of `a` are of type T.
+  // The mask of `a`, where it is added, and lse are of type T.
   explicit AttentionBackward(const backend::AttentionBackwardArgs& a)
       : a_(a),
         z_(a.q, a.v),
@@ -76,7 +76,9 @@ class AttentionBackward {
            PackedMatrix<T>::elements(dv, tq) + PackedMatrix<T>::elements(kKeys, d) +
            PackedMatrix<T>::elements(kKeys, dv) + PackedMatrix<T>::elements(d, kKeys) +
            Block<T>::elements(kKeys, d) + Block<T>::elements(kKeys, dv) +
-           2 * Block<T>::elements(block_, kKeys) + lineAligned(tq);
+           2 * Block<T>::elements(block_, kKeys) + lineAligned(tq) + convertedElements(a_.q) +
+           convertedElements(a_.dy) + convertedElements(a_.y) + convertedElements(a_.k) +
+           convertedElements(a_.v);
   }
 
   // The rows of dq that keys from `key` on contribute to.
@@ -84,9 +86,13 @@ class AttentionBackward {
 
   // dk and dv of keys begin..end of a head, and what they bring to dq.
   void keys(Pieces<T> pieces, const Block<T>& dq, int64_t index, int64_t begin, int64_t end) const {
-    const Head<const T> q = z_.head<const T>(a_.q, index), dy = z_.head<const T>(a_.dy, index),
-                        y = z_.head<const T>(a_.y, index);
     const int64_t first = firstQuery(begin), queries = z_.tq - first;
+    const auto read = [&](const View& x, int64_t from, int64_t to) {
+      return z_.read<T>(x, index, from, to, pieces.take(convertedElements(x)));
+    };
+    const Head<const T> q = read(a_.q, first, z_.tq), dy = read(a_.dy, first, z_.tq),
+                        y = read(a_.y, first, z_.tq), k = read(a_.k, begin, end),
+                        v = read(a_.v, begin, end);
     std::fill(dq.at(first), dq.at(z_.tq), T(0));
     const PackedMatrix<T> packedQ(pieces.take(PackedMatrix<T>::elements(z_.d, queries)),
                                   q.at(first), q.column, q.row, z_.d, queries);
@@ -95,23 +101,23 @@ class AttentionBackward {
     T* delta = pieces.take(queries);
     attentionKernels<T>().rowDots(delta, dy.at(first), dy.row, dy.column, y.at(first), y.row,
                                   y.column, queries, z_.dv);
-    const Queries all{first, packedQ, packedDy, delta};
+    const Operands all{q, dy, k, v, first, packedQ, packedDy, delta};
     for (int64_t j = begin; j < end; j += kKeys) {
       keyBlock(pieces, dq, index, j, std::min(kKeys, end - j), all);
     }
   }
 
-  struct Queries {
-    int64_t first;
-    const PackedMatrix<T>&q, &dy;  // of the queries from `first` on
+  struct Operands {
+    const Head<const T>&q, &dy, &k, &v;
+    int64_t first;  // of the queries that the rest is made of
+    const PackedMatrix<T>&packedQ, &packedDy;
     const T* delta;
   };
 
   void keyBlock(Pieces<T> pieces, const Block<T>& dq, int64_t index, int64_t key, int64_t n,
-                const Queries& all) const {
+                const Operands& in) const {
     const AttentionKernels<T>& kernels = attentionKernels<T>();
-    const Head<const T> q = z_.head<const T>(a_.q, index), k = z_.head<const T>(a_.k, index),
-                        v = z_.head<const T>(a_.v, index), dy = z_.head<const T>(a_.dy, index);
+    const Head<const T>&q = in.q, &k = in.k, &v = in.v, &dy = in.dy;
     const HeadMask mask(a_.mask, z_, index);
     const T* lse = a_.lse.as<T>() + index * z_.tq;
     const PackedMatrix<T> kT(pieces.take(PackedMatrix<T>::elements(n, z_.d)), k.at(key), k.row,
@@ -122,16 +128,15 @@ class AttentionBackward {
                                   k.column, k.row, z_.d, n);
     const Block<T> dk = pieces.block(n, z_.d), dv = pieces.block(n, z_.dv),
                    p = pieces.block(block_, kKeys), ds = pieces.block(block_, kKeys);
-    const Head<T> dkHead = z_.head<T>(a_.dk, index), dvHead = z_.head<T>(a_.dv, index);
     // Where they go is fetched while they are computed.
-    prefetchRows(dkHead.at(key), n, dkHead.row, z_.d);
-    prefetchRows(dvHead.at(key), n, dvHead.row, z_.dv);
+    prefetch(a_.dk, index, key, n);
+    prefetch(a_.dv, index, key, n);
     std::fill(dk.at(0), dk.at(n), T(0));
     std::fill(dv.at(0), dv.at(n), T(0));
     for (int64_t i = firstQuery(key), rows; i < z_.tq; i += rows) {
       // Few rows at a time along the diagonal, where the first of them see few of the keys.
       rows = std::min(a_.isCausal && i < key + n ? diagonalBlock_ : block_, z_.tq - i);
-      const int64_t packedRow = i - all.first;
+      const int64_t packedRow = i - in.first;
       const int64_t seen = a_.isCausal ? std::min(n, i + rows - key) : n;
       const int64_t columns = kT.upTo(seen);
       kT.multiply(p.data, p.stride, rows, columns, z_.d, q.at(i), q.row, q.column, 0, 0, false);
@@ -139,23 +144,26 @@ class AttentionBackward {
                   false);
       ScoreBlock<T> block{p.data, p.stride, rows, seen, a_.isCausal ? i + 1 - key : seen, scale_};
       mask.apply(block, i, key);
-      kernels.backward(block, ds.data, scale_, lse + i, all.delta + packedRow);
+      kernels.backward(block, ds.data, scale_, lse + i, in.delta + packedRow);
       // dv += p^T dy; dk += ds^T q; dq += ds k
-      all.dy.multiply(dv.data, dv.stride, seen, z_.dv, rows, p.data, 1, p.stride, packedRow, 0,
-                      true);
-      all.q.multiply(dk.data, dk.stride, seen, z_.d, rows, ds.data, 1, ds.stride, packedRow, 0,
-                     true);
+      in.packedDy.multiply(dv.data, dv.stride, seen, z_.dv, rows, p.data, 1, p.stride, packedRow, 0,
+                           true);
+      in.packedQ.multiply(dk.data, dk.stride, seen, z_.d, rows, ds.data, 1, ds.stride, packedRow, 0,
+                          true);
       packedK.multiply(dq.at(i), dq.stride, rows, z_.d, seen, ds.data, ds.stride, 1, 0, 0, true);
     }
-    const GemmKernels<T>& gemm = gemmKernels<T>();
-    gemm.store(dkHead.at(key), dkHead.row, dkHead.column, dk.data, dk.stride, n, z_.d);
-    gemm.store(dvHead.at(key), dvHead.row, dvHead.column, dv.data, dv.stride, n, z_.dv);
+    z_.write(a_.dk, index, key, n, dk.data, dk.stride);
+    z_.write(a_.dv, index, key, n, dv.data, dv.stride);
+  }
+
+  void prefetch(const View& x, int64_t index, int64_t row, int64_t rows) const {
+    if (isHalf(x)) return;
+    const Head<const T> head = z_.head<const T>(x, index);
+    prefetchRows(head.at(row), rows, head.row, x.size[3]);
   }
 
   void storeQueries(const Block<T>& dq, int64_t index, int64_t begin, int64_t end) const {
-    const Head<T> head = z_.head<T>(a_.dq, index);
-    gemmKernels<T>().store(head.at(begin), head.row, head.column, dq.at(begin), dq.stride,
-                           end - begin, z_.d);
+    z_.write(a_.dq, index, begin, end - begin, dq.at(begin), dq.stride);
   }
 
   // Adds up what the parts of the keys bring to dq, in their order.
@@ -198,19 +206,15 @@ void attentionBackward(const AttentionBackwardArgs& a) {
   in.check("dv", a.dv, tk, dv);
   in.check("dy", a.dy, tq, dv);
   in.check("y", a.y, tq, dv);
-  const ComputeInput dy(a.dy), y(a.y), lse(a.lse, Layout::dense);
+  const ComputeInput lse(a.lse, Layout::dense);
   in.checkStatistics(lse.view());
-  ComputeOutput dqOut(a.dq), dkOut(a.dk), dvOut(a.dv);
   visitFloat(a.q.dtype, [&](auto tag) {
     using T = typename decltype(tag)::type;
-    const AttentionBackwardArgs computed{dqOut.view(), dkOut.view(), dvOut.view(), dy.view(),
-                                         in.q(),       in.k(),       in.v(),       y.view(),
-                                         lse.view(),   in.mask(),    a.scale,      a.isCausal};
+    AttentionBackwardArgs computed = a;
+    computed.lse = lse.view();
+    computed.mask = in.mask();
     AttentionBackward<T>(computed).run();
   });
-  dqOut.finish();
-  dkOut.finish();
-  dvOut.finish();
 }
 
 }  // namespace adjoint::backend

@@ -227,6 +227,7 @@ TEST_P(Attention, PartsOfASequence) {
   check({1, 1, 700, 530, 8, 8, MaskKind::causal});
   check({1, 1, 300, 900, 8, 8, MaskKind::none});
   check({1, 1, 300, 900, 8, 8, MaskKind::causal});
+  check({1, 1, 300, 530, 8, 8, MaskKind::causal, Placement::packed, DType::bfloat16});
 }
 
 TEST_P(Attention, AnyNumberOfThreads) {
