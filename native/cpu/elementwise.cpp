@@ -82,22 +82,40 @@ UnaryOp shortcutOfPow(BinaryOp op, const Operand& b, Compute compute) {
   return UnaryOp::count;
 }
 
+// A result this large is out of the caches before anybody reads it. An ordinary store would fetch
+// each of its lines first; so blocks of it are computed in the L1 cache and written past the
+// others.
+constexpr int64_t kStreamedBytes = int64_t{32} << 20;
+constexpr int64_t kStageBytes = 4096;
+
+// Calls compute(target, first byte, elements) for the elements of y, in chunks.
+template <class F>
+void forEachChunk(const View& y, int64_t grain, const F& compute) {
+  const int64_t n = y.numel(), size = static_cast<int64_t>(itemSize(y.dtype));
+  char* const to = y.as<char>();
+  if (n <= grain) return compute(to, 0, n);
+  const bool streams = n * size >= kStreamedBytes;
+  parallelFor(n, grain, [&](int64_t begin, int64_t end) {
+    if (!streams) return compute(to + begin * size, begin * size, end - begin);
+    alignas(64) char stage[kStageBytes];
+    const int64_t most = kStageBytes / size;
+    for (int64_t i = begin; i < end; i += most) {
+      const int64_t count = std::min(most, end - i);
+      compute(stage, i * size, count);
+      elementwiseTable().stream(to + i * size, stage, count * size);
+    }
+  });
+}
+
 void unaryContiguous(ElementwiseTable::UnaryLoop loop, const View& y, const View& x,
                      int64_t grain) {
-  const int64_t n = y.numel(), size = static_cast<int64_t>(itemSize(y.dtype));
-  if (n <= grain) return loop(y.data, x.data, n);
-  parallelFor(n, grain, [&](int64_t begin, int64_t end) {
-    loop(y.as<char>() + begin * size, x.as<char>() + begin * size, end - begin);
-  });
+  forEachChunk(y, grain, [&](char* to, int64_t at, int64_t n) { loop(to, x.as<char>() + at, n); });
 }
 
 void binaryContiguous(ElementwiseTable::BinaryLoop loop, const View& y, const View& a,
                       const View& b, int64_t grain) {
-  const int64_t n = y.numel(), size = static_cast<int64_t>(itemSize(y.dtype));
-  if (n <= grain) return loop(y.data, a.data, b.data, n);
-  parallelFor(n, grain, [&](int64_t begin, int64_t end) {
-    loop(y.as<char>() + begin * size, a.as<char>() + begin * size, b.as<char>() + begin * size,
-         end - begin);
+  forEachChunk(y, grain, [&](char* to, int64_t at, int64_t n) {
+    loop(to, a.as<char>() + at, b.as<char>() + at, n);
   });
 }
 

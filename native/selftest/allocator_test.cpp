@@ -341,7 +341,7 @@ TEST(Allocator, CachedMemoryFollowsUseDown) {
   for (void*& block : blocks) block = allocator.allocate(8 * MiB);
   for (void* block : blocks) allocator.release(block, 8 * MiB);
   EXPECT_GE(source.mapped(), 512 * MiB);  // the next step will want it
-  for (int i = 0; i < 200000; i++) allocator.release(allocator.allocate(1000), 1000);
+  for (int i = 0; i < 1000000; i++) allocator.release(allocator.allocate(1000), 1000);
   EXPECT_LE(source.mapped(), 80 * MiB);
   allocator.trim();
 }

@@ -1,5 +1,9 @@
 // unary, binary and where against naive loops, at every SIMD level: lengths, misalignments,
 // strides, broadcasting, dtypes, the meaning at the edges.
+#include <cmath>
+#include <cstring>
+#include <limits>
+
 #include "kernel_test.h"
 #include "shared/functors.h"
 
@@ -31,6 +35,40 @@ TEST_P(Elementwise, EveryLengthAndMisalignment) {
         ASSERT_TRUE(y.isIntact() && a.isIntact() && b.isIntact());
       }
     }
+  }
+}
+
+// Results of 32 MB and more are written past the caches, from blocks.
+TEST_P(Elementwise, LargeResultsAsSmallOnes) {
+  const int64_t n = (int64_t{8} << 20) + 4099, checked = 1 << 16;
+  for (int64_t shift : {0, 5}) {
+    Tensor a(DType::float32, {n}, 3), b(DType::float32, {n}), y(DType::float32, {n}, shift);
+    float* const values = a.view.as<float>();
+    for (int64_t i = 0; i < n; i++) {
+      values[i] = static_cast<float>(i % 8191 - 4000);
+      b.view.as<float>()[i] = static_cast<float>(i % 127);
+    }
+    values[4097] = std::numeric_limits<float>::quiet_NaN();
+    values[n - 1] = std::numeric_limits<float>::infinity();
+    binary(BinaryOp::sub, y.view, a.operand(), b.operand(), DType::float32);
+    const float* const got = y.view.as<float>();
+    ASSERT_TRUE(std::isnan(got[4097]));
+    for (int64_t i = 0; i < n; i++) {
+      if (i == 4097) continue;
+      ASSERT_EQ(got[i], values[i] - b.view.as<float>()[i]) << i;
+    }
+    unary(UnaryOp::exp, y.view, a.view, DType::float32);
+    for (int64_t first : {int64_t{0}, n - checked}) {
+      Tensor part(DType::float32, {checked});
+      View source = a.view;
+      source.size[0] = checked;
+      source.data = values + first;
+      unary(UnaryOp::exp, part.view, source, DType::float32);
+      ASSERT_EQ(0, std::memcmp(part.view.data, got + first, checked * sizeof(float)));
+    }
+    unary(UnaryOp::neg, a.view, a.view, DType::float32);  // in place
+    ASSERT_EQ(values[1], 3999);
+    ASSERT_TRUE(y.isIntact() && a.isIntact());
   }
 }
 

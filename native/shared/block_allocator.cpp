@@ -16,8 +16,9 @@ constexpr size_t roundUp(size_t n, size_t unit) {
 
 // So much may always stay cached.
 constexpr size_t kAlwaysKept = size_t{64} << 20;
-// A training step's peak comes once in some thousand allocations: it must outlast them.
-constexpr uint64_t kHousekeepingPeriod = 4096;
+// A training step makes up to ten thousand allocations, and major collections, between which memory
+// in use grows, are tens of steps apart: their peak must outlast them.
+constexpr uint64_t kHousekeepingPeriod = 1 << 15;
 constexpr size_t kMaxRequest = SIZE_MAX / 8;
 
 }  // namespace

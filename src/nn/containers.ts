@@ -1,6 +1,6 @@
 import { ArgumentError, checkList, describe, IndexError } from '../core/errors.js'
 import type { Tensor } from '../core/tensor.js'
-import { fused } from './fusion.js'
+import { fused, isForgetful } from './fusion.js'
 import { type Layer, Module } from './module.js'
 
 /** Modules under the names '0', '1', …, as PyTorch's containers have them. */
@@ -50,6 +50,7 @@ abstract class ModuleSequence<M extends Module> extends Module implements Iterab
 
 /**
  * Layers one after the other. Batch norm followed by ReLU runs as one kernel, forward and backward.
+ * A value between two layers of this library is freed as soon as nothing needs it any more.
  * @example new nn.Sequential(new nn.Linear(4, 8), new nn.ReLU(), new nn.Linear(8, 2))
  */
 export class Sequential extends ModuleSequence<Layer> {
@@ -60,14 +61,23 @@ export class Sequential extends ModuleSequence<Layer> {
   override forward(x: Tensor): Tensor {
     const { items } = this
     let y = x
-    for (let i = 0; i < items.length; i++) {
+    // Values that only this loop knows: the last one and what it is a view of.
+    let known: Tensor[] = []
+    for (let i = 0; i < items.length; ) {
       const both = fused(items[i], items[i + 1])
-      if (both === null) {
-        y = items[i].forward(y)
-      } else {
-        y = both(y)
-        i++
+      const next = both === null ? items[i].forward(y) : both(y)
+      if (!isForgetful(items[i])) {
+        known = []
+      } else if (next !== y) {
+        if (next.base === null) {
+          // The tape holds the memory of those that backward needs.
+          for (const t of known) t.dispose()
+          known = []
+        }
+        known.push(next)
       }
+      y = next
+      i += both === null ? 1 : 2
     }
     return y
   }

@@ -1,5 +1,5 @@
 import { describe, expect, test } from 'vitest'
-import { manualSeed, randn, type Tensor } from '../../src/index.js'
+import { manualSeed, memoryStats, noGrad, randn, type Tensor } from '../../src/index.js'
 import * as nn from '../../src/nn/index.js'
 import { values } from '../support/values.js'
 
@@ -88,4 +88,76 @@ test('a hook or a subclass on either layer sees its own values', () => {
     }
   }
   expect(Math.min(...values(new nn.Sequential(norm, new Shifted()).forward(x)))).toBe(1)
+})
+
+describe('values between the layers of a Sequential', () => {
+  const net = () =>
+    new nn.Sequential(
+      new nn.Conv2d(1, 4, 3),
+      new nn.BatchNorm2d(4),
+      new nn.ReLU(),
+      new nn.MaxPool2d(2),
+      new nn.Identity(),
+      new nn.Flatten(),
+      new nn.Dropout(0),
+      new nn.Linear(4 * 9, 5),
+      new nn.Tanh(),
+    )
+
+  test('are freed without a collection, the input and the result are not', () => {
+    const layers = net()
+    const x = randn([2, 1, 8, 8])
+    const before = memoryStats()
+    const y = noGrad(() => layers.forward(x))
+    const made = memoryStats().liveBytes - before.liveBytes
+    expect(made).toBe(y.numel * 4)
+    expect(values(x).length).toBe(128)
+    expect(values(y).length).toBe(10)
+  })
+
+  test('are there for the gradients, and for gradients of gradients', () => {
+    manualSeed(3)
+    const layers = net()
+    const x = randn([2, 1, 8, 8], { requiresGrad: true })
+    const first = layers.forward(x).square().sum()
+    first.backward(undefined, { createGraph: true })
+    const grad = x.grad as Tensor
+    expect(values(grad).every(Number.isFinite)).toBe(true)
+    grad.square().sum().backward()
+    expect(values(x.grad).every(Number.isFinite)).toBe(true)
+  })
+
+  test('stay where a layer may have kept them', () => {
+    const seen: Tensor[] = []
+    class Kept extends nn.Module {
+      override forward(x: Tensor): Tensor {
+        const y = x.mul(2)
+        seen.push(x, y)
+        return y
+      }
+    }
+    const hooked = new nn.Tanh()
+    const layers = new nn.Sequential(
+      new nn.Linear(3, 3),
+      new Kept(),
+      new nn.ReLU(),
+      hooked,
+      new nn.Flatten(),
+      new nn.Linear(3, 2),
+    )
+    hooked.registerForwardHook((_module, [input], output) => {
+      seen.push(input as Tensor, output as Tensor)
+    })
+    const x = randn([4, 3])
+    layers.forward(x)
+    for (const t of [x, ...seen]) expect(values(t).length).toBe(12)
+  })
+
+  test('that are views of the input leave it alone', () => {
+    const x = randn([2, 3, 1, 1])
+    const layers = new nn.Sequential(new nn.Flatten(), new nn.Flatten(0), new nn.ReLU())
+    expect(values(layers.forward(x)).length).toBe(6)
+    expect(values(x).length).toBe(6)
+    expect(values(new nn.Sequential(new nn.Flatten(), new nn.Identity()).forward(x)).length).toBe(6)
+  })
 })

@@ -18,6 +18,13 @@ ADJOINT_INLINE T rectified(T y) {
 
 // ---- planes: a channel's rows are contiguous
 
+// The next row is asked for while this one is read or written: rows are about as long as a page,
+// beyond which the processor does not look ahead by itself. Addresses past the end do no harm.
+template <int forWriting = 0, class S>
+ADJOINT_INLINE void fetchRowAfter(const ChannelRows<S>& rows, int64_t row, int64_t at) {
+  __builtin_prefetch(rows.data + (row + 1) * rows.step + at, forWriting);
+}
+
 // Sums of several vectors side by side hide the latency of an addition.
 constexpr int kSums = 4;
 
@@ -70,8 +77,10 @@ void sumPlanes(double* sum, const ChannelRows<const S>& x) {
   BlockedSum<T> total;
   forEachBlock<T>(
       x.rows, x.length,
-      [&](int64_t row, int64_t at, int i)
-          ADJOINT_LAMBDA { total.add(loadElements(x.data + row * x.step + at), i); },
+      [&](int64_t row, int64_t at, int i) ADJOINT_LAMBDA {
+        fetchRowAfter(x, row, at);
+        total.add(loadElements(x.data + row * x.step + at), i);
+      },
       [&](int64_t row, int64_t at)
           ADJOINT_LAMBDA { total.add(convert<double>(x.data[row * x.step + at])); },
       [&]() ADJOINT_LAMBDA { total.flush(); });
@@ -113,6 +122,8 @@ void gradientSumsPlane(double* sumG, double* sumGX, const ChannelRows<const S>& 
   forEachBlock<T>(
       x.rows, x.length,
       [&](int64_t row, int64_t at, int i) ADJOINT_LAMBDA {
+        fetchRowAfter(x, row, at);
+        fetchRowAfter(dy, row, at);
         const Vector<T> d = loadElements(x.data + row * x.step + at) - center;
         const Vector<T> g =
             passed<Relu>(loadElements(dy.data + row * dy.step + at), d, scale, bias);
@@ -153,7 +164,10 @@ void normalizePlanes(const ChannelRows<S>& y, const ChannelRows<const S>& x,
     const S* from = x.data + row * x.step;
     S* to = y.data + row * y.step;
     int64_t i = 0;
-    for (; i + lanes <= x.length; i += lanes) storeElements(to + i, normal(loadElements(from + i)));
+    for (; i + lanes <= x.length; i += lanes) {
+      fetchRowAfter<1>(y, row, i);
+      storeElements(to + i, normal(loadElements(from + i)));
+    }
     if (i < x.length) {
       storeFirst(to + i, normal(loadFirst(from + i, x.length - i)), x.length - i);
     }
@@ -177,6 +191,7 @@ void gradientPlane(const ChannelRows<S>& dx, const ChannelRows<const S>& dy,
     S* to = dx.data + row * dx.step;
     int64_t i = 0;
     for (; i + lanes <= x.length; i += lanes) {
+      fetchRowAfter<1>(dx, row, i);
       storeElements(to + i, gradient(loadElements(from + i), loadElements(g + i)));
     }
     const int64_t rest = x.length - i;

@@ -76,6 +76,35 @@ void whereLoop(void* yv, const uint8_t* condition, const void* av, const void* b
   for (int64_t i = 0; i < n; i++) y[i] = condition[i] ? a[i] : b[i];
 }
 
+void stream(void* y, const void* x, int64_t bytes) {
+#if defined(ADJOINT_LEVEL_AVX2) || defined(ADJOINT_LEVEL_AVX512)
+#if defined(ADJOINT_LEVEL_AVX512)
+  using Line = __m512i;
+#else
+  using Line = __m256i;
+#endif
+  constexpr int64_t size = sizeof(Line);
+  auto* to = static_cast<unsigned char*>(y);
+  const auto* from = static_cast<const unsigned char*>(x);
+  int64_t i = static_cast<int64_t>(-reinterpret_cast<uintptr_t>(to) & (size - 1));
+  if (i > bytes) i = bytes;
+  memcpy(to, from, static_cast<size_t>(i));
+  for (; i + size <= bytes; i += size) {
+    Line line;
+    memcpy(&line, from + i, sizeof line);
+#if defined(ADJOINT_LEVEL_AVX512)
+    _mm512_stream_si512(reinterpret_cast<Line*>(to + i), line);
+#else
+    _mm256_stream_si256(reinterpret_cast<Line*>(to + i), line);
+#endif
+  }
+  memcpy(to + i, from + i, static_cast<size_t>(bytes - i));
+  _mm_sfence();  // before another thread is told that the values are there
+#else
+  memcpy(y, x, static_cast<size_t>(bytes));
+#endif
+}
+
 template <UnaryOp op, class T>
 constexpr ElementwiseTable::UnaryLoop unaryEntry() {
   if constexpr (isDefined(op, computeOf<T>())) {
@@ -110,6 +139,7 @@ const ElementwiseTable elementwiseTable = {
      {ADJOINT_BINARY_OPS(ADJOINT_BINARY_F64)},
      {ADJOINT_BINARY_OPS(ADJOINT_BINARY_I64)}},
     {whereLoop<float>, whereLoop<double>, whereLoop<int64_t>},
+    stream,
 };
 
 }  // namespace adjoint::cpu::ADJOINT_LEVEL

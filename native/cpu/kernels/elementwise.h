@@ -63,6 +63,8 @@ struct ElementwiseTable {
   UnaryLoop unary[kComputes][static_cast<int>(UnaryOp::count)];
   BinaryLoop binary[kComputes][static_cast<int>(BinaryOp::count)];
   WhereLoop where[kComputes];
+  // y = x, written past the caches where the processor has stores that do so
+  void (*stream)(void* y, const void* x, int64_t bytes);
 };
 
 }  // namespace adjoint::cpu
