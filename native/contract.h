@@ -104,9 +104,14 @@ struct Conv2dShape {
   int64_t strideH, strideW, padH, padW, dilationH, dilationW, groups;
 };
 // x [N, C, H, W], w [K, C / groups, R, S], bias [K] or nullptr, y [N, K, P, Q]
-void conv2d(const View& y, const View& x, const View& w, const View* bias, const Conv2dShape& s);
+// relu: y = max(y, 0)
+void conv2d(const View& y, const View& x, const View& w, const View* bias, const Conv2dShape& s,
+            bool relu = false);
 void conv2dBackwardInput(const View& dx, const View& dy, const View& w, const Conv2dShape& s);
 void conv2dBackwardWeight(const View& dw, const View& dy, const View& x, const Conv2dShape& s);
+// dw and dbias [K] together; dy counts as 0 where y, of its shape, is 0 or less (nullptr: nowhere).
+void conv2dBackwardParameters(const View& dw, const View& dbias, const View& dy, const View& x,
+                              const View* y, const Conv2dShape& s);
 
 struct Pool2dShape {
   int64_t kernelH, kernelW, strideH, strideW, padH, padW, dilationH, dilationW;

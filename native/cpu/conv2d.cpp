@@ -4,6 +4,7 @@
 
 #include "cpu/compute_view.h"
 #include "cpu/conv2d_bf16.h"
+#include "cpu/kernels/elementwise.h"
 #include "cpu/pool.h"
 #include "cpu/winograd.h"
 
@@ -38,10 +39,16 @@ void convolvePointwise(const View& y, const View& x, const View& weight, const V
 }
 
 template <class T>
+ElementwiseTable::UnaryLoop rectifierOf() {
+  constexpr Compute compute = std::is_same<T, float>::value ? Compute::f32 : Compute::f64;
+  return elementwiseTable().unary[static_cast<int>(compute)][static_cast<int>(UnaryOp::relu)];
+}
+
+template <class T>
 class Convolution {
  public:
   Convolution(const View& y, const View& x, const View& weight, const View* bias,
-              const ConvSizes& z)
+              const ConvSizes& z, bool relu)
       : y_(y),
         x_(x),
         z_(z),
@@ -53,6 +60,7 @@ class Convolution {
         blockRows_(z.blockRows(kBlockPixels)),
         window_(z.window(blockRows_)),
         isDirect_(y.stride[3] == 1 && hasFlatPixels(y)),
+        rectify_(relu ? rectifierOf<T>() : nullptr),
         packed_(z.groups * (packedRows_ * z.depth + z.k * gemm_.columns) * sizeof(T)) {
     weights_ = packed_.template as<T>();
     bias_ = weights_ + z.groups * packedRows_ * z.depth;
@@ -145,6 +153,9 @@ class Convolution {
         gemm_.multiply(product);
       }
     }
+    for (int64_t k = 0; rectify_ && k < z_.k; k++) {
+      rectify_(c + k * product.cRow, c + k * product.cRow, pixels);
+    }
     if (isDirect_) return;
     for (int64_t row = 0; row < pEnd - p; row++) {
       gemm_.store(y + row * y_.stride[2], y_.stride[1], y_.stride[3], c + row * z_.q, product.cRow,
@@ -160,6 +171,7 @@ class Convolution {
   const int64_t panelRows_, packedRows_, blockRows_;
   const ConvWindow window_;
   const bool isDirect_;
+  const ElementwiseTable::UnaryLoop rectify_;  // nullptr for none
   Workspace packed_;
   T *weights_, *bias_;
 };
@@ -168,30 +180,38 @@ class Convolution {
 
 template <class T>
 void convolve(const View& y, const View& x, const View& weight, const View* bias,
-              const backend::Conv2dShape& shape) {
+              const backend::Conv2dShape& shape, bool relu) {
   if (y.numel() == 0) return;
   const ConvSizes sizes(x, weight, y, shape);
   const bool isPointwise = sizes.r == 1 && sizes.s == 1 && shape.strideH == 1 &&
                            shape.strideW == 1 && shape.padH == 0 && shape.padW == 0;
   if (isPointwise && hasFlatPixels(x) && hasFlatPixels(y)) {
-    return convolvePointwise<T>(y, x, weight, bias, sizes);
+    convolvePointwise<T>(y, x, weight, bias, sizes);
+  } else if (isDepthwise(sizes, y)) {
+    convolveDepthwise<T>(y, x, weight, bias, sizes);
+  } else {
+    return Convolution<T>(y, x, weight, bias, sizes, relu).run();
   }
-  if (isDepthwise(sizes, y)) return convolveDepthwise<T>(y, x, weight, bias, sizes);
-  Convolution<T>(y, x, weight, bias, sizes).run();
+  if (relu) backend::unary(UnaryOp::relu, y, y, y.dtype);
 }
 
 template void convolve<float>(const View&, const View&, const View&, const View*,
-                              const backend::Conv2dShape&);
+                              const backend::Conv2dShape&, bool);
 template void convolve<double>(const View&, const View&, const View&, const View*,
-                               const backend::Conv2dShape&);
+                               const backend::Conv2dShape&, bool);
 
 }  // namespace adjoint::cpu
 
 namespace adjoint::backend {
 
-void conv2d(const View& y, const View& x, const View& w, const View* bias, const Conv2dShape& s) {
+void conv2d(const View& y, const View& x, const View& w, const View* bias, const Conv2dShape& s,
+            bool relu) {
   using namespace cpu;
-  if (hasBf16Convolution(w, s)) return convolveBf16(y, x, w, bias, s);
+  if (hasBf16Convolution(w, s)) {
+    convolveBf16(y, x, w, bias, s);
+    if (relu) unary(UnaryOp::relu, y, y, y.dtype);
+    return;
+  }
   const ComputeInput computeW(w, Layout::dense), computeBias(bias ? *bias : View{});
   const View* b = bias ? &computeBias.view() : nullptr;
   const View& weight = computeW.view();
@@ -200,12 +220,13 @@ void conv2d(const View& y, const View& x, const View& w, const View* bias, const
     const ComputeInput imageX(x, Layout::any, winogradForm(x.dtype));
     ComputeOutput imageY(y, Layout::any, winogradForm(y.dtype));
     winogradConvolve(imageY.view(), imageX.view(), filters, b, s.padH, s.padW);
+    if (relu) unary(UnaryOp::relu, imageY.view(), imageY.view(), imageY.view().dtype);
     return imageY.finish();
   }
   const ComputeInput computeX(x);
   ComputeOutput computeY(y);
   visitFloat(y.dtype, [&](auto tag) {
-    convolve<typename decltype(tag)::type>(computeY.view(), computeX.view(), weight, b, s);
+    convolve<typename decltype(tag)::type>(computeY.view(), computeX.view(), weight, b, s, relu);
   });
   computeY.finish();
 }

@@ -85,7 +85,7 @@ inline bool hasFlatPixels(const View& x) {
 // The forward pass, by a product with the columns of the image. Views of T.
 template <class T>
 void convolve(const View& y, const View& x, const View& weight, const View* bias,
-              const backend::Conv2dShape& shape);
+              const backend::Conv2dShape& shape, bool relu = false);
 // dx where the stride is 1 and the padding less than the window: the convolution of dy with the
 // weights turned round and their channel axes exchanged.
 template <class T>

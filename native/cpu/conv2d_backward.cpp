@@ -1,21 +1,39 @@
 // The gradients of a convolution, as products with its columns and with its weights.
+#include <cmath>
 #include <vector>
 
 #include "cpu/compute_view.h"
 #include "cpu/conv2d.h"
 #include "cpu/conv2d_bf16.h"
+#include "cpu/kernels/elementwise.h"
+#include "cpu/kernels/reduce.h"
 #include "cpu/pool.h"
 #include "cpu/winograd.h"
 
 namespace adjoint::cpu {
 namespace {
 
+template <class T>
+constexpr int kComputeOf = static_cast<int>(std::is_same<T, float>::value ? Compute::f32
+                                                                          : Compute::f64);
+
+// Sums over the pixels of all images, one for each row of dy, with the error so far.
+struct RowSums {
+  explicit RowSums(int64_t rows) : value(rows), low(rows) {}
+  std::vector<double> value, low;
+};
+
 // ---- the weights: dw [k, depth] = sum over images of dy [k, pixels] columns^T [pixels, depth]
+// With `bias` its gradient too, from the same pass, and with y the gradient of the rectified y:
+// both ask for dense dy and y.
 template <class T>
 class WeightGradient {
  public:
-  WeightGradient(T* dw, const View& dy, const View& x, const ConvSizes& z)
+  WeightGradient(T* dw, const View& dy, const View& x, const ConvSizes& z, T* bias = nullptr,
+                 const T* y = nullptr)
       : dw_(dw),
+        bias_(bias),
+        y_(y),
         dy_(dy),
         x_(x),
         z_(z),
@@ -39,6 +57,7 @@ class WeightGradient {
   void run() {
     Workspace partials(imageCuts_ > 1 ? imageCuts_ * weightCount() * sizeof(T) : 0);
     T* sums = imageCuts_ > 1 ? partials.template as<T>() : dw_;
+    rowSums_.assign(imageCuts_, RowSums(bias_ ? z_.groups * z_.k : 0));
     parallelFor(imageCuts_ * z_.groups * depthCuts_, 1, [&](int64_t begin, int64_t end) {
       for (int64_t i = begin; i < end; i++) {
         const int64_t images = i / (z_.groups * depthCuts_);
@@ -47,6 +66,7 @@ class WeightGradient {
       }
     });
     if (imageCuts_ > 1) combine(sums);
+    if (bias_) combineRowSums();
   }
 
  private:
@@ -67,8 +87,48 @@ class WeightGradient {
     });
   }
 
+  void combineRowSums() {
+    RowSums& all = rowSums_[0];
+    const int64_t rows = z_.groups * z_.k;
+    for (int64_t t = 1; t < imageCuts_; t++) {
+      sum_.merge(all.value.data(), all.low.data(), rowSums_[t].value.data(), rowSums_[t].low.data(),
+                 rows);
+    }
+    for (int64_t i = 0; i < rows; i++) {
+      // Where the sum is infinite the error is NaN.
+      bias_[i] = static_cast<T>(all.value[i] + (std::isfinite(all.low[i]) ? all.low[i] : 0));
+    }
+  }
+
+  // Rows of dy: `step` apart, elements `pixel` apart.
+  struct Rows {
+    const T* data;
+    int64_t step, pixel;
+  };
+
+  // Rows of group g of an image from row p of the output on, `pixels` of each; rectified where y is
+  // there, to `space`.
+  Rows rowsOf(int64_t n, int64_t g, int64_t p, int64_t pixels, T* space) const {
+    const T* dy = imageOf<T>(dy_, n, g * z_.k, z_.k).data + p * dy_.stride[2];
+    if (!y_) return {dy, dy_.stride[1], dy_.stride[3]};
+    const auto rectify =
+        elementwiseTable().binary[kComputeOf<T>][static_cast<int>(BinaryOp::reluBackward)];
+    const T* y = y_ + (dy - dy_.as<T>());
+    for (int64_t row = 0; row < z_.k; row++) {
+      rectify(space + row * pixels, dy + row * dy_.stride[1], y + row * dy_.stride[1], pixels);
+    }
+    return {space, pixels, 1};
+  }
+
+  void addRows(RowSums& sums, int64_t g, const Rows& rows, int64_t pixels) const {
+    for (int64_t row = 0; row < z_.k; row++) {
+      sum_.row(&sums.value[g * z_.k + row], &sums.low[g * z_.k + row], rows.data + row * rows.step,
+               pixels);
+    }
+  }
+
   // dw[g, :, k..] over some images
-  void task(T* sums, int64_t image, int64_t g, int64_t k) const {
+  void task(T* sums, int64_t image, int64_t g, int64_t k) {
     const int64_t kEnd = std::min(z_.depth, k + taskDepth_);
     const int64_t taps = z_.r * z_.s, channel = k / taps;
     const int64_t channels = ceilDivide(kEnd, taps) - channel;
@@ -78,10 +138,14 @@ class WeightGradient {
     const int64_t slabSize = lineAligned(channels * window_.slabChannel + z_.slabSlack());
     const int64_t panelSize = (pixels + kConvSlack) * gemm_.columns;
     const int64_t rowsSize = packs ? ceilDivide(z_.k, panelRows_) * panelRows_ * pixels : 0;
-    Workspace space((slabSize + panelSize + rowsSize) * sizeof(T));
+    const int64_t rectifiedSize = y_ ? z_.k * pixels : 0;
+    Workspace space((slabSize + panelSize + rowsSize + rectifiedSize) * sizeof(T));
     T* slab = space.template as<T>();
     T* panel = slab + slabSize;
-    T* rows = panel + panelSize;
+    T* packed = panel + panelSize;
+    T* rectified = packed + rowsSize;
+    RowSums& rowSums = rowSums_[image / taskImages_];
+    const bool sumsRows = bias_ && k == 0;
     alignas(64) static const T zeros[64] = {};
     std::vector<int64_t> offset(kEnd - k);
     kernels_.tapOffsets(offset.data(), window_, k - channel * taps, kEnd - k);
@@ -97,13 +161,14 @@ class WeightGradient {
     bool isFirst = true;
     for (int64_t n = image; n < std::min(z_.n, image + taskImages_); n++) {
       const ImageView<const T> x = imageOf<T, const T>(x_, n, g * z_.c + channel, channels);
-      const T* dy = imageOf<T>(dy_, n, g * z_.k, z_.k).data;
       for (int64_t p = 0; p < z_.p; p += blockRows_) {
         const int64_t pEnd = std::min(z_.p, p + blockRows_);
         kernels_.fillSlab(slab, x, window_, p * z_.shape.strideH - z_.shape.padH, -z_.shape.padW,
                           z_.slabRows(pEnd - p));
         product.k = (pEnd - p) * z_.q;
-        setRows(product, dy + p * dy_.stride[2], packs ? rows : nullptr);
+        const Rows rows = rowsOf(n, g, p, product.k, rectified);
+        if (sumsRows) addRows(rowSums, g, rows, product.k);
+        setRows(product, rows, packs ? packed : nullptr);
         for (int64_t j = k; j < kEnd; j += gemm_.columns) {
           product.n = std::min(gemm_.columns, kEnd - j);
           kernels_.packTransposedColumns(panel, slab, window_, offset.data() + j - k, product.n,
@@ -119,17 +184,17 @@ class WeightGradient {
   }
 
   // a: the rows of dy, packed or in place
-  void setRows(GemmBlock<T>& product, const T* dy, T* packed) const {
+  void setRows(GemmBlock<T>& product, const Rows& rows, T* packed) const {
     if (!packed) {
-      product.a = dy;
-      product.aRow = dy_.stride[1];
-      product.aK = dy_.stride[3];
+      product.a = rows.data;
+      product.aRow = rows.step;
+      product.aK = rows.pixel;
       product.aPanel = panelRows_ * product.aRow;
       return;
     }
     for (int64_t row = 0; row < z_.k; row += panelRows_) {
-      gemm_.pack(packed + row * product.k, panelRows_, dy + row * dy_.stride[1], dy_.stride[1],
-                 dy_.stride[3], std::min(panelRows_, z_.k - row), product.k);
+      gemm_.pack(packed + row * product.k, panelRows_, rows.data + row * rows.step, rows.step,
+                 rows.pixel, std::min(panelRows_, z_.k - row), product.k);
     }
     product.a = packed;
     product.aRow = 1;
@@ -137,7 +202,10 @@ class WeightGradient {
     product.aPanel = panelRows_ * product.k;
   }
 
-  T* dw_;
+  const FoldKernel& sum_ = reduceTable().fold[static_cast<int>(Fold::sum)][kComputeOf<T>];
+  T *dw_, *bias_;
+  const T* y_;
+  std::vector<RowSums> rowSums_;  // of each task's images
   const View &dy_, &x_;
   const ConvSizes& z_;
   const GemmKernels<T>& gemm_;
@@ -300,6 +368,42 @@ void conv2dBackwardWeight(const View& dw, const View& dy, const View& x, const C
     convolveWeightGradient<T>(computeDw.view(), computeDy.view(), computeX.view(), s);
   });
   computeDw.finish();
+}
+
+void conv2dBackwardParameters(const View& dw, const View& dbias, const View& dy, const View& x,
+                              const View* y, const Conv2dShape& s) {
+  using namespace cpu;
+  const bool isDirect = dw.numel() > 0 && dy.numel() > 0 && !hasBf16Convolution(dw, s);
+  const ConvSizes sizes(x, dw, dy, s);
+  const bool isDepthwise = sizes.c == 1 && sizes.groups > 1;
+  if (isDirect && !isDepthwise && !(takesWinograd(x.dtype) && gainsByWinograd(sizes))) {
+    const ComputeInput computeDy(dy, Layout::dense), computeX(x);
+    const ComputeInput computeY(y ? *y : View{}, Layout::dense);
+    ComputeOutput computeDw(dw, Layout::dense), computeBias(dbias, Layout::dense);
+    visitFloat(dw.dtype, [&](auto tag) {
+      using T = typename decltype(tag)::type;
+      const ConvSizes z(computeX.view(), computeDw.view(), computeDy.view(), s);
+      WeightGradient<T>(computeDw.view().template as<T>(), computeDy.view(), computeX.view(), z,
+                        computeBias.view().template as<T>(),
+                        y ? computeY.view().template as<T>() : nullptr)
+          .run();
+    });
+    computeDw.finish();
+    return computeBias.finish();
+  }
+  Workspace space(y ? static_cast<size_t>(dy.numel()) * itemSize(dy.dtype) : 0);
+  View rectified = y ? detail::denseLike(dy, dy.dtype, true) : dy;
+  if (y) {
+    rectified.data = space.as<void>();
+    binary(BinaryOp::reluBackward, rectified, {false, dy, {}}, {false, *y, {}}, dy.dtype);
+  }
+  conv2dBackwardWeight(dw, rectified, x, s);
+  View sums = dbias;
+  sums.ndim = 4;
+  for (int i = 0; i < 4; i++) sums.size[i] = 1;
+  sums.size[1] = dbias.size[0];
+  for (int i = 0; i < 4; i++) sums.stride[i] = i == 1 ? dbias.stride[0] : 1;
+  reduce(ReduceOp::sum, sums, rectified);
 }
 
 }  // namespace adjoint::backend

@@ -1,6 +1,7 @@
 // conv2d and its gradients against float64 loops over every tap.
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <limits>
 
@@ -63,6 +64,30 @@ void expectSums(const TestTensor& got, const std::vector<double>& sum,
   }
 }
 
+// The gradients of filters and bias in one call, of a result that was rectified (to y) or not.
+void expectParameterGradients(const Case& z, const TestTensor& dy, const TestTensor& x,
+                              const TestTensor& y, const std::vector<int>& order, int64_t gap) {
+  const DType dtype = dy.view().dtype;
+  const std::vector<double> dys = dy.values(), xs = x.values(), ys = y.values();
+  for (bool rectified : {false, true}) {
+    TestTensor dw(dtype, {z.k, z.c / z.shape.groups, z.r, z.s}, order, gap), dbias(dtype, {z.k});
+    std::vector<double> dwSum(dw.numel()), dwScale(dw.numel()), sum(z.k), scale(z.k);
+    const auto g = [&](int64_t i) { return rectified && ys[i] <= 0 ? 0 : dys[i]; };
+    forEachTap(z, [&](int64_t i, int64_t j, int64_t k) {
+      dwSum[k] += g(i) * xs[j];
+      dwScale[k] += std::abs(g(i) * xs[j]);
+    });
+    for (int64_t i = 0; i < dy.numel(); i++) {
+      sum[i / (z.p() * z.q()) % z.k] += g(i);
+      scale[i / (z.p() * z.q()) % z.k] += std::abs(g(i));
+    }
+    backend::conv2dBackwardParameters(dw.view(), dbias.view(), dy.view(), x.view(),
+                                      rectified ? &y.view() : nullptr, z.shape);
+    expectSums(dw, dwSum, dwScale, rectified ? "dw, rectified" : "dw with dbias", z);
+    expectSums(dbias, sum, scale, rectified ? "dbias, rectified" : "dbias", z);
+  }
+}
+
 void expectCorrect(const Case& z, DType dtype = DType::float32,
                    const std::vector<int>& order = kNchw, int64_t gap = 0,
                    const Backend& tried = Backend()) {
@@ -97,6 +122,10 @@ void expectCorrect(const Case& z, DType dtype = DType::float32,
   }
   tried.forward(y.view(), x.view(), w.view(), &bias.view(), z.shape);
   expectSums(y, biasedSum, yScale, "y with bias", z);
+  for (double& sum : biasedSum) sum = std::max(sum, 0.0);
+  backend::conv2d(y.view(), x.view(), w.view(), &bias.view(), z.shape, true);
+  expectSums(y, biasedSum, yScale, "y, rectified", z);
+  expectParameterGradients(z, dy, x, y, order, gap);
   tried.input(dx.view(), dy.view(), w.view(), z.shape);
   expectSums(dx, dxSum, dxScale, "dx", z);
   tried.weight(dw.view(), dy.view(), x.view(), z.shape);

@@ -49,7 +49,7 @@ abstract class ModuleSequence<M extends Module> extends Module implements Iterab
 }
 
 /**
- * Layers one after the other. Batch norm followed by ReLU runs as one kernel, forward and backward.
+ * Layers one after the other. Batch norm or a convolution, followed by ReLU, runs as one kernel.
  * A value between two layers of this library is freed as soon as nothing needs it any more.
  * @example new nn.Sequential(new nn.Linear(4, 8), new nn.ReLU(), new nn.Linear(8, 2))
  */

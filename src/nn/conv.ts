@@ -1,5 +1,6 @@
 import { ArgumentError, checkOptions } from '../core/errors.js'
 import type { Tensor } from '../core/tensor.js'
+import type { Activation } from '../ops/fused-activation.js'
 import { type Conv2dOptions as ConvolutionOptions, conv2d, type Pair } from '../ops/index.js'
 import { checkPair, type HW } from '../ops/spatial.js'
 import {
@@ -12,7 +13,7 @@ import {
 import { Module } from './module.js'
 import type { Parameter } from './parameter.js'
 
-export interface Conv2dOptions extends LayerOptions, ConvolutionOptions {
+export interface Conv2dOptions extends LayerOptions, Omit<ConvolutionOptions, 'activation'> {
   /** Whether a bias is learned; default true. */
   bias?: boolean
 }
@@ -64,7 +65,13 @@ export class Conv2d extends Module {
   }
 
   override forward(x: Tensor): Tensor {
-    return conv2d(x, this.weight, this.bias, this)
+    return this.convolve(x, null)
+  }
+
+  /** The layer with an activation in the same kernel, if any: `Sequential` asks for it. Internal. */
+  convolve(x: Tensor, activation: Activation | null): Tensor {
+    const { weight, bias, stride, padding, dilation, groups } = this
+    return conv2d(x, weight, bias, { stride, padding, dilation, groups, activation })
   }
 
   protected override describe(): string {

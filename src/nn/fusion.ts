@@ -12,6 +12,7 @@ import * as pooling from './pooling.js'
  */
 const rectified = new Map<unknown, (layer: Layer, x: Tensor) => Tensor>([
   [BatchNorm.prototype.forward, (layer, x) => (layer as BatchNorm).normalize(x, 'relu')],
+  [Conv2d.prototype.forward, (layer, x) => (layer as Conv2d).convolve(x, 'relu')],
 ])
 
 /** Both layers in one kernel, where there is one for them; else null. */

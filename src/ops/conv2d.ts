@@ -1,11 +1,14 @@
 import type { Calls } from '../bindings/calls.js'
-import { apply } from '../core/apply.js'
+import { apply, applyAll } from '../core/apply.js'
 import { autocastTo } from '../core/autocast.js'
 import { isFloating } from '../core/dtype.js'
 import { ArgumentError, checkOptions, DTypeError, describe, ShapeError } from '../core/errors.js'
-import { defineOp, deviceOf, from, type Op } from '../core/op.js'
+import { defineOp, deviceOf, from, jointly, type Op } from '../core/op.js'
 import { type Shape, showShape } from '../core/shape.js'
 import { checkTensor, Tensor } from '../core/tensor.js'
+import { byFormula } from './by-formula.js'
+import { binary } from './elementwise.js'
+import { type Activation, checkActivation } from './fused-activation.js'
 import { sum } from './reduce.js'
 import { checkPair, fromBatch, type HW, type Pair, toBatch, windowCount } from './spatial.js'
 import { slice } from './views.js'
@@ -34,18 +37,20 @@ function outputShape(x: Shape, w: Shape, { stride, padding, dilation }: ConvAttr
   return [x[0], w[0], p, q]
 }
 
+function convolution([x, w, bias]: readonly Tensor[], attrs: ConvAttrs, relu: boolean): Tensor {
+  const y = Tensor.pending(x.device, x.dtype, outputShape(x.shape, w.shape, attrs))
+  const { calls } = x.device
+  calls.begin('conv2d').input(x).input(w).optional(bias).output(y)
+  attributes(calls, attrs).flag(relu).run()
+  return y
+}
+
 // y[n, k, p, q] = Σ x[n, c, p stride + r dilation - padding, …] w[k, c, r, s] + bias[k]
 // x [N, C, H, W], w [K, C / groups, R, S], bias [K], y [N, K, P, Q]
 const conv2dOp: Op<ConvAttrs> = defineOp<ConvAttrs>()({
   name: 'conv2d',
   inputs: ['x', 'w', 'bias'],
-  run: ([x, w, bias], attrs) => {
-    const y = Tensor.pending(x.device, x.dtype, outputShape(x.shape, w.shape, attrs))
-    const { calls } = x.device
-    calls.begin('conv2d').input(x).input(w).optional(bias).output(y)
-    attributes(calls, attrs).run()
-    return y
-  },
+  run: (inputs, attrs) => convolution(inputs, attrs, false),
   gradient: {
     x: from(['w'], ({ dy, w, attrs, inputs: [x] }) =>
       apply(backwardInputOp, [dy, w], { ...attrs, shape: (x as Tensor).shape }),
@@ -121,6 +126,60 @@ const backwardWeightOp: Op<ConvBackwardAttrs> = defineOp<ConvBackwardAttrs>()({
   ],
 })
 
+// max(conv2d(x, w, bias), 0). Where x needs no gradient, as in a first layer, the rectified dy is
+// never stored.
+const conv2dReluOp: Op<ConvAttrs> = defineOp<ConvAttrs>()({
+  name: 'conv2dRelu',
+  inputs: ['x', 'w', 'bias'],
+  run: (inputs, attrs) => convolution(inputs, attrs, true),
+  gradient: jointly(['x', 'w', 'y'], ({ dys, needs, x, w, y, attrs }) => {
+    const [dy] = dys
+    if (!dy) return [null, null, null]
+    const g = needs[0] ? binary('reluBackward', dy, y) : dy
+    const dx = needs[0] ? apply(backwardInputOp, [g, w], { ...attrs, shape: x.shape }) : null
+    if (!needs[1] && !needs[2]) return [dx, null, null]
+    const rectified = needs[0] ? null : y
+    const shape = w.shape
+    const [dw, dbias] = applyAll(backwardParametersOp, [g, x, rectified], { ...attrs, shape })
+    return [dx, needs[1] ? dw : null, needs[2] ? dbias : null]
+  }),
+  autocast: 'half',
+  samples: (s) => [
+    { inputs: [s.normal([2, 2, 5, 4]), s.normal([3, 2, 3, 2]), s.normal([3])], attrs: plain },
+    { inputs: [s.normal([1, 4, 5, 7]), s.normal([4, 2, 2, 3]), null], attrs: general },
+  ],
+})
+
+// dw and dbias [K] from g, which counts as 0 where y is given and not positive, and x
+const backwardParametersOp: Op<ConvBackwardAttrs> = defineOp<ConvBackwardAttrs>()({
+  name: 'conv2dBackwardParameters',
+  inputs: ['g', 'x', 'y'],
+  outputs: ['dw', 'dbias'],
+  differentiable: 2,
+  run: ([g, x, y], attrs) => {
+    const dw = Tensor.pending(g.device, g.dtype, attrs.shape)
+    const dbias = Tensor.pending(g.device, g.dtype, [attrs.shape[0]])
+    const { calls } = g.device
+    calls.begin('conv2dBackwardParameters').input(g).input(x).optional(y).output(dw).output(dbias)
+    attributes(calls, attrs).run()
+    return [dw, dbias]
+  },
+  gradient: byFormula(['g', 'x', 'y'], ({ g, x, y }, attrs) => {
+    const rectified = y === null ? g : binary('reluBackward', g, y)
+    return [apply(backwardWeightOp, [rectified, x], attrs), sum(rectified, [0, 2, 3])]
+  }),
+  samples: (s) => [
+    {
+      inputs: [s.normal([2, 3, 3, 3]), s.normal([2, 2, 5, 4]), s.awayFromZero([2, 3, 3, 3])],
+      attrs: { ...plain, shape: [3, 2, 3, 2] },
+    },
+    {
+      inputs: [s.normal([1, 4, 3, 2]), s.normal([1, 4, 5, 7]), null],
+      attrs: { ...general, shape: [4, 2, 2, 3] },
+    },
+  ],
+})
+
 /** Attributes of the samples: [5, 4] * [3, 2] -> [3, 3] and [5, 7] * [2, 3] -> [3, 2]. */
 const plain: ConvAttrs = { stride: [1, 1], padding: [0, 0], dilation: [1, 1], groups: 1 }
 const general: ConvAttrs = { stride: [2, 2], padding: [1, 0], dilation: [2, 2], groups: 2 }
@@ -134,6 +193,8 @@ export interface Conv2dOptions {
   dilation?: Pair
   /** Channels fall into so many groups, each with filters of its own; default 1. */
   groups?: number
+  /** Applied to the result by the same kernel; default null. */
+  activation?: Activation | null
 }
 
 /** Checked attributes; `trim` tells by how many positions an axis comes out too long in front. */
@@ -220,7 +281,8 @@ export function conv2d(
         showShape(attrs.dilation),
     )
   }
-  let y = apply(conv2dOp, [images, filters, offset], attrs)
+  const isRectified = checkActivation('conv2d', options.activation) === 'relu'
+  let y = apply(isRectified ? conv2dReluOp : conv2dOp, [images, filters, offset], attrs)
   trim.forEach((excess, i) => {
     if (excess > 0) y = slice(y, 2 + i, excess)
   })

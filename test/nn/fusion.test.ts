@@ -61,6 +61,21 @@ describe.each([[true], [false]])('batch norm and ReLU, affine %s', (affine) => {
   })
 })
 
+test('a convolution and ReLU', () => {
+  manualSeed(5)
+  const [a, b] = pair(
+    () =>
+      new nn.Sequential(
+        new nn.Conv2d(2, 4, 3, { padding: 1, dtype: 'float64' }),
+        new nn.ReLU(),
+        new nn.Conv2d(4, 3, 3, { bias: false, dtype: 'float64' }),
+        new nn.ReLU(),
+      ),
+  )
+  expectEqual(a, b, randn([3, 2, 7, 6], { dtype: 'float64' }))
+  expect(a.forward(randn([1, 2, 7, 6], { dtype: 'float64' })).edge?.node.name).toBe('conv2dRelu')
+})
+
 test('the rectified values are not kept twice: one node for both layers', () => {
   const net = new nn.Sequential(new nn.BatchNorm1d(2), new nn.ReLU())
   const y = net.forward(randn([4, 2]))

@@ -22,7 +22,8 @@ const Family family({
        const View& w = c.input();
        const View* bias = c.optionalInput();
        const View& y = c.output();
-       backend::conv2d(y, x, w, bias, shape(c));
+       const backend::Conv2dShape s = shape(c);
+       backend::conv2d(y, x, w, bias, s, c.flag());
      }},
     {"conv2dBackwardInput",
      [](Call& c) {
@@ -37,6 +38,15 @@ const Family family({
        const View& x = c.input();
        const View& dw = c.output();
        backend::conv2dBackwardWeight(dw, dy, x, shape(c));
+     }},
+    {"conv2dBackwardParameters",
+     [](Call& c) {
+       const View& dy = c.input();
+       const View& x = c.input();
+       const View* y = c.optionalInput();
+       const View& dw = c.output();
+       const View& dbias = c.output();
+       backend::conv2dBackwardParameters(dw, dbias, dy, x, y, shape(c));
      }},
 });
 
