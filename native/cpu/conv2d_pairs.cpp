@@ -138,11 +138,13 @@ class Convolution {
       kernels_.multiply(sums, slab, group.data(), group.size(), pixelStep, offset_.data(),
                         offset_.size(), pairs_, weights_.as<uint16_t>() + weightsAt(g, b), vectors);
       uint16_t* y = y_.as<uint16_t>() + n * y_.stride[0] + (g * k_ + k) * y_.stride[1];
-      for (int64_t row = 0; row < rows; row++) {
+      // Rows of whole groups that lie one after the other are one.
+      const int64_t q = y_.size[3], width = rowGroups() * kPixelGroup;
+      const bool isFlat = width == q && y_.stride[2] == q * y_.stride[3];
+      for (int64_t row = 0; row < rows; row += isFlat ? rows : 1) {
         kernels_.store(y + (p + row) * y_.stride[2], y_.stride[1], y_.stride[3],
-                       sums + row * rowGroups() * kPixelGroup * vectors * kPairLanes, vectors,
-                       blocks_.filters(b), y_.size[3],
-                       bias_.as<float>() + g * blocks_.padded() + k);
+                       sums + row * width * vectors * kPairLanes, vectors, blocks_.filters(b),
+                       isFlat ? rows * q : q, bias_.as<float>() + g * blocks_.padded() + k);
       }
     }
   }

@@ -55,7 +55,7 @@ class WeightGradient {
   }
 
  private:
-  static constexpr int64_t kBlockPixels = 256, kMostParts = 16;
+  static constexpr int64_t kBlockPixels = 512, kMostParts = 16;
   static constexpr double kPartBytes = 16e6;
 
   // [offset][filter] for each block of filters
@@ -102,10 +102,12 @@ class WeightGradient {
       const int64_t first = b * kBlockFilters, vectors = blocks_.vectors(b);
       const uint16_t* dy =
           dy_.as<uint16_t>() + n * dy_.stride[0] + (g * z_.k + first) * dy_.stride[1];
-      for (int64_t row = 0; row < rows; row++) {
+      // Rows of whole pairs that lie one after the other are one.
+      const bool isFlat = z_.q % 2 == 0 && dy_.stride[2] == z_.q * dy_.stride[3];
+      for (int64_t row = 0; row < rows; row += isFlat ? rows : 1) {
         kernels_.packRow(packed + (first * blockRows_ + row * vectors * kPairLanes) * pairs_ * 2,
                          dy + (p + row) * dy_.stride[2], dy_.stride[1], dy_.stride[3], vectors,
-                         blocks_.filters(b), z_.q);
+                         blocks_.filters(b), isFlat ? rows * z_.q : z_.q);
       }
     }
   }

@@ -32,7 +32,8 @@ struct Conv2dPairsKernels {
   // y[k, q] = sums[q, k] + bias[k] for q < pixels, k < filters; rows of sums have `vectors` vectors
   void (*store)(uint16_t* y, int64_t filterStride, int64_t columnStride, const float* sums,
                 int64_t vectors, int64_t filters, int64_t pixels, const float* bias);
-  // plane[i, j] = x[top + i rowStep, left + j columnStep] of the first channel, or 0 outside
+  // plane[i, j] = x[top + i rowStep, left + j columnStep] of the first channel, or 0 outside; up to
+  // 31 elements more are written
   void (*fillPlane)(uint16_t* plane, const Bf16Image& x, int64_t rows, int64_t columns, int64_t top,
                     int64_t left, int64_t rowStep, int64_t columnStep);
   // A row of dy: pairs[q / 2, k, q % 2] = dy[k, q] for q < pixels, k < filters; zeros beyond

@@ -23,7 +23,30 @@ ADJOINT_INLINE __m256i loadHalves(const uint16_t* x, int64_t count) {
   return _mm256_maskz_loadu_epi16(firstLanes(count), x);
 }
 ADJOINT_INLINE void storeWords(uint16_t* y, Words x, int64_t count) {
-  _mm512_mask_storeu_epi32(y, firstLanes(count), (__m512i)x);
+  if (count >= kPairLanes) {
+    _mm512_storeu_si512(y, (__m512i)x);
+  } else {
+    _mm512_mask_storeu_epi32(y, firstLanes(count), (__m512i)x);
+  }
+}
+ADJOINT_INLINE void storeWords(uint16_t* y, __m256i x, int64_t count) {
+  if (count >= kPairLanes / 2) {
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(y), x);
+  } else {
+    _mm256_mask_storeu_epi32(y, static_cast<__mmask8>((1u << count) - 1), x);
+  }
+}
+// The first `count` <= 32 halves
+ADJOINT_INLINE void storeHalves(uint16_t* y, Words x, int64_t count) {
+  if (count >= 2 * kPairLanes) {
+    _mm512_storeu_si512(y, (__m512i)x);
+  } else {
+    _mm512_mask_storeu_epi16(y, static_cast<__mmask32>((1u << count) - 1), (__m512i)x);
+  }
+}
+ADJOINT_INLINE Words loadPairs(const uint16_t* x, int64_t halves) {
+  const auto mask = static_cast<__mmask32>(halves >= 32 ? 0xffffffffu : (1u << halves) - 1);
+  return (Words)_mm512_maskz_loadu_epi16(mask, x);
 }
 ADJOINT_INLINE void clearPairs(uint16_t* y, int64_t count) {
   for (int64_t i = 0; i < count; i += kPairLanes) storeWords(y + 2 * i, Words{}, count - i);
@@ -39,6 +62,42 @@ ADJOINT_INLINE Words pairsOfChannels(const uint16_t* x, int64_t stride, int64_t 
   return channels == 1 ? even : even | wordsOf(loadHalves(x + stride, count)) << 16;
 }
 
+// The low or high half; GCC 12 warns about the undefined operand of the intrinsics.
+template <int Half>
+ADJOINT_INLINE __m256i halfOf(Words x) {
+  typedef int64_t Quads __attribute__((vector_size(kVectorBytes)));
+  const Quads q = (Quads)x;
+  constexpr int first = Half * 4;
+  return (__m256i)__builtin_shufflevector(q, q, first, first + 1, first + 2, first + 3);
+}
+
+// turnPixels for up to 16 channels: a square of words holds two runs of pixels.
+ADJOINT_INLINE void turnFewChannels(uint16_t* pixels, const uint16_t* x, int64_t stride,
+                                    int64_t channels, int64_t count) {
+  constexpr int64_t half = kPairLanes / 2;
+  const int64_t pairs = (channels + 1) / 2;
+  for (int64_t j = 0; j < count; j += 2 * kPairLanes) {
+    const int64_t low = count - j < kPairLanes ? count - j : kPairLanes, rest = count - j - low;
+    const int64_t high = rest < kPairLanes ? rest : kPairLanes;
+    Words square[kPairLanes];
+#pragma GCC unroll 16
+    for (int i = 0; i < kPairLanes; i++) {
+      const int64_t channel = i % half * 2, from = j + (i < half ? 0 : kPairLanes);
+      const int64_t wanted = i < half ? low : high;
+      square[i] = wanted > 0 ? pairsOfChannels(x + channel * stride + from, stride,
+                                               channels - channel, wanted)
+                             : Words{};
+    }
+    transposeSquare<kPairLanes / 2, kPairLanes>(square);
+    uint16_t* to = pixels + 2 * j * pairs;
+#pragma GCC unroll 16
+    for (int i = 0; i < kPairLanes; i++) {
+      if (i < low) storeWords(to + 2 * i * pairs, halfOf<0>(square[i]), pairs);
+      if (i < high) storeWords(to + 2 * (i + kPairLanes) * pairs, halfOf<1>(square[i]), pairs);
+    }
+  }
+}
+
 // pixels[j, c] = x[c, j], where the pixels of a channel lie side by side
 ADJOINT_INLINE void turnPixels(uint16_t* pixels, const uint16_t* x, int64_t stride,
                                int64_t channels, int64_t count) {
@@ -49,6 +108,7 @@ ADJOINT_INLINE void turnPixels(uint16_t* pixels, const uint16_t* x, int64_t stri
     }
     return;
   }
+  if (pairs <= kPairLanes / 2) return turnFewChannels(pixels, x, stride, channels, count);
   for (int64_t j = 0; j < count; j += kPairLanes) {
     const int64_t here = count - j < kPairLanes ? count - j : kPairLanes;
     for (int64_t p = 0; p < pairs; p += kPairLanes) {
@@ -180,6 +240,15 @@ ADJOINT_INLINE __m256i rounded(Vector<float> x) {
   return (__m256i)_mm512_cvtneps_pbh((__m512)x);
 }
 
+// The bfloat16 of `even` in the low halves of the lanes, of `odd` in the high ones.
+ADJOINT_INLINE Words roundedPairs(Vector<float> even, Vector<float> odd) {
+  const __m512i sideBySide = (__m512i)_mm512_cvtne2ps_pbh((__m512)odd, (__m512)even);
+  const __m512i alternating =
+      _mm512_set_epi16(31, 15, 30, 14, 29, 13, 28, 12, 27, 11, 26, 10, 25, 9, 24, 8, 23, 7, 22, 6,
+                       21, 5, 20, 4, 19, 3, 18, 2, 17, 1, 16, 0);
+  return (Words)_mm512_maskz_permutexvar_epi16(0xffffffffu, alternating, sideBySide);
+}
+
 void store(uint16_t* y, int64_t filterStride, int64_t columnStride, const float* sums,
            int64_t vectors, int64_t filters, int64_t pixels, const float* bias) {
   const int64_t row = vectors * kPairLanes;
@@ -196,19 +265,20 @@ void store(uint16_t* y, int64_t filterStride, int64_t columnStride, const float*
       }
       continue;
     }
-    for (int64_t q = 0; q < pixels; q += kPairLanes) {
-      Vector<float> square[kPairLanes];
+    for (int64_t q = 0; q < pixels; q += 2 * kPairLanes) {
+      Words square[kPairLanes];  // [pair of pixels][filter]
 #pragma GCC unroll 16
       for (int i = 0; i < kPairLanes; i++) {
-        square[i] = q + i < pixels ? load(sums + (q + i) * row + k) + offset : Vector<float>{};
+        const float* from = sums + (q + 2 * i) * row + k;
+        const bool isWhole = q + 2 * i + 1 < pixels;
+        square[i] = isWhole ? roundedPairs(load(from) + offset, load(from + row) + offset)
+                    : q + 2 * i < pixels ? roundedPairs(load(from) + offset, Vector<float>{})
+                                         : Words{};
       }
       transposeSquare<kPairLanes / 2, kPairLanes>(square);
 #pragma GCC unroll 16
       for (int i = 0; i < kPairLanes; i++) {
-        if (i < count) {
-          _mm256_mask_storeu_epi16(y + (k + i) * filterStride + q, firstLanes(pixels - q),
-                                   rounded(square[i]));
-        }
+        if (i < count) storeHalves(y + (k + i) * filterStride + q, square[i], pixels - q);
       }
     }
   }
@@ -216,35 +286,31 @@ void store(uint16_t* y, int64_t filterStride, int64_t columnStride, const float*
 
 // ---- filters by pixels
 
-ADJOINT_INLINE void clearHalves(uint16_t* y, int64_t count) {
-  for (int64_t j = 0; j < count; j += kPairLanes) {
-    _mm256_mask_storeu_epi16(y + j, firstLanes(count - j), _mm256_setzero_si256());
-  }
-}
-
+// What a vector writes beyond a row is written again by the next one: rows ascend.
 void fillPlane(uint16_t* plane, const Bf16Image& x, int64_t rows, int64_t columns, int64_t top,
                int64_t left, int64_t rowStep, int64_t columnStep) {
+  constexpr int64_t halves = 2 * kPairLanes;
   const int64_t before = left < 0 ? (-left + columnStep - 1) / columnStep : 0;
   const int64_t within = left < x.width ? (x.width - left + columnStep - 1) / columnStep : 0;
   const int64_t begin = clamp(before, 0, columns), end = clamp(within, begin, columns);
   for (int64_t i = 0; i < rows; i++, plane += columns) {
     const int64_t row = top + i * rowStep;
-    if (row < 0 || row >= x.height) {
-      clearHalves(plane, columns);
-      continue;
-    }
-    clearHalves(plane, begin);
+    const bool isInside = row >= 0 && row < x.height;
+    int64_t j = 0;
+    for (; j < (isInside ? begin : columns); j += halves) storeHalves(plane + j, Words{}, halves);
+    if (!isInside) continue;
     const uint16_t* from =
         x.data + row * x.rowStride + (left + begin * columnStep) * x.columnStride;
     const int64_t step = columnStep * x.columnStride;
+    j = begin;
     if (step == 1) {
-      for (int64_t j = begin; j < end; j += kPairLanes, from += kPairLanes) {
-        _mm256_mask_storeu_epi16(plane + j, firstLanes(end - j), loadHalves(from, end - j));
+      for (; j < end; j += halves, from += halves) {
+        storeHalves(plane + j, loadPairs(from, end - j), halves);
       }
     } else {
-      for (int64_t j = begin; j < end; j++, from += step) plane[j] = *from;
+      for (; j < end; j++, from += step) plane[j] = *from;
     }
-    clearHalves(plane + end, columns - end);
+    for (; j < columns; j += halves) storeHalves(plane + j, Words{}, halves);
   }
 }
 
@@ -261,8 +327,7 @@ void packRow(uint16_t* to, const uint16_t* dy, int64_t filterStride, int64_t col
         if (i >= filters) continue;
         const uint16_t* from = dy + i * filterStride + 2 * p * columnStride;
         if (columnStride == 1) {
-          const __mmask32 mask = rest >= 32 ? 0xffffffffu : (1u << rest) - 1;
-          square[i] = (Words)_mm512_maskz_loadu_epi16(mask, from);
+          square[i] = loadPairs(from, rest);
         } else {
           uint16_t row[2 * kPairLanes] = {};
           for (int64_t q = 0; q < rest && q < 2 * kPairLanes; q++) row[q] = from[q * columnStride];
