@@ -85,6 +85,7 @@ UnaryOp shortcutOfPow(BinaryOp op, const Operand& b, Compute compute) {
 // A result this large is out of the caches before anybody reads it. An ordinary store would fetch
 // each of its lines first; so blocks of it are computed in the L1 cache and written past the
 // others.
+// A computation that takes longer than its stores gains nothing by that.
 constexpr int64_t kStreamedBytes = int64_t{32} << 20;
 constexpr int64_t kStageBytes = 4096;
 
@@ -94,7 +95,7 @@ void forEachChunk(const View& y, int64_t grain, const F& compute) {
   const int64_t n = y.numel(), size = static_cast<int64_t>(itemSize(y.dtype));
   char* const to = y.as<char>();
   if (n <= grain) return compute(to, 0, n);
-  const bool streams = n * size >= kStreamedBytes;
+  const bool streams = grain == kGrain && n * size >= kStreamedBytes;
   parallelFor(n, grain, [&](int64_t begin, int64_t end) {
     if (!streams) return compute(to + begin * size, begin * size, end - begin);
     alignas(64) char stage[kStageBytes];
