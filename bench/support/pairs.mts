@@ -26,6 +26,21 @@ export interface Turns {
   readonly times: readonly number[]
 }
 
+const MOST_RUNS = 10_000
+
+/**
+ * How many runs make a turn, found by running for about as long as one: V8 compiles code as it runs,
+ * so the first runs would say too few.
+ */
+async function warmUp(side: Side, turnMs: number): Promise<number> {
+  for (let count = 1; ; count *= 2) {
+    const once = await side.timed(count)
+    if (once * count >= turnMs / 2 || count >= MOST_RUNS) {
+      return Math.min(MOST_RUNS, Math.max(1, Math.round(turnMs / once)))
+    }
+  }
+}
+
 /** The first side is the one that the others are compared with. */
 export async function inTurns(sides: readonly Side[], pace: Pace): Promise<Compared[]> {
   return compare(await turnsOf(sides, pace))
@@ -33,11 +48,7 @@ export async function inTurns(sides: readonly Side[], pace: Pace): Promise<Compa
 
 export async function turnsOf(sides: readonly Side[], pace: Pace): Promise<Turns[]> {
   const counts: number[] = []
-  for (const side of sides) {
-    const once = Math.min(await side.timed(1), await side.timed(1))
-    const count = Math.min(10_000, Math.max(1, Math.round(pace.turnMs / once)))
-    counts.push(count)
-  }
+  for (const side of sides) counts.push(await warmUp(side, pace.turnMs))
   const times: number[][] = sides.map(() => [])
   for (let round = 0; round < pace.rounds; round++) {
     for (const [i, side] of sides.entries()) times[i].push(await side.timed(counts[i]))

@@ -147,15 +147,20 @@ export class Calls {
     return t
   }
 
-  /** Gives an owner a handle that holds the storages of `values`, for a tape node. */
-  hold(values: readonly ViewLike[], owner: Owner): void {
+  /** Begins a list of tensors for `hold`. */
+  beginHold(): void {
     this.position = 0
-    const words = this.reserve(values.length)
-    for (let i = 0; i < values.length; i++) {
-      if (values[i].handle <= 0) throw this.disposed('backward')
-      words[i] = values[i].handle
-    }
-    owner.handle = this.native.hold(values.length)
+  }
+
+  /** Adds a tensor to the list. */
+  held(t: ViewLike): void {
+    if (t.handle <= 0) throw this.disposed('backward')
+    this.number(t.handle)
+  }
+
+  /** Gives an owner a handle that holds the storages of the list, for a tape node. */
+  hold(owner: Owner): void {
+    owner.handle = this.native.hold(this.position)
     this.unwatched.add(owner)
   }
 

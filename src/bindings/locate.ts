@@ -50,7 +50,8 @@ function load(file: string): Native {
   }
   const mismatch = opcodeMismatch(native.opcodes)
   if (mismatch) throw new Error(`it was built from other sources: ${mismatch}`)
-  return native as Native
+  // A copy: the object that native code made is of V8's slow kind, and every call reads from it.
+  return { ...native } as Native
 }
 
 /** The first addon that loads, or everything that was tried and why it failed. */

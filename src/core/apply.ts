@@ -75,20 +75,19 @@ export function makeNode<A>(
   attrs: A,
 ): OpNode<A> {
   op.plans[needs] ??= makePlan(op, needs)
-  const edges: (Edge | null)[] = []
+  const edges = inputs.map(edgeOf)
   // Only what describes the inputs is kept: a tensor here would keep its memory.
-  const infos: (ValueInfo | null)[] = []
-  for (let i = 0; i < inputs.length; i++) {
-    const x = inputs[i]
-    const edge = isTensor(x) ? x.gradEdge() : null
-    edges.push(edge)
-    infos.push(edge ?? (isTensor(x) ? describeInput(x) : null))
-  }
+  const infos = inputs.map(infoOf)
   return new OpNode(op, edges, infos, attrs, op.plans[needs] as SavePlan)
 }
 
-function describeInput({ shape, dtype, device }: Tensor): ValueInfo {
-  return { shape, dtype, device }
+function edgeOf(x: Value | null): Edge | null {
+  return isTensor(x) ? x.gradEdge() : null
+}
+
+function infoOf(x: Value | null): ValueInfo | null {
+  if (!isTensor(x)) return null
+  return x.edge ?? { shape: x.shape, dtype: x.dtype, device: x.device }
 }
 
 /** Fills what the node saves, once the outputs exist and have their edges. */
@@ -103,14 +102,8 @@ export function save<A>(
 ): void {
   const { places } = plan
   if (places.length === 0) return
-  const values: (Value | null)[] = []
-  const edges: (Edge | null)[] = []
-  for (let i = 0; i < places.length; i++) {
-    const place = places[i]
-    const value = place >= 0 ? inputs[place] : outputs[-1 - place]
-    values.push(value)
-    edges.push(place >= 0 ? inputEdges[place] : outputs[-1 - place].edge)
-  }
+  const values = places.map((place) => (place >= 0 ? inputs[place] : outputs[-1 - place]))
+  const edges = places.map((place) => (place >= 0 ? inputEdges[place] : outputs[-1 - place].edge))
   node.saved = new SavedValues(op.name, device, values, edges)
 }
 

@@ -46,6 +46,17 @@ function leadingTo(nodes: readonly Node[], targets: readonly Edge[]): Set<Node> 
   return needed
 }
 
+function place(g: Tensor, node: Node, index: number): void {
+  g.uses++
+  if (node.inbox === null && index === 0) {
+    node.inbox = [g]
+    return
+  }
+  node.inbox ??= []
+  while (node.inbox.length < index) node.inbox.push(null)
+  node.inbox[index] = g
+}
+
 /**
  * One walk of the tape. `Tensor.uses` counts in how many inboxes a gradient stands; a gradient that
  * others may hold counts once more. After a walk that threw, some counts stay too high: then those
@@ -73,18 +84,12 @@ class Walk {
       g = engineOps.sumTo(g, edge.shape)
     }
     const { node, index } = edge
-    if (node.inbox === null) node.inbox = []
-    const { inbox } = node
-    while (inbox.length <= index) inbox.push(null)
-    const before = inbox[index]
+    const before = node.inbox?.[index] ?? null
     if (before === null) {
-      inbox[index] = g
-      g.uses++
+      place(g, node, index)
       return
     }
-    const sum = engineOps.add(before, g)
-    inbox[index] = sum
-    sum.uses++
+    place(engineOps.add(before, g), node, index)
     this.drop(before)
     if (g !== gradient) this.freeIfUnused(g)
   }

@@ -142,20 +142,16 @@ export class SavedValues {
     values: readonly (Value | null)[],
     edges: readonly (Edge | null)[],
   ) {
-    const saved: (SavedTensor | number | bigint | null)[] = []
-    const tensors: Tensor[] = []
-    for (let i = 0; i < values.length; i++) {
-      const value = values[i]
-      if (value !== null && typeof value === 'object') {
-        saved.push(new SavedTensor(value, tensors.length, edges[i]))
-        tensors.push(value)
-      } else {
-        saved.push(value)
-      }
-    }
-    this.values = saved
-    this.length = saved.length
-    if (tensors.length > 0) device.calls.hold(tensors, this)
+    const { calls } = device
+    let held = 0
+    calls.beginHold()
+    this.values = values.map((value, i) => {
+      if (value === null || typeof value !== 'object') return value
+      calls.held(value)
+      return new SavedTensor(value, held++, edges[i])
+    })
+    this.length = values.length
+    if (held > 0) calls.hold(this)
   }
 
   unpack(index: number, createGraph: boolean): Value | null {
