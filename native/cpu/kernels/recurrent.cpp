@@ -2,6 +2,9 @@
 
 #include "cpu/kernels/vec_math.h"
 
+// Inlined, a lambda knows whether it has all lanes.
+#define ADJOINT_LAMBDA __attribute__((always_inline))
+
 namespace adjoint::cpu::ADJOINT_LEVEL {
 namespace {
 
@@ -85,6 +88,17 @@ ADJOINT_INLINE void addTo(T* sum, V x, int64_t rest) {
   put(sum, get(sum, rest) + x, rest);
 }
 
+// Steps come from beyond the caches, row after row in several places at once, which the processor
+// does not foresee: the same place of the next row is asked for in time.
+template <class T>
+ADJOINT_INLINE void prefetchRead(const T* p, int64_t size) {
+  __builtin_prefetch(p + size, 0);
+}
+template <class T>
+ADJOINT_INLINE void prefetchWritten(T* p, int64_t size) {
+  __builtin_prefetch(p + size, 1);
+}
+
 // Calls f(row, at, rest) for each vector of each row.
 template <class T, class F>
 ADJOINT_INLINE void forEachLanes(int64_t rows, int64_t size, F f) {
@@ -148,11 +162,14 @@ ADJOINT_INLINE void divide(Quotient<V> a, Quotient<V> b, Quotient<V> c, V& x, V&
 }
 
 template <class T, class S>
-void lstm(const LstmStep<T, S>& s) {
+void lstm(const LstmStep<T, S>& step) {
+  const LstmStep<T, S> s = step;  // its fields stay in registers: no store may change a local
   using V = decltype(zeroOf(s.c));
   const int64_t size = s.size;
-  forEachLanes<T>(s.rows, size, [&](int64_t row, int64_t at, int64_t rest) {
+  forEachLanes<T>(s.rows, size, [&](int64_t row, int64_t at, int64_t rest) ADJOINT_LAMBDA {
     T* gates = s.gates + row * 4 * size + at;
+#pragma GCC unroll 4
+    for (int64_t b = 0; b < 4; b++) prefetchWritten(gates + b * size, 4 * size);
     const int64_t place = row * size + at;
     const auto gate = [&](int64_t b) {
       return get(gates + b * size, rest) + sumOf<V>(s.sums, b, row, at, rest);
@@ -173,13 +190,23 @@ void lstm(const LstmStep<T, S>& s) {
 // With h = o t, t = tanh(c): dc += dh o (1 - t^2); di = dc g, df = dc cPrevious, dg = dc i,
 // do = dh t; the derivatives of the activations are i (1 - i) and 1 - g^2.
 template <class T, class S>
-void lstmBackward(const LstmStepBackward<T, S>& s) {
+void lstmBackward(const LstmStepBackward<T, S>& step) {
+  const LstmStepBackward<T, S> s =
+      step;  // its fields stay in registers: no store may change a local
   using V = decltype(zeroOf(s.c));
   const int64_t size = s.size;
-  forEachLanes<T>(s.rows, size, [&](int64_t row, int64_t at, int64_t rest) {
+  forEachLanes<T>(s.rows, size, [&](int64_t row, int64_t at, int64_t rest) ADJOINT_LAMBDA {
     const T* gates = s.gates + row * 4 * size + at;
     S* dgates = s.dgates + row * 4 * size + at;
     const int64_t place = row * size + at;
+#pragma GCC unroll 4
+    for (int64_t b = 0; b < 4; b++) {
+      prefetchRead(gates + b * size, 4 * size);
+      prefetchWritten(dgates + b * size, 4 * size);
+    }
+    prefetchRead(s.c + place, size);
+    if (s.cPrevious) prefetchRead(s.cPrevious + place, size);
+    if (s.dy) prefetchRead(s.dy + row * s.dyRow + at, s.dyRow);
     const auto i = get(gates, rest), f = get(gates + size, rest);
     const auto g = get(gates + 2 * size, rest), o = get(gates + 3 * size, rest);
     const Quotient<V> ofC = tanhQuotient(get(s.c + place, rest));
@@ -202,11 +229,14 @@ void lstmBackward(const LstmStepBackward<T, S>& s) {
 }
 
 template <class T, class S>
-void gru(const GruStep<T, S>& s) {
+void gru(const GruStep<T, S>& step) {
+  const GruStep<T, S> s = step;  // its fields stay in registers: no store may change a local
   using V = decltype(zeroOf(s.gates));
   const int64_t size = s.size;
-  forEachLanes<T>(s.rows, size, [&](int64_t row, int64_t at, int64_t rest) {
+  forEachLanes<T>(s.rows, size, [&](int64_t row, int64_t at, int64_t rest) ADJOINT_LAMBDA {
     T* gates = s.gates + row * 4 * size + at;
+#pragma GCC unroll 4
+    for (int64_t b = 0; b < 4; b++) prefetchWritten(gates + b * size, 4 * size);
     const int64_t place = row * size + at;
     const auto sum = [&](int64_t b) { return sumOf<V>(s.sums, b, row, at, rest); };
     const Quotient<V> ofR = sigmoidQuotient(get(gates + size, rest) + sum(0));
@@ -226,13 +256,22 @@ void gru(const GruStep<T, S>& s) {
 // With a = the sum within tanh: dn = dh (1 - z), da = dn (1 - n^2), dm = da r, dr = da m,
 // dz = dh (hPrevious - n).
 template <class T, class S>
-void gruBackward(const GruStepBackward<T, S>& s) {
+void gruBackward(const GruStepBackward<T, S>& step) {
+  const GruStepBackward<T, S> s =
+      step;  // its fields stay in registers: no store may change a local
   using V = decltype(zeroOf(s.gates));
   const int64_t size = s.size;
-  forEachLanes<T>(s.rows, size, [&](int64_t row, int64_t at, int64_t rest) {
+  forEachLanes<T>(s.rows, size, [&](int64_t row, int64_t at, int64_t rest) ADJOINT_LAMBDA {
     const T* gates = s.gates + row * 4 * size + at;
     S* dgates = s.dgates + row * 4 * size + at;
     const int64_t place = row * size + at;
+#pragma GCC unroll 4
+    for (int64_t b = 0; b < 4; b++) {
+      prefetchRead(gates + b * size, 4 * size);
+      prefetchWritten(dgates + b * size, 4 * size);
+    }
+    if (s.hPrevious) prefetchRead(s.hPrevious + place, size);
+    if (s.dy) prefetchRead(s.dy + row * s.dyRow + at, s.dyRow);
     const V n = get(gates, rest), r = get(gates + size, rest);
     const V z = get(gates + 2 * size, rest), m = get(gates + 3 * size, rest);
     const V dh = get(s.dhDirect + place, rest) + sumOf<V>(s.dh, 0, row, at, rest) +
