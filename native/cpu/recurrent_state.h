@@ -3,6 +3,7 @@
 #pragma once
 #include <algorithm>
 
+#include "cpu/features.h"
 #include "cpu/gemm_bf16.h"
 #include "cpu/kernels/recurrent.h"
 #include "cpu/packed_operand.h"
@@ -86,8 +87,11 @@ class StateWeights<float, BFloat16> {
     });
   }
 
+  // As many rows as are multiplied together, so that all threads have some; more where the batch
+  // is large.
   int64_t chunkRows(int64_t rows) const {
-    const int64_t most = std::clamp<int64_t>(ceilDivide(rows, 4), kChunkRows, kBlockSide);
+    const int64_t together = hasFeature(Feature::amxBf16) ? kTileRows : kTileRows / 2;
+    const int64_t most = std::clamp<int64_t>(ceilDivide(rows, 4), together, kBlockSide);
     return rows == 0 ? 1 : ceilDivide(rows, ceilDivide(rows, most));
   }
 
@@ -138,7 +142,6 @@ class StateWeights<float, BFloat16> {
   };
 
  private:
-  static constexpr int64_t kChunkRows = 16;
   static_assert(kSumsBlock == kBlockSide && kTileDepth == kBlockSide, "one padding of the units");
 
   struct Strides {
