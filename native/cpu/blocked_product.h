@@ -23,12 +23,15 @@ class BlockedProduct {
     // of a pass over it.
     packsA_ = columnPanels > (p.aK == 1 ? 24 : p.aRow == 1 ? 4 : 1);
     packsB_ = p.bColumn != 1 || rowPanels > 2;
-    // Where one task takes all rows, no other wants its panels of b: it packs each as it comes. The
-    // steps of the depth being shorter there, it may take more rows; so it does where b is so large
-    // that it would be written to memory and read again.
+    // Where one task takes all rows, no other wants its panels of b: it packs each as it comes,
+    // which saves small products a parallel loop. There must be panels for as many tasks as the
+    // product is worth. The steps of the depth being shorter there, a task may take more rows; so
+    // it does where b is so large that it would be written to memory and read again.
     const bool isLarge = static_cast<double>(p.k) * p.n * sizeof(T) > kLargeBytes;
     const int64_t mostPanels = kRowPanels * (isLarge ? DepthBlocks::kInL2 / DepthBlocks::kInL1 : 1);
-    packsInTask_ = packsB_ && rowPanels <= mostPanels && columnPanels >= kManyPanels;
+    const double tasks = 2.0 * p.m * p.n * p.k / kTaskOperations;
+    const bool fillsTasks = columnPanels >= kManyPanels || (tasks >= 2 && columnPanels >= tasks);
+    packsInTask_ = packsB_ && rowPanels <= mostPanels && fillsTasks;
     if (packsInTask_) depth_ = DepthBlocks(p.k, DepthBlocks::kInL1);
     slabRows_ = packsA_ ? slab(rowPanels, panelRows_) : rowPanels * panelRows_;
     slabColumns_ = packsB_ && !packsInTask_ ? slab(columnPanels, kernels.columns)
