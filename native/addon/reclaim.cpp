@@ -108,9 +108,7 @@ void Reclaimer::major() {
 void Reclaimer::setLimits() {
   baseBytes_ = liveBytes_;
   baseEntries_ = entries();
-  // A collection costs the more, the more survives it, so more must have been made before the next.
-  const size_t inProportion = std::clamp(4 * baseBytes_, kMinByteBudget, kCachedByteBudget);
-  byteBudget_ = std::max(inProportion, baseBytes_ / 4);
+  byteBudget_ = std::max(kMinByteBudget, baseBytes_ / 4);
   byteLimit_ = baseBytes_ + byteBudget_;
   entryLimit_ = baseEntries_ + kEntryBudget;
 }

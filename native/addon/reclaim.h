@@ -54,8 +54,6 @@ class Reclaimer {
  private:
   static constexpr size_t kEntryBudget = 8192;
   static constexpr size_t kMinByteBudget = size_t{20} << 20;
-  // Beyond it, memory would be used again only after it has left the caches.
-  static constexpr size_t kCachedByteBudget = size_t{48} << 20;
   static constexpr size_t kMinMajorBytes = size_t{192} << 20;
   static constexpr size_t kMinMajorEntries = 200000;
 
