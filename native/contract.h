@@ -38,7 +38,8 @@ void setFloat32Products(Float32Products precision);
 // Called when the first environment of the process loads the addon and when the last one goes.
 void startup();
 void shutdown();
-// Waits for all queued work.
+// Waits for all queued work. Where work is queued, this and copyToHost throw what an earlier kernel
+// found wrong with its data ("deferred"): the first such error, once.
 void synchronize();
 // Whether the calls of a step can be recorded here and run again.
 bool canCapture();
@@ -185,7 +186,8 @@ void attentionBackward(const AttentionBackwardArgs& a);
 
 // ---------------------------------------------------------------- losses
 // loss[n] = logsumexp(logits[n, :]) - logits[n, target[n]], 0 where target[n] == ignoreIndex;
-// logits [N, C], target int64 [N], loss and lse [N]. A target outside [0, C) throws (waits).
+// logits [N, C], target int64 [N], loss and lse [N]. A target outside [0, C) throws an index
+// error, which may be deferred.
 void crossEntropy(const View& loss, const View& lse, const View& logits, const View& target,
                   int64_t ignoreIndex);
 // loss [] = mean of the losses whose target is not ignored (NaN if there is none); rate [] = 1 /
@@ -233,7 +235,8 @@ void gruBackward(const GruGradients& out, const View* dy, const View& wHh, const
                  const View& gates, const View& y, bool reverse);
 
 // ---------------------------------------------------------------- indexing (index int64)
-// An index outside its axis throws index errors; negative ones are refused too.
+// An index outside its axis throws index errors, which may be deferred; negative ones are refused
+// too.
 // y[.., i, ..] = x[.., index[.., i, ..], ..]; y and index have one shape
 void gather(const View& y, const View& x, const View& index, int axis);
 // y[.., index[.., i, ..], ..] += source[.., i, ..], in order

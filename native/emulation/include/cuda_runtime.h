@@ -7,6 +7,7 @@
 #include <tuple>
 #include <utility>
 
+#include "emulation/atomics.h"
 #include "emulation/block.h"
 
 #define __global__
@@ -36,6 +37,7 @@ enum cudaMemcpyKind {
 constexpr unsigned cudaStreamNonBlocking = 1;
 constexpr unsigned cudaEventDisableTiming = 2;
 constexpr unsigned cudaHostAllocDefault = 0;
+constexpr unsigned cudaHostAllocMapped = 2;
 
 using cudaStream_t = struct EmulatedStream*;
 using cudaEvent_t = struct EmulatedEvent*;

@@ -131,6 +131,35 @@ TEST_P(Emulation, warpOperations) {
   }
 }
 
+// Each thread takes the next place of `order`; one of them all claims `first`.
+__global__ void atomicKernel(unsigned* count, int* order, int* first) {
+  const auto i = static_cast<int>(blockIdx.x * blockDim.x + threadIdx.x);
+  order[atomicAdd(count, 1u)] = i;
+  const int before = atomicCAS(first, -1, i);
+  __threadfence();
+  if (before == -1) atomicExch(first + 1, atomicExch(first + 2, i) + 1);
+}
+
+TEST_P(Emulation, atomics) {
+  const unsigned block = 40, grid = 3, n = block * grid;
+  unsigned* count = deviceArray<unsigned>(1);
+  int* order = deviceArray<int>(n);
+  int* first = deviceArray<int>(3);
+  *count = 0;
+  first[0] = -1;
+  first[2] = 6;
+  launch(grid, block, 0, stream, atomicKernel, count, order, first);
+  EXPECT_EQ(run(), "");
+  EXPECT_EQ(*count, n);
+  EXPECT_EQ(first[0], order[0]);
+  EXPECT_EQ(first[1], 7);
+  EXPECT_EQ(first[2], order[0]);
+  std::vector<bool> seen(n);
+  for (unsigned i = 0; i < n; i++) seen[static_cast<unsigned>(order[i])] = true;
+  EXPECT_EQ(seen, std::vector<bool>(n, true));
+  for (void* p : {(void*)count, (void*)order, (void*)first}) ADJOINT_CUDA(cudaFree(p));
+}
+
 __global__ void divergentBarrierKernel() {
   if (threadIdx.x < 7) {
     __syncthreads();

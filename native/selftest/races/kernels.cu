@@ -29,6 +29,9 @@ __global__ void warpSumKernel(float* y) {
 __global__ void countKernel(int* total) {
   *total += 1;
 }
+__global__ void atomicCountKernel(int* total) {
+  atomicAdd(total, 1);
+}
 __global__ void blocksMeetKernel(float* y) {
   if (threadIdx.x == 0) y[0] = static_cast<float>(blockIdx.x);
 }

@@ -16,6 +16,8 @@ template <bool synchronized>
 __global__ void warpSumKernel(float* y);
 // All threads count in one place, without an atomic.
 __global__ void countKernel(int* total);
+// With one.
+__global__ void atomicCountKernel(int* total);
 // All blocks write to one place.
 __global__ void blocksMeetKernel(float* y);
 // Threads write neighbouring bytes.

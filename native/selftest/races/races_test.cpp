@@ -59,6 +59,7 @@ TEST_P(Races, findsNothingWhereNothingIsMissing) {
   EXPECT_EQ(run(1, neighbourKernel<true, false>, x, 1), "");
   EXPECT_EQ(run(1, warpSumKernel<true>), "");
   EXPECT_EQ(run(1, blocksMeetKernel), "");
+  EXPECT_EQ(run(2, atomicCountKernel), "");
   EXPECT_EQ(run(1, bytesKernel), "") << "neighbouring bytes are different places";
 }
 
