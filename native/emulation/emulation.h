@@ -1,6 +1,9 @@
-// What tests may ask of the emulated device beyond CUDA's own functions.
+// What tests and the libraries' twins may ask of the emulated device beyond CUDA's own functions.
 #pragma once
+#include <cuda_runtime.h>
+
 #include <cstddef>
+#include <functional>
 
 #include "emulation/block.h"
 
@@ -11,6 +14,9 @@ size_t pendingWork();
 // After a failed kernel every call fails, as on a GPU, until this is called (a GPU would need a new
 // process); drops whatever is queued.
 void clearError();
+// Queues work of the host, as the twin of a library's function does. Unlike cudaLaunchHostFunc's,
+// its arguments are its own, so that it can be captured and run again.
+void enqueueHost(cudaStream_t stream, std::function<void()> work);
 // How much memory the device seems to have.
 void setDeviceMemory(size_t bytes);
 // Bytes and blocks that cudaMalloc has handed out and not got back.

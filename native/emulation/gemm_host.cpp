@@ -3,6 +3,7 @@
 #include <vector>
 
 #include "cuda/gemm.h"
+#include "emulation/emulation.h"
 #include "shared/convert.h"
 
 namespace adjoint::cuda {
@@ -47,12 +48,9 @@ void product(const Gemm& g) {
 }  // namespace
 
 void gemm(const Gemm& g, cudaStream_t stream) {
-  auto run = [](void* argument) {
-    auto* queued = static_cast<Gemm*>(argument);
-    visitDType(queued->dtype, [&](auto tag) { product<typename decltype(tag)::type>(*queued); });
-    delete queued;
-  };
-  ADJOINT_CUDA(cudaLaunchHostFunc(stream, run, new Gemm(g)));
+  emulation::enqueueHost(stream, [g] {
+    visitDType(g.dtype, [&](auto tag) { product<typename decltype(tag)::type>(g); });
+  });
 }
 
 }  // namespace adjoint::cuda

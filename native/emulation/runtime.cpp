@@ -10,6 +10,7 @@
 #include <map>
 #include <memory>
 #include <mutex>
+#include <stdexcept>
 #include <string>
 #include <vector>
 
@@ -21,8 +22,20 @@ struct EmulatedEvent {
   uint64_t reached = 0;              // the last record that the stream has come to
 };
 
+using Work = std::function<cudaError_t()>;
+
+struct EmulatedGraph {
+  std::vector<Work> work;
+  bool isSpoiled = false;
+};
+
+struct EmulatedGraphExec {
+  std::shared_ptr<const std::vector<Work>> work;
+};
+
 struct EmulatedStream {
-  std::deque<std::function<cudaError_t()>> queue;
+  std::deque<Work> queue;
+  EmulatedGraph* capture = nullptr;  // takes what is queued, while there is one
 };
 
 namespace adjoint::emulation {
@@ -33,6 +46,7 @@ constexpr size_t kDeviceAlignment = 256;
 struct Device {
   std::recursive_mutex mutex;
   std::map<uintptr_t, size_t> blocks;  // address -> size
+  std::map<uintptr_t, size_t> pinned;  // of the host
   size_t allocated = 0;
   size_t total = size_t(2) << 30;
   std::vector<EmulatedStream*> streams;
@@ -56,22 +70,35 @@ cudaError_t failForGood(cudaError_t error, const std::string& message) {
   return failWith(error, message);
 }
 
-// Whether [p, p + bytes) lies in one block of device memory.
-bool isDeviceMemory(const void* p, size_t bytes) {
+// Whether [p, p + bytes) lies in one of the blocks.
+bool liesIn(const std::map<uintptr_t, size_t>& blocks, const void* p, size_t bytes) {
   const auto address = reinterpret_cast<uintptr_t>(p);
-  auto it = device().blocks.upper_bound(address);
-  if (it == device().blocks.begin()) return false;
+  auto it = blocks.upper_bound(address);
+  if (it == blocks.begin()) return false;
   --it;
   return address - it->first <= it->second && bytes <= it->second - (address - it->first);
 }
+bool isDeviceMemory(const void* p, size_t bytes) {
+  return liesIn(device().blocks, p, bytes);
+}
 
-cudaError_t enqueue(cudaStream_t stream, std::function<cudaError_t()> work) {
+// What a stream that is captured cannot do.
+cudaError_t spoilCapture(cudaStream_t stream, const char* what) {
+  stream->capture->isSpoiled = true;
+  return failWith(cudaErrorStreamCaptureUnsupported, what);
+}
+
+cudaError_t enqueue(cudaStream_t stream, Work work) {
   auto& all = device().streams;
   if (std::find(all.begin(), all.end(), stream) == all.end()) {
     return failWith(cudaErrorInvalidResourceHandle, "no such stream (name one, not 0)");
   }
   if (device().error != cudaSuccess) return device().error;
-  stream->queue.push_back(std::move(work));
+  if (stream->capture) {
+    stream->capture->work.push_back(std::move(work));
+  } else {
+    stream->queue.push_back(std::move(work));
+  }
   return cudaSuccess;
 }
 
@@ -110,6 +137,15 @@ cudaError_t enqueueKernel(const cudaLaunchConfig_t& config, QueuedKernel* queued
     const char* error = runGrid(g, b, config.dynamicSmemBytes, body, owner.get());
     return error ? failForGood(cudaErrorLaunchFailure, error) : cudaSuccess;
   });
+}
+
+void enqueueHost(cudaStream_t stream, std::function<void()> work) {
+  Lock lock(device().mutex);
+  const cudaError_t status = enqueue(stream, [work = std::move(work)] {
+    work();
+    return cudaSuccess;
+  });
+  if (status != cudaSuccess) throw std::runtime_error(cudaGetErrorString(status));
 }
 
 size_t pendingWork() {
@@ -205,11 +241,15 @@ cudaError_t cudaFree(void* pointer) {
 }
 
 cudaError_t cudaHostAlloc(void** pointer, size_t bytes, unsigned) {
+  Lock lock(device().mutex);
   *pointer = std::malloc(bytes);
-  return *pointer ? cudaSuccess : cudaErrorMemoryAllocation;
+  if (!*pointer) return cudaErrorMemoryAllocation;
+  device().pinned[reinterpret_cast<uintptr_t>(*pointer)] = bytes;
+  return cudaSuccess;
 }
 cudaError_t cudaFreeHost(void* pointer) {
   Lock lock(device().mutex);
+  device().pinned.erase(reinterpret_cast<uintptr_t>(pointer));
   for (EmulatedStream* stream : device().streams) cudaStreamSynchronize(stream);
   std::free(pointer);
   return cudaSuccess;
@@ -222,6 +262,12 @@ cudaError_t cudaMemcpyAsync(void* target, const void* source, size_t bytes, cuda
                        isDeviceMemory(source, bytes) == (kind != cudaMemcpyHostToDevice);
   if (bytes > 0 && !matches) {
     return failWith(cudaErrorInvalidValue, "cudaMemcpyAsync: pointers do not match the kind");
+  }
+  if (stream && stream->capture && kind != cudaMemcpyDeviceToDevice) {
+    const void* host = kind == cudaMemcpyHostToDevice ? source : target;
+    if (!liesIn(device().pinned, host, bytes)) {
+      return spoilCapture(stream, "a captured copy of host memory that is not pinned");
+    }
   }
   return enqueue(stream, [=] {
     std::memcpy(target, source, bytes);
@@ -245,6 +291,7 @@ cudaError_t cudaStreamDestroy(cudaStream_t stream) {
 }
 cudaError_t cudaStreamSynchronize(cudaStream_t stream) {
   Lock lock(device().mutex);
+  if (stream->capture) return spoilCapture(stream, "a wait for a stream that is captured");
   return drain(stream, [] { return false; });
 }
 cudaError_t cudaLaunchHostFunc(cudaStream_t stream, void (*function)(void*), void* argument) {
@@ -256,6 +303,7 @@ cudaError_t cudaLaunchHostFunc(cudaStream_t stream, void (*function)(void*), voi
 }
 cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event, unsigned) {
   Lock lock(device().mutex);
+  if (stream->capture) return spoilCapture(stream, "an event from outside of the capture");
   return enqueue(stream, [event, record = event->recorded] { return waitFor(event, record); });
 }
 
@@ -271,6 +319,7 @@ cudaError_t cudaEventDestroy(cudaEvent_t event) {
 }
 cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream) {
   Lock lock(device().mutex);
+  if (stream->capture) return spoilCapture(stream, "an event of a stream that is captured");
   event->stream = stream;
   return enqueue(stream, [event, record = ++event->recorded] {
     event->reached = record;
@@ -280,4 +329,45 @@ cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream) {
 cudaError_t cudaEventSynchronize(cudaEvent_t event) {
   Lock lock(device().mutex);
   return waitFor(event, event->recorded);
+}
+
+cudaError_t cudaStreamBeginCapture(cudaStream_t stream, cudaStreamCaptureMode) {
+  Lock lock(device().mutex);
+  if (stream->capture) return failWith(cudaErrorIllegalState, "the stream is captured already");
+  stream->capture = new EmulatedGraph;
+  return cudaSuccess;
+}
+cudaError_t cudaStreamEndCapture(cudaStream_t stream, cudaGraph_t* graph) {
+  Lock lock(device().mutex);
+  *graph = nullptr;
+  if (!stream->capture) return failWith(cudaErrorIllegalState, "the stream is not captured");
+  std::unique_ptr<EmulatedGraph> captured(stream->capture);
+  stream->capture = nullptr;
+  if (captured->isSpoiled) {
+    return failWith(cudaErrorStreamCaptureInvalidated, "the capture was spoiled before");
+  }
+  *graph = captured.release();
+  return cudaSuccess;
+}
+cudaError_t cudaGraphDestroy(cudaGraph_t graph) {
+  delete graph;
+  return cudaSuccess;
+}
+cudaError_t cudaGraphInstantiate(cudaGraphExec_t* exec, cudaGraph_t graph, unsigned long long) {
+  *exec = new EmulatedGraphExec{std::make_shared<const std::vector<Work>>(graph->work)};
+  return cudaSuccess;
+}
+cudaError_t cudaGraphLaunch(cudaGraphExec_t exec, cudaStream_t stream) {
+  Lock lock(device().mutex);
+  return enqueue(stream, [work = exec->work] {
+    for (const Work& one : *work) {
+      if (cudaError_t error = one(); error != cudaSuccess) return error;
+    }
+    return cudaSuccess;
+  });
+}
+// Launches that are queued still run.
+cudaError_t cudaGraphExecDestroy(cudaGraphExec_t exec) {
+  delete exec;
+  return cudaSuccess;
 }

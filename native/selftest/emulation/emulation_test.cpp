@@ -293,6 +293,55 @@ TEST_P(Emulation, eventsOrderStreams) {
   ADJOINT_CUDA(cudaFree(y));
 }
 
+TEST_P(Emulation, graphsRunAgain) {
+  int* y = deviceArray<int>(2);
+  int* host = nullptr;
+  ADJOINT_CUDA(cudaHostAlloc(reinterpret_cast<void**>(&host), sizeof(int), cudaHostAllocDefault));
+  const size_t n = sizeof(int);
+  cudaGraph_t graph;
+  cudaGraphExec_t exec;
+  launch(1, 1, 0, stream, addKernel, y, -*y);
+  ADJOINT_CUDA(cudaStreamBeginCapture(stream, cudaStreamCaptureModeRelaxed));
+  ADJOINT_CUDA(cudaMemcpyAsync(y + 1, host, n, cudaMemcpyHostToDevice, stream));
+  launch(1, 32, 0, stream, addKernel, y, 10);
+  emulation::enqueueHost(stream, [y] { *y += y[1]; });
+  EXPECT_EQ(emulation::pendingWork(), 1u) << "captured work does not run";
+  ADJOINT_CUDA(cudaStreamEndCapture(stream, &graph));
+  ADJOINT_CUDA(cudaGraphInstantiate(&exec, graph, 0));
+  ADJOINT_CUDA(cudaGraphDestroy(graph));
+  ADJOINT_CUDA(cudaGraphLaunch(exec, stream));
+  EXPECT_EQ(emulation::pendingWork(), 2u);
+  *host = 1;
+  EXPECT_EQ(run(), "");
+  EXPECT_EQ(*y, 11);
+  *host = 2;
+  ADJOINT_CUDA(cudaGraphLaunch(exec, stream));
+  ADJOINT_CUDA(cudaGraphLaunch(exec, stream));
+  ADJOINT_CUDA(cudaGraphExecDestroy(exec));
+  EXPECT_EQ(run(), "");
+  EXPECT_EQ(*y, 35);
+  // What cannot be captured spoils it.
+  cudaEvent_t event;
+  ADJOINT_CUDA(cudaEventCreateWithFlags(&event, cudaEventDisableTiming));
+  int pageable = 0;
+  const std::function<cudaError_t()> spoilers[] = {
+      [&] { return cudaStreamSynchronize(stream); }, [&] { return cudaEventRecord(event, stream); },
+      [&] { return cudaStreamWaitEvent(stream, event, 0); },
+      [&] { return cudaMemcpyAsync(y, &pageable, n, cudaMemcpyHostToDevice, stream); },
+      [&] { return cudaMemcpyAsync(&pageable, y, n, cudaMemcpyDeviceToHost, stream); }};
+  for (const auto& spoil : spoilers) {
+    ADJOINT_CUDA(cudaStreamBeginCapture(stream, cudaStreamCaptureModeRelaxed));
+    EXPECT_NE(cudaStreamBeginCapture(stream, cudaStreamCaptureModeRelaxed), cudaSuccess);
+    EXPECT_EQ(spoil(), cudaErrorStreamCaptureUnsupported);
+    EXPECT_EQ(cudaStreamEndCapture(stream, &graph), cudaErrorStreamCaptureInvalidated);
+  }
+  EXPECT_NE(cudaStreamEndCapture(stream, &graph), cudaSuccess);
+  EXPECT_EQ(run(), "");
+  ADJOINT_CUDA(cudaEventDestroy(event));
+  ADJOINT_CUDA(cudaFreeHost(host));
+  ADJOINT_CUDA(cudaFree(y));
+}
+
 TEST_P(Emulation, refusesBadLaunchesAndTooMuchMemory) {
   int* y = nullptr;
   EXPECT_THROW(launch(1, 1025, 0, stream, addKernel, y, 1), Error);
