@@ -36,6 +36,7 @@ void setThreadCount(int n);  // n >= 1
 enum class Float32Products : int { highest, high, medium };
 void setFloat32Products(Float32Products precision);
 // Called when the first environment of the process loads the addon and when the last one goes.
+// startup throws where there is no device that can be used, and may be called again then.
 void startup();
 void shutdown();
 // Waits for all queued work. Where work is queued, this and copyToHost throw what an earlier kernel
@@ -60,6 +61,7 @@ void release(void* block, size_t bytes);
 void trimCache();                 // gives cached blocks back to the system
 void setMemoryCap(size_t bytes);  // 0: none
 AllocatorStats allocatorStats();
+void resetPeakMemory();  // the peak is what is live now
 // dense bytes, to and from host memory. copyToHost waits; copyFromHost has read `source` when it
 // returns.
 void copyFromHost(void* target, const void* source, size_t bytes);

@@ -37,12 +37,22 @@ void removeEnvironment(void* data) {
   if (--environments == 0) backend::shutdown();
 }
 
-napi_value initialize(napi_env env, napi_value exports) {
-  auto* environment = new Environment(env);
-  {
-    std::lock_guard<std::mutex> lock(environmentsMutex);
-    if (environments++ == 0) backend::startup();
+// Whether the backend can be used; a JavaScript exception says why not.
+bool addEnvironment(napi_env env) {
+  std::lock_guard<std::mutex> lock(environmentsMutex);
+  try {
+    if (environments == 0) backend::startup();
+  } catch (const std::exception& e) {
+    napi_throw_error(env, nullptr, e.what());
+    return false;
   }
+  environments++;
+  return true;
+}
+
+napi_value initialize(napi_env env, napi_value exports) {
+  if (!addEnvironment(env)) return nullptr;
+  auto* environment = new Environment(env);
   napi_add_env_cleanup_hook(env, removeEnvironment, environment);
 
   Napi::Object module(env, exports);

@@ -136,6 +136,11 @@ Napi::Value trimCache(Environment&, const Napi::CallbackInfo& info) {
   return info.Env().Undefined();
 }
 
+Napi::Value resetPeakMemory(Environment&, const Napi::CallbackInfo& info) {
+  backend::resetPeakMemory();
+  return info.Env().Undefined();
+}
+
 Napi::Value setMemoryCap(Environment&, const Napi::CallbackInfo& info) {
   double bytes = numberAt(info, 0);
   if (!(bytes >= 0 && bytes <= 9007199254740992.0)) {
@@ -192,6 +197,7 @@ void exportState(Exports& exports) {
   exports.add<liveHandles>("liveHandles");
   exports.add<synchronize>("synchronize");
   exports.add<trimCache>("trimCache");
+  exports.add<resetPeakMemory>("resetPeakMemory");
   exports.add<setMemoryCap>("setMemoryCap");
   exports.add<setFloat32Products>("setFloat32Products");
   exports.add<threadCount>("threadCount");

@@ -51,6 +51,9 @@ void trimCache() {
 void setMemoryCap(size_t bytes) {
   allocator().setCap(bytes);
 }
+void resetPeakMemory() {
+  allocator().resetPeak();
+}
 
 AllocatorStats allocatorStats() {
   const BlockAllocatorStats s = allocator().stats();

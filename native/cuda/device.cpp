@@ -12,9 +12,11 @@ namespace {
 
 struct Device {
   Device() {
+    ADJOINT_CUDA(cudaGetDeviceCount(&count));
     ADJOINT_CUDA(cudaGetDeviceProperties(&properties, 0));
     ADJOINT_CUDA(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking));
   }
+  int count = 0;
   cudaDeviceProp properties;
   cudaStream_t stream;
 };
@@ -51,6 +53,7 @@ std::vector<std::pair<std::string, std::string>> deviceInfo() {
     return std::to_string(v / 1000) + "." + std::to_string(v % 1000 / 10);
   };
   return {{"device", p.name},
+          {"devices", std::to_string(cuda::device().count)},
           {"computeCapability", std::to_string(p.major) + "." + std::to_string(p.minor)},
           {"multiprocessors", std::to_string(p.multiProcessorCount)},
           {"memoryBytes", std::to_string(p.totalGlobalMem)},

@@ -100,6 +100,9 @@ void trimCache() {
 void setMemoryCap(size_t bytes) {
   cuda::allocator().setCap(bytes);
 }
+void resetPeakMemory() {
+  cuda::allocator().resetPeak();
+}
 
 AllocatorStats allocatorStats() {
   const BlockAllocatorStats s = cuda::allocator().stats();

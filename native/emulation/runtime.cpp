@@ -187,6 +187,11 @@ const char* cudaGetErrorString(cudaError_t error) {
   }
 }
 
+cudaError_t cudaGetDeviceCount(int* count) {
+  *count = 1;
+  const char* message = std::getenv("ADJOINT_EMULATION_ERROR");
+  return message ? failWith(cudaErrorNoDevice, message) : cudaSuccess;
+}
 cudaError_t cudaGetDeviceProperties(cudaDeviceProp* p, int) {
   std::snprintf(p->name, sizeof p->name, "emulated");
   p->totalGlobalMem = device().total;

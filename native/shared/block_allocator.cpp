@@ -204,6 +204,11 @@ void BlockAllocator::setCap(size_t bytes) {
   cap_ = bytes;
 }
 
+void BlockAllocator::resetPeak() {
+  std::lock_guard<BriefLock> lock(lock_);
+  peakLive_ = live_;
+}
+
 BlockAllocatorStats BlockAllocator::stats() {
   std::lock_guard<BriefLock> lock(lock_);
   return {live_,

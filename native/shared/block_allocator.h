@@ -68,6 +68,8 @@ class BlockAllocator {
   // No more than this is taken from the source; 0: no more than the source's own limit.
   void setCap(size_t bytes);
   BlockAllocatorStats stats();
+  // From now on the peak is that of what is live now and later.
+  void resetPeak();
 
  private:
   static constexpr int kClasses = 96;

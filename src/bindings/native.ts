@@ -56,6 +56,8 @@ export interface Native {
   liveHandles(): Int32Array
   synchronize(): void
   trimCache(): void
+  /** The peak of live bytes is from now on what is live now. */
+  resetPeakMemory(): void
   setMemoryCap(bytes: number): void
   /** 0: highest, 1: high, 2: medium. */
   setFloat32Products(precision: number): void

@@ -1,8 +1,15 @@
 import { readFileSync } from 'node:fs'
 import os from 'node:os'
 import path from 'node:path'
+import { nvidiaDriver } from '../bindings/driver.js'
 import { packageRoot } from '../bindings/locate.js'
-import { type Device, type DeviceType, device, loadFailures } from '../core/device.js'
+import {
+  type Device,
+  type DeviceType,
+  defaultDevice,
+  device,
+  loadFailures,
+} from '../core/device.js'
 
 function packageVersion(): string {
   const text = readFileSync(path.join(packageRoot, 'package.json'), 'utf8')
@@ -24,13 +31,9 @@ function describeDevice(type: DeviceType): [string, string][] {
   return loadFailures(type).map(({ path: file, reason }) => [file, reason])
 }
 
-/** Whether an NVIDIA driver is loaded: then a missing CUDA addon is worth a word. */
-function nvidiaDriver(): string {
-  try {
-    return readFileSync('/proc/driver/nvidia/version', 'utf8').split('\n')[0]
-  } catch {
-    return 'none found'
-  }
+function whereTensorsGo(): string {
+  const { type, native } = defaultDevice()
+  return type === 'cpu' ? 'the CPU' : `the GPU, ${native.deviceInfo().device}`
 }
 
 /** Prints what was found and why; returns 0 if tensors can be computed with, else 1. */
@@ -52,16 +55,17 @@ export function doctor(out: { write(text: string): unknown }): number {
       ],
     ],
     ['cpu', describeDevice('cpu')],
-    ['cuda', [['driver', nvidiaDriver()], ...describeDevice('cuda')]],
+    ['cuda', [['driver', nvidiaDriver() ?? 'none found'], ...describeDevice('cuda')]],
   ]
   for (const [title, rows] of sections) {
     out.write(`${title}\n`)
     const width = Math.min(24, Math.max(...rows.map(([name]) => name.length)))
     for (const [name, value] of rows) out.write(`  ${name.padEnd(width)}  ${value}\n`)
   }
-  const usable = tryDevice('cpu') !== null
-  out.write(
-    usable ? 'ready: tensors run on the CPU\n' : 'not ready. Build it with:  npx adjoint build\n',
-  )
-  return usable ? 0 : 1
+  if (tryDevice('cpu') === null) {
+    out.write('not ready. Build it with:  npx adjoint build\n')
+    return 1
+  }
+  out.write(`ready: tensors run on ${whereTensorsGo()}\n`)
+  return 0
 }

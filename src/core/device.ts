@@ -1,4 +1,5 @@
 import { Calls } from '../bindings/calls.js'
+import { nvidiaDriver } from '../bindings/driver.js'
 import { findCollector } from '../bindings/gc.js'
 import { type AddonName, type LoadFailure, loadAddon } from '../bindings/locate.js'
 import type { Native } from '../bindings/native.js'
@@ -58,6 +59,7 @@ export type DeviceLike = Device | string
 
 const devices = new Map<DeviceType, Device>()
 const failures = new Map<DeviceType, LoadFailure[]>()
+const openHooks: ((device: Device) => void)[] = []
 let chosen: Device | null = null
 
 /** Loads the addon of a device type; keeps why it failed. */
@@ -73,6 +75,7 @@ function open(type: DeviceType, addon: AddonName): Device | null {
   }
   const device = new Device(type, 0, loaded.native, loaded.path)
   devices.set(type, device)
+  for (const hook of openHooks) hook(device)
   return device
 }
 
@@ -86,30 +89,54 @@ export function openDevices(): Device[] {
   return [...devices.values()]
 }
 
+/** Runs `hook` for each device that is in use, and from now on for each at its first use. */
+export function onDeviceOpen(hook: (device: Device) => void): void {
+  openHooks.push(hook)
+  for (const device of devices.values()) hook(device)
+}
+
+const buildCommand = (type: DeviceType) =>
+  type === 'cpu' ? 'npx adjoint build' : 'npx adjoint build --cuda'
+
 function notBuilt(type: DeviceType): DeviceError {
   const tried = loadFailures(type).map(({ path, reason }) => `  ${path}: ${reason}`)
-  const command = type === 'cpu' ? 'npx adjoint build' : 'npx adjoint build --cuda'
   return new DeviceError(
-    `device: expected the native addon of '${type}', found none that loads. Tried:\n` +
-      `${tried.join('\n')}\nBuild it with:  ${command}\n` +
+    `device: expected the native addon of '${type}', got none that loads. Tried:\n` +
+      `${tried.join('\n')}\nBuild it with:  ${buildCommand(type)}\n` +
       '(some package managers do not run the build at installation; it needs CMake or Python, ' +
       'and a C++17 compiler)',
   )
 }
 
+/** How many devices of its type the process sees; it computes on the first. */
+export function devicesSeen({ native }: Device): number {
+  return Number(native.deviceInfo().devices ?? 1)
+}
+
 /**
- * The device of a name.
+ * The device of a name. CUDA is looked for when it is first named. `'cuda'` is the first GPU that
+ * `CUDA_VISIBLE_DEVICES` leaves; a process computes on no other.
  * @throws DeviceError if its addon does not load; the message lists every path tried and why.
  */
 export function device(name: DeviceLike): Device {
   if (name instanceof Device) return name
-  const match = /^(cpu|cuda)(?::(\d+))?$/.exec(String(name))
-  if (!match || Number(match[2] ?? 0) !== 0) {
+  const match = /^(?:cpu|(cuda))(?::(\d+))?$/.exec(String(name))
+  const index = Number(match?.[2] ?? 0)
+  if (!match || (index !== 0 && !match[1])) {
     throw new DeviceError(`device: expected 'cpu' or 'cuda', got ${describe(name)}`)
   }
-  const type = match[1] as DeviceType
+  const type = match[1] ? 'cuda' : 'cpu'
   const found = open(type, type === 'cpu' ? 'adjoint_cpu' : 'adjoint_cuda')
   if (!found) throw notBuilt(type)
+  if (index !== 0) {
+    const count = devicesSeen(found)
+    throw new DeviceError(
+      index < count
+        ? `device: expected 'cuda:0', the GPU that this process computes on, got '${name}'; start ` +
+            `it with CUDA_VISIBLE_DEVICES=${index} for that one`
+        : `device: expected an index below ${count}, the number of GPUs, got '${name}'`,
+    )
+  }
   return found
 }
 
@@ -120,9 +147,45 @@ export function useEmulatedCuda(): Device {
   return found
 }
 
-/** Where new tensors go: the one set, else `ADJOINT_DEVICE`, else the CPU. */
+/** Why an error, or the addons behind it, kept CUDA from being used: one line. */
+function reasonOf(error: DeviceError): string {
+  const tried = loadFailures('cuda')
+  if (tried.length === 0) return error.message
+  const present = tried.find(({ reason }) => reason !== 'no such file')
+  const reason = present
+    ? `${present.path}: ${present.reason}`
+    : `there is no adjoint_cuda.node; build it with: ${buildCommand('cuda')}`
+  return reason.split('\n')[0]
+}
+
+/**
+ * `ADJOINT_DEVICE`; without it CUDA where there is an NVIDIA driver, and the CPU where there is
+ * none. What keeps CUDA from being used is said once, and the CPU takes over.
+ */
+function chooseDevice(): Device {
+  const asked = process.env.ADJOINT_DEVICE
+  if (asked && !/^(cpu|cuda(:\d+)?)$/.test(asked)) {
+    throw new DeviceError(`ADJOINT_DEVICE: expected cpu or cuda, got ${describe(asked)}`)
+  }
+  if (asked === 'cpu' || (!asked && nvidiaDriver() === null)) return device('cpu')
+  try {
+    return device(asked || 'cuda')
+  } catch (error) {
+    if (!(error instanceof DeviceError)) throw error
+    process.stderr.write(
+      `adjoint: CUDA is not used, tensors go to the CPU: ${reasonOf(error)} ` +
+        '(npx adjoint doctor says more)\n',
+    )
+    return device('cpu')
+  }
+}
+
+/**
+ * Where tensors go that are created without a device: the one set, else `ADJOINT_DEVICE`, else
+ * `'cuda'` where a GPU can be used, else `'cpu'`.
+ */
 export function defaultDevice(): Device {
-  if (chosen === null) chosen = device(process.env.ADJOINT_DEVICE || 'cpu')
+  chosen ??= chooseDevice()
   return chosen
 }
 

@@ -1,4 +1,4 @@
-import { device as findDevice } from './device.js'
+import { onDeviceOpen, openDevices } from './device.js'
 import { ArgumentError, describe } from './errors.js'
 
 /** How float32 matrix products are computed; see `setFloat32MatmulPrecision`. */
@@ -26,9 +26,14 @@ export function setFloat32MatmulPrecision(precision: MatmulPrecision): void {
       `setFloat32MatmulPrecision: expected highest, high or medium, got ${describe(precision)}`,
     )
   }
-  findDevice('cpu').native.setFloat32Products(index)
+  for (const { native } of openDevices()) native.setFloat32Products(index)
   chosen = precision
 }
+
+// A device that is first used later.
+onDeviceOpen(({ native }) => {
+  if (chosen !== 'highest') native.setFloat32Products(precisions.indexOf(chosen))
+})
 
 /** What `setFloat32MatmulPrecision` was last called with in this thread. */
 export function getFloat32MatmulPrecision(): MatmulPrecision {
