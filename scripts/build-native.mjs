@@ -1,15 +1,19 @@
 // Builds adjoint_cpu.node into build/Release: with CMake (cmake-js), or where CMake is missing with
-// node-gyp from the same sources. `npm install` and `npx adjoint build` both end here.
+// node-gyp from the same sources. `npm install` and `npx adjoint build` both end here. With --cuda,
+// adjoint_cuda.node too.
 import { spawnSync } from 'node:child_process'
 import { copyFileSync, existsSync, mkdirSync } from 'node:fs'
 import { createRequire } from 'node:module'
 import os from 'node:os'
 import path from 'node:path'
 import { fileURLToPath, pathToFileURL } from 'node:url'
+import { parseArgs } from 'node:util'
+import { makeToolkit } from './cuda-toolkit.mjs'
 
 const root = path.resolve(path.dirname(fileURLToPath(import.meta.url)), '..')
 const require = createRequire(import.meta.url)
 export const addonPath = path.join(root, 'build', 'Release', 'adjoint_cpu.node')
+export const cudaAddonPath = path.join(root, 'build', 'Release', 'adjoint_cuda.node')
 
 function runNode(args) {
   const done = spawnSync(process.execPath, args, { cwd: root, stdio: 'inherit' })
@@ -36,13 +40,13 @@ function findNodeGyp() {
   return candidates.find((file) => file && existsSync(file))
 }
 
-function buildWithCMake(jobs, definitions) {
+function buildWithCMake(parallel, definitions) {
   const cmakeJs = require.resolve('cmake-js/bin/cmake-js')
   const extra = definitions.map((definition) => `--CD${definition}`)
-  runNode([cmakeJs, 'compile', '--parallel', String(jobs), ...extra])
+  runNode([cmakeJs, 'compile', '--parallel', String(parallel), ...extra])
 }
 
-function buildWithNodeGyp(jobs) {
+function buildWithNodeGyp(parallel) {
   const nodeGyp = findNodeGyp()
   if (!nodeGyp) throw new Error('neither cmake nor node-gyp was found; install CMake')
   // Node's own headers where they lie beside it, so that nothing is downloaded.
@@ -50,23 +54,54 @@ function buildWithNodeGyp(jobs) {
   const headers = existsSync(path.join(prefix, 'include/node/node_api.h'))
     ? [`--nodedir=${prefix}`]
     : []
-  runNode([nodeGyp, 'rebuild', '--directory=native', `--jobs=${jobs}`, ...headers])
+  runNode([nodeGyp, 'rebuild', '--directory=native', `--jobs=${parallel}`, ...headers])
   mkdirSync(path.dirname(addonPath), { recursive: true })
   copyFileSync(path.join(root, 'native/build/Release/adjoint_cpu.node'), addonPath)
 }
 
+const jobs = () => Math.max(1, os.availableParallelism())
+
 /** @param {{ tool?: 'cmake' | 'node-gyp', definitions?: string[] }} options */
 export function buildNative({ tool, definitions = [] } = {}) {
-  const jobs = Math.max(1, os.availableParallelism())
-  if (tool === 'cmake' || (tool === undefined && hasCMake())) buildWithCMake(jobs, definitions)
-  else buildWithNodeGyp(jobs)
+  if (tool === 'cmake' || (tool === undefined && hasCMake())) buildWithCMake(jobs(), definitions)
+  else buildWithNodeGyp(jobs())
   if (!existsSync(addonPath)) throw new Error(`the build made no ${addonPath}`)
 }
 
+/** Whether this machine has an NVIDIA driver that sees a card. */
+export const hasCard = () => spawnSync('nvidia-smi', ['-L'], { stdio: 'ignore' }).status === 0
+
+/**
+ * Builds adjoint_cuda.node, in a folder of its own, so that a failure leaves the CPU's addon alone.
+ * @param {{ toolkit?: string, architectures?: string }} options  toolkit: a CUDA toolkit or a
+ *   virtual environment, which is made if it is missing; architectures: '75;90', say
+ */
+export function buildCuda({ toolkit, architectures } = {}) {
+  if (!hasCMake()) throw new Error('the CUDA backend needs CMake')
+  if (toolkit) makeToolkit(toolkit)
+  const folder = path.join(root, 'build', 'cuda')
+  const definitions = ['ADJOINT_CUDA=ON']
+  if (toolkit) definitions.push(`ADJOINT_CUDA_TOOLKIT=${path.resolve(toolkit)}`)
+  if (architectures) definitions.push(`ADJOINT_CUDA_ARCHITECTURES=${architectures}`)
+  const options = definitions.map((definition) => `--CD${definition}`)
+  const target = ['--out', folder, '--target', 'adjoint_cuda', '--parallel', String(jobs())]
+  runNode([require.resolve('cmake-js/bin/cmake-js'), 'compile', ...target, ...options])
+  mkdirSync(path.dirname(cudaAddonPath), { recursive: true })
+  copyFileSync(path.join(folder, 'Release', 'adjoint_cuda.node'), cudaAddonPath)
+}
+
 if (process.argv[1] && import.meta.url === pathToFileURL(process.argv[1]).href) {
-  const tool = process.argv.includes('--node-gyp') ? 'node-gyp' : undefined
   try {
-    buildNative({ tool })
+    const { values } = parseArgs({
+      options: {
+        'node-gyp': { type: 'boolean' },
+        cuda: { type: 'boolean' },
+        toolkit: { type: 'string' },
+        architectures: { type: 'string' },
+      },
+    })
+    if (values.cuda) buildCuda(values)
+    else buildNative({ tool: values['node-gyp'] ? 'node-gyp' : undefined })
   } catch (error) {
     console.error(`adjoint: the native build failed: ${error.message}`)
     process.exitCode = 1

@@ -34,7 +34,12 @@ Napi::Object constants(Napi::Env env) {
 void removeEnvironment(void* data) {
   delete static_cast<Environment*>(data);
   std::lock_guard<std::mutex> lock(environmentsMutex);
-  if (--environments == 0) backend::shutdown();
+  if (--environments > 0) return;
+  try {
+    backend::shutdown();
+  } catch (const Error&) {
+    // A device that has failed has nothing left to end, and nobody is there to be told.
+  }
 }
 
 // Whether the backend can be used; a JavaScript exception says why not.

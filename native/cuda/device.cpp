@@ -1,9 +1,11 @@
 // The device and its one stream.
+#include <atomic>
 #include <memory>
 #include <string>
 
 #include "contract.h"
 #include "cuda/deferred_error.h"
+#include "cuda/gemm.h"
 #include "cuda/launch.h"
 
 namespace adjoint {
@@ -27,8 +29,13 @@ const Device& device() {
   return *d;
 }
 
+std::atomic<backend::Float32Products> float32ProductsAllowed{backend::Float32Products::highest};
+
 }  // namespace
 
+backend::Float32Products float32Products() {
+  return float32ProductsAllowed;
+}
 cudaStream_t stream() {
   return device().stream;
 }
@@ -58,7 +65,8 @@ std::vector<std::pair<std::string, std::string>> deviceInfo() {
           {"multiprocessors", std::to_string(p.multiProcessorCount)},
           {"memoryBytes", std::to_string(p.totalGlobalMem)},
           {"driver", version(driver)},
-          {"runtime", version(runtime)}};
+          {"runtime", version(runtime)},
+          {"cublasLt", cuda::gemmLibrary()}};
 }
 
 // The device's own threads are not counted or set; the host queues work with one.
@@ -66,8 +74,9 @@ int threadCount() {
   return 1;
 }
 void setThreadCount(int) {}
-// float32 products are computed in float32 whatever is allowed.
-void setFloat32Products(Float32Products) {}
+void setFloat32Products(Float32Products precision) {
+  cuda::float32ProductsAllowed = precision;
+}
 
 void startup() {
   cuda::stream();

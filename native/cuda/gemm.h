@@ -2,7 +2,9 @@
 // native/emulation/gemm_host.cpp computes on the host.
 #pragma once
 #include <cstdint>
+#include <string>
 
+#include "contract.h"
 #include "cuda/launch.h"
 #include "shared/dtype.h"
 
@@ -24,6 +26,12 @@ struct Gemm {
   GemmMatrix a, b, y;
   const void* bias;  // dense, or nullptr
 };
+
+// The library and its version, or why there is none.
+std::string gemmLibrary();
+
+// What products and convolutions of float32 may be computed with (device.cpp).
+backend::Float32Products float32Products();
 
 // Queues the product.
 void gemm(const Gemm& g, cudaStream_t stream);

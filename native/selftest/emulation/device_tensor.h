@@ -1,4 +1,5 @@
-// Tensors in emulated device memory, filled from and compared with float64 on the host.
+// Tensors in device memory, filled from and compared with float64 on the host: of the emulated
+// device, or, with ADJOINT_REAL_DEVICE, of a card.
 #pragma once
 #include <gtest/gtest.h>
 
@@ -11,7 +12,9 @@
 
 #include "contract.h"
 #include "cuda/launch.h"
+#ifndef ADJOINT_REAL_DEVICE
 #include "emulation/emulation.h"
+#endif
 #include "shared/convert.h"
 #include "shared/iterate.h"
 
@@ -151,6 +154,13 @@ inline void expectClose(const Values& got, const Values& want, double tolerance,
   }
 }
 
+#ifdef ADJOINT_REAL_DEVICE
+// A card has one order of threads, its own.
+enum class ThreadOrder { native };
+class Device : public ::testing::TestWithParam<ThreadOrder> {};
+#define ADJOINT_IN_ALL_ORDERS(Suite) \
+  INSTANTIATE_TEST_SUITE_P(Orders, Suite, ::testing::Values(ThreadOrder::native))
+#else
 // Every kernel must give the same in three orders of threads.
 class Device : public ::testing::TestWithParam<emulation::ThreadOrder> {
  protected:
@@ -162,6 +172,7 @@ class Device : public ::testing::TestWithParam<emulation::ThreadOrder> {
       Orders, Suite,                                                                      \
       ::testing::Values(emulation::ThreadOrder::forward, emulation::ThreadOrder::reverse, \
                         emulation::ThreadOrder::shuffled))
+#endif
 
 constexpr DType kFloats[] = {DType::float32, DType::float64, DType::bfloat16, DType::float16};
 constexpr DType kIntegers[] = {DType::int64, DType::int32, DType::int16,
