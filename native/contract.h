@@ -42,8 +42,23 @@ void shutdown();
 // Waits for all queued work. Where work is queued, this and copyToHost throw what an earlier kernel
 // found wrong with its data ("deferred"): the first such error, once.
 void synchronize();
+
+// ---------------------------------------------------------------- captured steps
 // Whether the calls of a step can be recorded here and run again.
 bool canCapture();
+// The work of a step as the device keeps it, to be queued at once (a CUDA graph).
+struct Graph;
+// What this thread calls up to endGraph goes to the graph and is not run. nullptr where the device
+// makes none: calls then run as always.
+Graph* beginGraph();
+// What this thread calls up to endGraph runs nothing and only renews what may change in the graph,
+// the values of SgdArgs, AdamArgs and RandomState: those calls alone, in their order.
+void renewGraph(Graph* graph);
+// Throws where the work could not be kept; some calls throw by themselves then, as those that wait.
+void endGraph(Graph* graph);
+size_t changingValues(const Graph* graph);  // how many it has met
+void launchGraph(Graph* graph);             // queues the work
+void releaseGraph(Graph* graph);            // queued work still runs
 
 // ---------------------------------------------------------------- memory
 struct AllocatorStats {

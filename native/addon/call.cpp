@@ -32,6 +32,7 @@ DType Call::dtype() {
 double Call::slot() {
   int64_t v = integer();
   if (v < 0 || v >= static_cast<int64_t>(environment_.slots.size())) badWord("a slot");
+  if (environment_.recorder) environment_.recorder->noteChange();
   return environment_.slots[v];
 }
 

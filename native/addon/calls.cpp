@@ -29,7 +29,7 @@ napi_value run(napi_env env, napi_callback_info info) {
     size_t owners = std::min<size_t>(count, 9) - 1;
     Call call(environment, static_cast<size_t>(length), arguments + 1, owners);
     call.setName(kernel.name);
-    if (environment.recorder) environment.recorder->checkAllowed(kernel.name);
+    if (environment.recorder) environment.recorder->beginCall(kernel.name);
     kernel.run(call);
     if (environment.recorder) environment.recorder->add(kernel, call);
     call.finish();

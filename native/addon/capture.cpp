@@ -1,5 +1,4 @@
-// Recording a step and running it again (recording.h). A CUDA graph would take the place of the
-// rows behind the same four functions.
+// Recording a step and running it again (recording.h).
 #include "call.h"
 #include "exports.h"
 
@@ -75,6 +74,11 @@ napi_value replay(napi_env env, napi_callback_info info) {
   });
 }
 
+// replayWay(handle): how replays run (Recording::way).
+Napi::Value replayWay(Environment& e, const Napi::CallbackInfo& info) {
+  return Napi::String::New(info.Env(), e.table.recording(handleAt(info, 0)).way());
+}
+
 }  // namespace
 
 void exportCapture(Exports& exports) {
@@ -82,6 +86,7 @@ void exportCapture(Exports& exports) {
   exports.add<cancelCapture>("cancelCapture");
   exports.add<endCapture>("endCapture");
   exports.add("replay", replay);
+  exports.add<replayWay>("replayWay");
 }
 
 }  // namespace adjoint

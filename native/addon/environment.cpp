@@ -37,6 +37,7 @@ backend::RandomState Environment::drawRandom(int generator, int64_t n) {
   if (generator < 0 || generator >= static_cast<int>(generators.size())) {
     fail(ErrorKind::argument, "random: expected a generator, got number %d", generator);
   }
+  if (recorder) recorder->noteChange();
   backend::RandomState state = generators[generator];
   generators[generator].offset += backend::randomAdvance(n);
   return state;

@@ -28,7 +28,8 @@ Recorder::~Recorder() {
   storages_.recorded.clear();
 }
 
-void Recorder::checkAllowed(const char* op) const {
+void Recorder::beginCall(const char* op) {
+  callChanges_ = false;
   if (!refuses_) return;
   fail(ErrorKind::capture,
        "%s: expected work on the device whose step is being captured, got a call on %s", op,
@@ -70,6 +71,7 @@ void Recorder::add(const Kernel& kernel, Call& call) {
     addView(view, storage, isWritten);
   });
   row.viewCount = views_.size() - row.views;
+  row.changes = callChanges_;
   rows_.push_back(row);
 }
 
@@ -153,6 +155,7 @@ std::unique_ptr<Recording> Recorder::finish(Environment& environment) {
     call.views = r.views_.data() + row.views;
     call.hostBytes = row.run ? nullptr : r.hostBytes_[row.hostBytes].get();
     call.hostLength = row.hostLength;
+    call.changes = row.changes;
     r.calls_.push_back(call);
   }
   return recording;
@@ -161,6 +164,7 @@ std::unique_ptr<Recording> Recorder::finish(Environment& environment) {
 // ---------------------------------------------------------------- recording
 
 Recording::~Recording() {
+  if (graph_) backend::releaseGraph(graph_);
   for (const Pin& pin : pins_) {
     pin.storage->pins--;
     release(pin.storage);
@@ -179,16 +183,62 @@ void Recording::checkLive() const {
 
 void Recording::replay(Environment& environment) {
   for (const Pin& pin : pins_) pin.storage->version += pin.writes;
-  for (const RecordedCall& recorded : calls_) {
-    if (!recorded.run) {
-      if (recorded.hostLength) {
-        backend::copyFromHost(recorded.views[0].data, recorded.hostBytes, recorded.hostLength);
-      }
-      continue;
-    }
+  if (graph_) {
+    renewGraph(environment);
+  } else if (!wasReplayed_) {
+    wasReplayed_ = true;
+    makeGraph(environment);
+  }
+  if (graph_) return backend::launchGraph(graph_);
+  for (const RecordedCall& recorded : calls_) run(environment, recorded);
+}
+
+void Recording::run(Environment& environment, const RecordedCall& recorded) {
+  if (recorded.run) {
     Call call(environment, recorded);
     recorded.run(call);
+  } else if (recorded.hostLength) {
+    backend::copyFromHost(recorded.views[0].data, recorded.hostBytes, recorded.hostLength);
   }
+}
+
+// The calls go to a graph, with the values of this replay. Where that fails, calls are run again
+// one by one, now and from now on.
+void Recording::makeGraph(Environment& environment) {
+  const auto generators = environment.generators;
+  backend::Graph* graph = nullptr;
+  try {
+    graph = backend::beginGraph();
+    if (!graph) return;
+    for (const RecordedCall& recorded : calls_) {
+      const size_t values = backend::changingValues(graph);
+      run(environment, recorded);
+      if (recorded.changes && backend::changingValues(graph) == values) {
+        fail(ErrorKind::capture, "%s: expected a kernel that reads what changes from memory",
+             recorded.name);
+      }
+    }
+    backend::endGraph(graph);
+    graph_ = graph;
+    way_ = "graph";
+  } catch (const std::exception& e) {
+    if (graph) backend::releaseGraph(graph);
+    environment.generators = generators;
+    way_ = e.what();
+  }
+}
+
+void Recording::renewGraph(Environment& environment) {
+  backend::renewGraph(graph_);
+  try {
+    for (const RecordedCall& recorded : calls_) {
+      if (recorded.changes) run(environment, recorded);
+    }
+  } catch (...) {
+    backend::endGraph(graph_);
+    throw;
+  }
+  backend::endGraph(graph_);
 }
 
 }  // namespace adjoint

@@ -9,8 +9,12 @@
 // which
 //   ranges share whose lifetimes, from the call that makes it to the last that touches it, do not
 //   meet.
+//
+// A device with graphs takes the calls over at the first replay. Later ones decode only the calls
+// that depend on a slot or a generator, to renew what these have given, and launch the graph.
 #pragma once
 #include <memory>
+#include <string>
 #include <vector>
 
 #include "storage.h"
@@ -30,6 +34,7 @@ struct RecordedCall {
   const View* views;  // in the order in which the row names them
   const void* hostBytes;
   size_t hostLength;
+  bool changes;  // from replay to replay, by a slot or a generator
 };
 
 class Recording {
@@ -42,8 +47,15 @@ class Recording {
   // Throws a disposed error if a tensor that the step needs was disposed.
   void checkLive() const;
   void replay(Environment& environment);
+  // "graph" where replays launch one; "calls" where the device has none, or before the first
+  // replay; else why there is none, though the device has graphs.
+  const std::string& way() const { return way_; }
 
  private:
+  void run(Environment& environment, const RecordedCall& recorded);
+  void makeGraph(Environment& environment);
+  void renewGraph(Environment& environment);
+
   friend class Recorder;
   struct Pin {
     Storage* storage;
@@ -57,6 +69,9 @@ class Recording {
   std::vector<std::unique_ptr<char[]>> hostBytes_;
   std::vector<Pin> pins_;
   StorageRef arena_;
+  backend::Graph* graph_ = nullptr;
+  bool wasReplayed_ = false;
+  std::string way_ = "calls";
 };
 
 class Recorder {
@@ -67,7 +82,10 @@ class Recorder {
   Recorder& operator=(const Recorder&) = delete;
   ~Recorder();
 
-  void checkAllowed(const char* op) const;
+  // Before each call.
+  void beginCall(const char* op);
+  // The call that runs has read a slot or a generator.
+  void noteChange() { callChanges_ = true; }
   // A storage that the step has just made.
   void made(Storage* storage) { number(storage, false); }
   // After the call has run.
@@ -91,6 +109,7 @@ class Recorder {
     const char* name;
     size_t words, length, views, viewCount;
     size_t hostBytes, hostLength;
+    bool changes;
   };
   struct Place {
     int storage;
@@ -103,6 +122,7 @@ class Recorder {
 
   StoragePool& storages_;
   const bool refuses_;
+  bool callChanges_ = false;
   std::vector<Met> met_;  // by their number: StoragePool::recorded has the storages
   std::vector<Row> rows_;
   std::vector<double> words_;

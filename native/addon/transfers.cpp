@@ -23,7 +23,7 @@ HostArray hostArrayAt(const Napi::CallbackInfo& info, size_t i, const char* op) 
 Napi::Value fromHost(Environment& e, const Napi::CallbackInfo& info) {
   double code = numberAt(info, 1);
   if (!(code >= 0 && code < kDTypeCount)) fail(ErrorKind::internal, "fromHost: expected a dtype");
-  if (e.recorder) e.recorder->checkAllowed("tensor");
+  if (e.recorder) e.recorder->beginCall("tensor");
   size_t bytes = hostArrayAt(info, 0, "tensor").bytes;
   Storage* storage = e.allocate(bytes);
   StorageRef pin(storage);

@@ -6,6 +6,7 @@
 #include "contract.h"
 #include "cuda/deferred_error.h"
 #include "cuda/gemm.h"
+#include "cuda/graph.h"
 #include "cuda/launch.h"
 
 namespace adjoint {
@@ -37,6 +38,10 @@ backend::Float32Products float32Products() {
   return float32ProductsAllowed;
 }
 cudaStream_t stream() {
+  const cudaStream_t redirected = graphStream();
+  return redirected ? redirected : device().stream;
+}
+cudaStream_t mainStream() {
   return device().stream;
 }
 int multiprocessors() {
@@ -87,7 +92,7 @@ void shutdown() {
   cuda::forgetDeferredError();
 }
 bool canCapture() {
-  return false;
+  return true;
 }
 void synchronize() {
   ADJOINT_CUDA(cudaStreamSynchronize(cuda::stream()));

@@ -28,8 +28,11 @@ inline void check(cudaError_t status, const char* call) {
 }
 #define ADJOINT_CUDA(call) ::adjoint::cuda::check((call), #call)
 
-// The one stream that all work goes through (device.cpp).
+// The one stream that all work goes through (device.cpp), or that of the graph that this thread
+// makes (graph.h).
 cudaStream_t stream();
+// Always the one stream.
+cudaStream_t mainStream();
 int multiprocessors();
 
 constexpr int kWarp = 32;

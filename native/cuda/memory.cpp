@@ -4,6 +4,7 @@
 #include <mutex>
 
 #include "contract.h"
+#include "cuda/graph.h"
 #include "cuda/launch.h"
 #include "shared/block_allocator.h"
 
@@ -24,7 +25,7 @@ class DeviceSegments final : public SegmentSource {
   // still uses it must have ended. Called while tensors die, so it must not throw: after an error
   // of the device the segment is lost with everything else.
   void unmap(void* segment, size_t) override {
-    if (cudaStreamSynchronize(stream()) == cudaSuccess) cudaFree(segment);
+    if (cudaStreamSynchronize(mainStream()) == cudaSuccess) cudaFree(segment);
   }
 };
 
@@ -48,8 +49,8 @@ class Staging {
       prepare(slot);
       const size_t n = std::min(bytes, kSlotBytes);
       std::memcpy(slot.buffer, source, n);
-      ADJOINT_CUDA(cudaMemcpyAsync(target, slot.buffer, n, cudaMemcpyHostToDevice, stream()));
-      ADJOINT_CUDA(cudaEventRecord(slot.event, stream()));
+      ADJOINT_CUDA(cudaMemcpyAsync(target, slot.buffer, n, cudaMemcpyHostToDevice, mainStream()));
+      ADJOINT_CUDA(cudaEventRecord(slot.event, mainStream()));
       target += n;
       source += n;
       bytes -= n;
@@ -84,6 +85,11 @@ Staging& staging() {
 }
 
 }  // namespace
+
+void uploadNow(void* target, const void* source, size_t bytes) {
+  staging().copyToDevice(static_cast<char*>(target), static_cast<const char*>(source), bytes);
+}
+
 }  // namespace cuda
 
 namespace backend {
@@ -111,7 +117,7 @@ AllocatorStats allocatorStats() {
 }
 
 void copyFromHost(void* target, const void* source, size_t bytes) {
-  cuda::staging().copyToDevice(static_cast<char*>(target), static_cast<const char*>(source), bytes);
+  if (!cuda::copyToGraph(target, source, bytes)) cuda::uploadNow(target, source, bytes);
 }
 
 void copyToHost(void* target, const void* source, size_t bytes) {

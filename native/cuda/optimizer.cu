@@ -4,6 +4,7 @@
 
 #include "contract.h"
 #include "cuda/elements.h"
+#include "cuda/graph.h"
 #include "shared/functors.h"
 
 namespace adjoint {
@@ -31,7 +32,8 @@ static_assert(sizeof(Batch<5>) <= 3900, "a kernel's arguments end at 4 KiB");
 // last buffer may be missing.
 template <class T, int N, class Update>
 __global__ void __launch_bounds__(kOptimizerThreads)
-    optimizerKernel(const Batch<N> batch, const Update update) {
+    optimizerKernel(const Batch<N> batch, const Changing<Update> changing) {
+  const Update update = changing.get();
   const int e = batch.entry[blockIdx.x];
   const DType dtype = batch.dtype[e];
   const bool hasLast = batch.data[e][N - 1] != nullptr;
@@ -104,7 +106,7 @@ struct AdamUpdate {
 template <class T, int N, class Update>
 class Launcher {
  public:
-  explicit Launcher(const Update& update) : update_(update) {}
+  explicit Launcher(const Update& update) : update_(changing(update)) {}
 
   void add(const View* const (&views)[N]) {
     const int64_t numel = views[0]->numel(), pieces = ceilDiv(numel, kPiece);
@@ -136,13 +138,14 @@ class Launcher {
   }
 
   Batch<N> batch_{};
-  Update update_;
+  Changing<Update> update_;
 };
 
 template <template <class> class Update, int N, class Make, class Entries, class ViewsOf>
 void updateAll(const Entries& entries, const Make& make, const ViewsOf& viewsOf) {
   Launcher<float, N, Update<float>> narrow(make(float()));
   Launcher<double, N, Update<double>> wide(make(double()));
+  if (isRenewing()) return;
   for (const auto& entry : entries) {
     viewsOf(entry, [&](const View* const(&views)[N]) {
       if (entry.param.dtype == DType::float64) {

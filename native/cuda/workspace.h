@@ -2,7 +2,7 @@
 #pragma once
 #include <cstddef>
 
-#include "contract.h"
+#include "cuda/graph.h"
 
 namespace adjoint::cuda {
 
@@ -10,10 +10,10 @@ namespace adjoint::cuda {
 // work that is queued later can get the block again.
 class Workspace {
  public:
-  explicit Workspace(size_t bytes) : bytes_(bytes), data_(backend::allocate(bytes)) {
+  explicit Workspace(size_t bytes) : bytes_(bytes), data_(takeTemporary(bytes)) {
     if (!data_) fail(ErrorKind::outOfMemory, "cuda: no memory for a workspace of %zu bytes", bytes);
   }
-  ~Workspace() { backend::release(data_, bytes_); }
+  ~Workspace() { giveBackTemporary(data_, bytes_); }
   Workspace(const Workspace&) = delete;
   Workspace& operator=(const Workspace&) = delete;
   void* data() const { return data_; }

@@ -31,6 +31,11 @@ export interface Native {
   endCapture(owner: object): number
   /** Sets inputs and slots as the words say and runs the recorded calls. */
   replay(length: number, recording: number): void
+  /**
+   * How replays run: by `'calls'`, or by a `'graph'` of the device (from the first replay on); else
+   * why there is no graph.
+   */
+  replayWay(recording: number): string
 
   fromHost(array: NodeJS.TypedArray, dtype: number, owner: object): number
   toHost(array: NodeJS.TypedArray, handle: number, offset: number): void

@@ -33,6 +33,11 @@ export interface CapturedStep<A extends readonly Tensor[], R> {
   (...inputs: A): R
   /** Whether the next call is a replay. */
   readonly isRecorded: boolean
+  /**
+   * How replays run: by `'calls'`, queued one by one, or by a `'graph'` of the device, made at the
+   * first replay; where the device could make none of the step, the reason. null before a recording.
+   */
+  readonly replayedBy: string | null
   /** Gives the memory of the recording back. Never needed: it goes with the step. */
   dispose(): void
   [Symbol.dispose](): void
@@ -197,6 +202,10 @@ class Capture<A extends readonly Tensor[], R> implements Recording {
 
   get isRecorded(): boolean {
     return this.handle > 0
+  }
+
+  get replayedBy(): string | null {
+    return this.handle > 0 ? this.device.native.replayWay(this.handle) : null
   }
 
   touch(slot: GradSlot, use: GradUse): void {
@@ -389,6 +398,7 @@ export function capture<A extends readonly Tensor[], R>(
   const dispose = (): void => captured.dispose()
   Object.defineProperties(call, {
     isRecorded: { get: () => captured.isRecorded },
+    replayedBy: { get: () => captured.replayedBy },
     dispose: { value: dispose },
     [Symbol.dispose ?? Symbol.for('Symbol.dispose')]: { value: dispose },
   })

@@ -1,5 +1,5 @@
 import { expect } from 'vitest'
-import { capture, getRandomState, manualSeed, type Tensor } from '../../src/index.js'
+import { capture, type Device, getRandomState, manualSeed, type Tensor } from '../../src/index.js'
 import type * as nn from '../../src/nn/index.js'
 import type { Optimizer } from '../../src/optim/index.js'
 
@@ -50,13 +50,21 @@ function optimizerBits(optimizer: Program['optimizer']): unknown {
   return { tensors, param_groups }
 }
 
+/** How replays run there. */
+function wayOf({ type }: Device): string {
+  return type === 'cpu' || process.env.ADJOINT_CUDA_GRAPHS === '0' ? 'calls' : 'graph'
+}
+
 /** Trains two copies, one of them captured: after each step everything must have the same bits. */
 export function expectSameBits(make: () => Program, batches: readonly Tensor[][]): void {
   const run = (isCaptured: boolean) => {
     manualSeed(7)
     const program = make()
-    const step = isCaptured ? capture(program.step) : program.step
-    return history(program, step, batches)
+    if (!isCaptured) return history(program, program.step, batches)
+    const step = capture(program.step)
+    const seen = history(program, step, batches)
+    expect(step.replayedBy).toBe(wayOf(program.network.parameters()[0].device))
+    return seen
   }
   const eager = run(false)
   const captured = run(true)

@@ -84,6 +84,27 @@ TEST(DeviceMemory, capsTrimsAndCounts) {
   EXPECT_EQ(backend::allocate(size_t(1) << 40), nullptr) << "more than the device has";
 }
 
+// A replay: what changes is uploaded by one copy and its event, the rest is one launch.
+TEST(DeviceMemory, aGraphIsQueuedAtOnce) {
+  DeviceTensor y = DeviceTensor::empty(DType::float32, {1000});
+  auto draw = [&](uint64_t offset) { backend::random(RandomOp::uniform, y, 0, 1, {1, offset}); };
+  backend::Graph* graph = backend::beginGraph();
+  for (uint64_t i = 0; i < 10; i++) draw(i);
+  for (int i = 0; i < 10; i++) backend::unary(UnaryOp::square, y, y, DType::float32);
+  backend::endGraph(graph);
+  backend::synchronize();
+  EXPECT_EQ(emulation::pendingWork(), 0u);
+  backend::launchGraph(graph);
+  EXPECT_EQ(emulation::pendingWork(), 3u);
+  backend::renewGraph(graph);
+  for (uint64_t i = 0; i < 10; i++) draw(i);
+  backend::endGraph(graph);
+  backend::launchGraph(graph);
+  EXPECT_EQ(emulation::pendingWork(), 6u);
+  backend::synchronize();
+  backend::releaseGraph(graph);
+}
+
 TEST(DeviceMemory, namesItself) {
   EXPECT_STREQ(backend::name(), "cuda");
   backend::startup();
