@@ -81,6 +81,13 @@ void resetPeakMemory();  // the peak is what is live now
 // returns.
 void copyFromHost(void* target, const void* source, size_t bytes);
 void copyToHost(void* target, const void* source, size_t bytes);
+// The same in steps, so that another thread can wait: beginCopyToHost queues it, or returns nullptr
+// where copyToHost waits for nothing. waitForCopy may run on any thread. endCopy gives up the copy,
+// and fills `target` with its first bytes unless that is nullptr.
+struct HostCopy;
+HostCopy* beginCopyToHost(const void* source, size_t bytes);
+void waitForCopy(HostCopy& copy);
+void endCopy(HostCopy* copy, void* target, size_t bytes);
 
 // rates float64 [3], measured now with all threads: operations per second on registers (a
 // multiply-add is two) of float32 and of bfloat16 products, and bytes per second that a copy beyond

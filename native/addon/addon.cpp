@@ -64,6 +64,7 @@ napi_value initialize(napi_env env, napi_value exports) {
   Exports functions(module, *environment);
   exportCalls(functions);
   exportTransfers(functions);
+  exportPendingCopies(functions);
   exportState(functions);
   exportCapture(functions);
   module.Set("backend", backend::name());

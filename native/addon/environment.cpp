@@ -66,19 +66,21 @@ void Environment::setErrorClass(ErrorKind kind, napi_value constructor) {
   napi_create_reference(env, constructor, 1, &errorClasses_[static_cast<int>(kind)]);
 }
 
+napi_value Environment::makeError(ErrorKind kind, const char* message) {
+  napi_value text, constructor = nullptr, error = nullptr;
+  if (napi_create_string_utf8(env, message, NAPI_AUTO_LENGTH, &text) != napi_ok) return nullptr;
+  napi_ref ref = errorClasses_[static_cast<int>(kind)];
+  if (ref) napi_get_reference_value(env, ref, &constructor);
+  if (constructor && napi_new_instance(env, constructor, 1, &text, &error) == napi_ok) return error;
+  return napi_create_error(env, nullptr, text, &error) == napi_ok ? error : nullptr;
+}
+
 void Environment::throwError(ErrorKind kind, const char* message) {
   bool pending = false;
   napi_is_exception_pending(env, &pending);
   if (pending) return;
-  napi_value text, constructor = nullptr, error;
-  napi_create_string_utf8(env, message, NAPI_AUTO_LENGTH, &text);
-  napi_ref ref = errorClasses_[static_cast<int>(kind)];
-  if (ref) napi_get_reference_value(env, ref, &constructor);
-  if (constructor && napi_new_instance(env, constructor, 1, &text, &error) == napi_ok) {
-    napi_throw(env, error);
-  } else {
-    napi_throw_error(env, nullptr, message);
-  }
+  napi_value error = makeError(kind, message);
+  if (error) napi_throw(env, error);
 }
 
 }  // namespace adjoint

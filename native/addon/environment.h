@@ -32,7 +32,9 @@ class Environment {
 
   void setWords(napi_value float64Array);
   void setErrorClass(ErrorKind kind, napi_value constructor);
-  // Throws a JavaScript error of the class of `kind`.
+  // A JavaScript error of the class of `kind`; nullptr where none can be made any more.
+  napi_value makeError(ErrorKind kind, const char* message);
+  // Throws it, unless another one is on its way.
   void throwError(ErrorKind kind, const char* message);
 
   napi_env env;

@@ -50,9 +50,10 @@ class Exports {
   Environment& environment_;
 };
 
-void exportCalls(Exports& exports);      // calls.cpp: what runs for nearly every op
-void exportTransfers(Exports& exports);  // transfers.cpp: memory to and from JavaScript
-void exportState(Exports& exports);      // state.cpp: settings, generators, memory, the device
-void exportCapture(Exports& exports);    // capture.cpp: recorded steps
+void exportCalls(Exports& exports);          // calls.cpp: what runs for nearly every op
+void exportTransfers(Exports& exports);      // transfers.cpp: memory to and from JavaScript
+void exportPendingCopies(Exports& exports);  // pending_copy.cpp: reading values asynchronously
+void exportState(Exports& exports);          // state.cpp: settings, generators, memory, the device
+void exportCapture(Exports& exports);        // capture.cpp: recorded steps
 
 }  // namespace adjoint

@@ -1,23 +1,8 @@
 // Memory to and from JavaScript, and where a storage lies.
-#include "exports.h"
+#include "host_array.h"
 
 namespace adjoint {
 namespace {
-
-struct HostArray {
-  void* data = nullptr;
-  size_t bytes = 0;
-};
-
-HostArray hostArrayAt(const Napi::CallbackInfo& info, size_t i, const char* op) {
-  HostArray a;
-  if (!info[i].IsTypedArray()) fail(ErrorKind::argument, "%s: expected a typed array", op);
-  napi_typedarray_type type;
-  size_t length = 0;
-  napi_get_typedarray_info(info.Env(), info[i], &type, &length, &a.data, nullptr, nullptr);
-  a.bytes = info[i].As<Napi::TypedArray>().ByteLength();
-  return a;
-}
 
 // fromHost(array, dtype, owner): a new tensor with the array's bytes.
 Napi::Value fromHost(Environment& e, const Napi::CallbackInfo& info) {
@@ -35,22 +20,6 @@ Napi::Value fromHost(Environment& e, const Napi::CallbackInfo& info) {
   Handle handle = e.table.addTensor(info[2], storage, static_cast<DType>(static_cast<int>(code)));
   retain(storage);
   return Napi::Number::New(info.Env(), handle);
-}
-
-struct HostRange {
-  Storage* storage;
-  char* data;
-};
-
-HostRange rangeAt(Environment& e, const Napi::CallbackInfo& info, size_t handleArgument,
-                  size_t bytes, const char* op) {
-  Table::Tensor t = e.table.tensor(handleAt(info, handleArgument));
-  double offset = numberAt(info, handleArgument + 1) * static_cast<double>(itemSize(t.dtype));
-  if (!(offset >= 0 &&
-        offset + static_cast<double>(bytes) <= static_cast<double>(t.storage->bytes))) {
-    fail(ErrorKind::internal, "%s: expected a range inside the storage", op);
-  }
-  return {t.storage, static_cast<char*>(t.storage->data) + static_cast<size_t>(offset)};
 }
 
 // toHost(array, handle, offset): fills the array with the tensor's elements from `offset` on, which

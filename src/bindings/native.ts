@@ -39,6 +39,8 @@ export interface Native {
 
   fromHost(array: NodeJS.TypedArray, dtype: number, owner: object): number
   toHost(array: NodeJS.TypedArray, handle: number, offset: number): void
+  /** A promise, unless there is nothing to wait for. */
+  toHostAsync(array: NodeJS.TypedArray, handle: number, offset: number): Promise<void> | undefined
   overwrite(array: NodeJS.TypedArray, handle: number, offset: number): void
   reserve(bytes: number, dtype: number, owner: object): number
   version(handle: number): number

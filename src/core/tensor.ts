@@ -155,10 +155,18 @@ export class Tensor {
 
   /**
    * The elements in row-major order, in a new typed array: Float32Array for float32, float16 and
-   * bfloat16, BigInt64Array for int64, Uint8Array of 0 and 1 for bool.
+   * bfloat16, BigInt64Array for int64, Uint8Array of 0 and 1 for bool. They are those of the moment
+   * of the call; where the device has not come so far, other JavaScript runs meanwhile.
    */
   async data(): Promise<TypedArray> {
-    return this.dataSync()
+    this.checkLive('data')
+    checkReadable('data')
+    const array = new hostArrays[this.dtype](this.numel)
+    const dense = this.dense()
+    const pending = dense.device.native.toHostAsync(array, dense.handle, dense.offset)
+    if (dense !== this) dense.dispose()
+    if (pending !== undefined) await pending
+    return array
   }
 
   /** As `data`, at once; it waits for the device. */

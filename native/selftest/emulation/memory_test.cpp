@@ -1,4 +1,6 @@
 // Device memory, copies and the queue as the contract promises them.
+#include <thread>
+
 #include "device_tensor.h"
 
 namespace adjoint::test {
@@ -33,6 +35,58 @@ TEST(DeviceMemory, copiesLargerThanTheStagingBuffers) {
   backend::copyToHost(target.data(), block, bytes);
   EXPECT_EQ(source, target);
   backend::release(block, bytes);
+}
+
+// What is queued after the copy began does not change it, though it runs before anybody waits.
+TEST(DeviceMemory, copiesThatAnotherThreadWaitsFor) {
+  for (const size_t n : {size_t(1), size_t(3000), size_t(1) << 20}) {
+    const size_t bytes = n * sizeof(float);
+    View x;
+    x.data = backend::allocate(bytes);
+    x.ndim = 1;
+    x.size[0] = static_cast<int64_t>(n);
+    x.stride[0] = 1;
+    backend::fill(x, Scalar::of(3.0));
+    backend::HostCopy* copy = backend::beginCopyToHost(x.data, bytes);
+    backend::HostCopy* dropped = backend::beginCopyToHost(x.data, bytes);
+    backend::fill(x, Scalar::of(7.0));
+    backend::release(x.data, bytes);
+    std::thread([&] {
+      backend::waitForCopy(*copy);
+      backend::waitForCopy(*dropped);
+    }).join();
+    std::vector<float> target(n, 0);
+    backend::endCopy(copy, target.data(), bytes);
+    backend::endCopy(dropped, nullptr, 0);
+    EXPECT_EQ(target, std::vector<float>(n, 3));
+  }
+}
+
+// The host goes on queueing work while another thread waits and, here, runs it.
+TEST(DeviceMemory, workIsQueuedWhileACopyIsWaitedFor) {
+  const size_t n = 10'000, bytes = n * sizeof(float);
+  View x;
+  x.data = backend::allocate(bytes);
+  x.ndim = 1;
+  x.size[0] = n;
+  x.stride[0] = 1;
+  Operand one;
+  one.isScalar = true;
+  one.scalar = Scalar::of(1.0);
+  Operand operand;
+  operand.view = x;
+  backend::fill(x, Scalar::of(0.0));
+  for (int round = 1; round <= 5; round++) {
+    for (int i = 0; i < 20; i++) backend::binary(BinaryOp::add, x, operand, one, DType::float32);
+    backend::HostCopy* copy = backend::beginCopyToHost(x.data, bytes);
+    std::thread waiting([&] { backend::waitForCopy(*copy); });
+    for (int i = 0; i < 20; i++) backend::binary(BinaryOp::add, x, operand, one, DType::float32);
+    waiting.join();
+    std::vector<float> target(n);
+    backend::endCopy(copy, target.data(), bytes);
+    EXPECT_EQ(target, std::vector<float>(n, static_cast<float>(40 * round - 20)));
+  }
+  backend::release(x.data, bytes);
 }
 
 // A block that is freed while queued work uses it may be handed out again at once: what uses it
