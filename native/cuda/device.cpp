@@ -4,6 +4,7 @@
 #include <string>
 
 #include "contract.h"
+#include "cuda/conv2d.h"
 #include "cuda/deferred_error.h"
 #include "cuda/gemm.h"
 #include "cuda/graph.h"
@@ -71,7 +72,8 @@ std::vector<std::pair<std::string, std::string>> deviceInfo() {
           {"memoryBytes", std::to_string(p.totalGlobalMem)},
           {"driver", version(driver)},
           {"runtime", version(runtime)},
-          {"cublasLt", cuda::gemmLibrary()}};
+          {"cublasLt", cuda::gemmLibrary()},
+          {"cudnn", cuda::convolutionLibrary()}};
 }
 
 // The device's own threads are not counted or set; the host queues work with one.

@@ -4,7 +4,6 @@
 #include <vector>
 
 #include "contract.h"
-#include "test_tensor.h"
 
 namespace adjoint {
 

@@ -8,6 +8,7 @@
 #include "conv2d_case.h"
 #include "cpu/conv2d_bf16.h"
 #include "cpu/features.h"
+#include "test_tensor.h"
 
 namespace adjoint::cpu::emulated_amx {
 extern const Bf16Multiply multiplyBf16;

@@ -10,6 +10,7 @@
 #include <limits>
 
 #include "conv2d_case.h"
+#include "test_tensor.h"
 
 namespace adjoint {
 namespace {

@@ -1,0 +1,217 @@
+// Convolutions: in which order of axes the library computes, and what it leaves to us.
+#include "cuda/conv2d.h"
+
+#include <optional>
+
+#include "cuda/gemm.h"
+#include "cuda/workspace.h"
+
+namespace adjoint {
+namespace cuda {
+namespace {
+
+using backend::Conv2dShape;
+
+constexpr int kInOrder[] = {0, 1, 2, 3}, kChannelsLast[] = {0, 2, 3, 1};
+
+// What the library asks of an address.
+bool isAligned(const View& v) {
+  return reinterpret_cast<uintptr_t>(v.data) % 16 == 0;
+}
+
+// The same axes, dense in one of the two orders.
+View denseLike(const View& like, bool channelsLast) {
+  View v = like;
+  int64_t stride = 1;
+  for (int i = 3; i >= 0; i--) {
+    const int axis = (channelsLast ? kChannelsLast : kInOrder)[i];
+    v.stride[axis] = stride;
+    stride *= v.size[axis];
+  }
+  return v;
+}
+
+bool isDense(const View& v, bool channelsLast) {
+  const View dense = denseLike(v, channelsLast);
+  for (int axis = 0; axis < 4; axis++) {
+    if (v.size[axis] != 1 && v.stride[axis] != dense.stride[axis]) return false;
+  }
+  return true;
+}
+
+// A tensor as the library takes it: itself, or memory of its own from which or to which it is
+// copied.
+class DenseTensor {
+ public:
+  DenseTensor(const View& view, bool channelsLast) : original_(view) {
+    view_ = denseLike(view, channelsLast);
+    if (isAligned(view) && isDense(view, channelsLast)) return;
+    memory_.emplace(static_cast<size_t>(view.numel()) * itemSize(view.dtype));
+    view_.data = memory_->data();
+  }
+  void read() const {
+    if (memory_) backend::copy(view_, original_);
+  }
+  void write() const {
+    if (memory_) backend::copy(original_, view_);
+  }
+  const View& view() const { return view_; }
+
+ private:
+  const View& original_;
+  std::optional<Workspace> memory_;
+  View view_;
+};
+
+Conv2dTensor tensorOf(const View& v) {
+  Conv2dTensor t{};
+  t.data = v.data;
+  for (int axis = 0; axis < 4; axis++) {
+    t.size[axis] = v.size[axis];
+    t.stride[axis] = v.stride[axis];
+  }
+  return t;
+}
+
+// Tensor cores multiply half types with the channels last, eight at a time. Otherwise the order
+// that asks for fewer copies of images.
+bool prefersChannelsLast(const View& x, const View& w, const View& y, const Conv2dShape& s) {
+  const bool isHalf = itemSize(x.dtype) == 2;
+  if (isHalf && w.size[1] % 8 == 0 && w.size[0] / s.groups % 8 == 0) return true;
+  int64_t copied[2] = {0, 0};
+  for (const View* image : {&x, &y}) {
+    for (int last = 0; last < 2; last++) {
+      if (!isDense(*image, last != 0)) copied[last] += image->numel();
+    }
+  }
+  return copied[1] < copied[0];
+}
+
+// y = max(y + bias [K], 0), or one of the two
+void addBias(const View& y, const View* bias, bool relu) {
+  if (bias) {
+    View channels = y;
+    channels.data = bias->data;
+    for (int axis = 0; axis < 4; axis++) {
+      channels.stride[axis] = axis == 1 ? bias->stride[0] : 0;
+      if (axis != 1) channels.size[axis] = 1;
+    }
+    backend::binary(BinaryOp::add, y, {false, y, {}}, {false, channels, {}}, y.dtype);
+  }
+  if (relu) backend::unary(UnaryOp::relu, y, y, y.dtype);
+}
+
+// The library's convolution, if it has one in this order of axes.
+bool convolveDense(Conv2dOp op, const View& x, const View& w, const View& y, const View* bias,
+                   const Conv2dShape& s, bool relu, bool channelsLast) {
+  Conv2d c{};
+  c.op = op;
+  c.dtype = x.dtype;
+  c.shape = s;
+  c.channelsLast = channelsLast;
+  c.x = tensorOf(denseLike(x, channelsLast));
+  c.w = tensorOf(denseLike(w, channelsLast));
+  c.y = tensorOf(denseLike(y, channelsLast));
+  c.bias = bias ? bias->data : nullptr;
+  c.relu = relu;
+  c.tf32 = c.dtype == DType::float32 && float32Products() != backend::Float32Products::highest;
+  const bool isFused = libraryTakes(c);
+  if (!isFused) {
+    if (!bias && !relu) return false;
+    c.bias = nullptr;
+    c.relu = false;
+    if (!libraryTakes(c)) return false;
+  }
+  const DenseTensor image(x, channelsLast), filters(w, channelsLast), result(y, channelsLast);
+  if (op != Conv2dOp::backwardInput) image.read();
+  if (op != Conv2dOp::backwardWeight) filters.read();
+  if (op != Conv2dOp::forward) result.read();
+  c.x.data = image.view().data;
+  c.w.data = filters.view().data;
+  c.y.data = result.view().data;
+  convolveByLibrary(c, stream());
+  if (!isFused) addBias(result.view(), bias, relu);
+  if (op == Conv2dOp::forward) result.write();
+  if (op == Conv2dOp::backwardInput) image.write();
+  if (op == Conv2dOp::backwardWeight) filters.write();
+  return true;
+}
+
+void convolve(Conv2dOp op, const View& x, const View& w, const View& y, const View* bias,
+              const Conv2dShape& s, bool relu) {
+  std::optional<Workspace> space;
+  View denseBias;
+  if (bias) {
+    denseBias = *bias;
+    denseBias.stride[0] = 1;
+    if (!bias->isContiguous() || !isAligned(*bias)) {
+      space.emplace(static_cast<size_t>(bias->numel()) * itemSize(bias->dtype));
+      denseBias.data = space->data();
+      backend::copy(denseBias, *bias);
+    }
+    bias = &denseBias;
+  }
+  if (x.numel() > 0 && w.numel() > 0 && y.numel() > 0) {
+    const bool last = prefersChannelsLast(x, w, y, s);
+    for (bool channelsLast : {last, !last}) {
+      if (convolveDense(op, x, w, y, bias, s, relu, channelsLast)) return;
+    }
+  }
+  Conv2d c{};
+  c.op = op;
+  c.dtype = x.dtype;
+  c.shape = s;
+  c.x = tensorOf(x);
+  c.w = tensorOf(w);
+  c.y = tensorOf(y);
+  c.bias = bias ? bias->data : nullptr;
+  c.relu = relu;
+  convolveDirectly(c, stream());
+}
+
+}  // namespace
+}  // namespace cuda
+
+namespace backend {
+
+void conv2d(const View& y, const View& x, const View& w, const View* bias, const Conv2dShape& s,
+            bool relu) {
+  if (y.numel() == 0) return;
+  cuda::convolve(cuda::Conv2dOp::forward, x, w, y, bias, s, relu);
+}
+
+void conv2dBackwardInput(const View& dx, const View& dy, const View& w, const Conv2dShape& s) {
+  if (dx.numel() == 0) return;
+  if (dy.numel() == 0) return fill(dx, Scalar::of(0.0));
+  cuda::convolve(cuda::Conv2dOp::backwardInput, dx, w, dy, nullptr, s, false);
+}
+
+void conv2dBackwardWeight(const View& dw, const View& dy, const View& x, const Conv2dShape& s) {
+  if (dw.numel() == 0) return;
+  if (dy.numel() == 0) return fill(dw, Scalar::of(0.0));
+  cuda::convolve(cuda::Conv2dOp::backwardWeight, x, dw, dy, nullptr, s, false);
+}
+
+void conv2dBackwardParameters(const View& dw, const View& dbias, const View& dy, const View& x,
+                              const View* y, const Conv2dShape& s) {
+  std::optional<cuda::Workspace> space;
+  View g = dy;
+  if (y) {
+    space.emplace(static_cast<size_t>(dy.numel()) * itemSize(dy.dtype));
+    g = cuda::denseLike(dy, cuda::isDense(dy, true) && !cuda::isDense(dy, false));
+    g.data = space->data();
+    binary(BinaryOp::reluBackward, g, {false, dy, {}}, {false, *y, {}}, dy.dtype);
+  }
+  conv2dBackwardWeight(dw, g, x, s);
+  // dbias [K] as [1, K, 1, 1]
+  View sums = dbias;
+  sums.ndim = 4;
+  for (int axis = 0; axis < 4; axis++) {
+    sums.size[axis] = axis == 1 ? dbias.size[0] : 1;
+    sums.stride[axis] = axis == 1 ? dbias.stride[0] : 1;
+  }
+  reduce(ReduceOp::sum, sums, g);
+}
+
+}  // namespace backend
+}  // namespace adjoint

@@ -1,0 +1,27 @@
+// cuDNN 9, loaded at run time: for files that end in _cudnn.cpp.
+#pragma once
+#include <cudnn.h>
+
+#include <mutex>
+#include <string>
+
+#include "cuda/launch.h"
+#include "cuda/library.h"
+
+namespace adjoint::cuda {
+
+// Loads cuDNN at the first call; where it can't, the library says why.
+const Library& cudnnLibrary();
+// "9.28.1"; cuDNN must be loaded.
+std::string cudnnVersion();
+
+// The process's one handle, made at first use, on the stream that is asked for. Throws Error
+// (device) where cuDNN is not there or refuses the device. A handle takes one thread at a time:
+// lock cudnnMutex() around what uses it.
+cudnnHandle_t cudnnHandle(cudaStream_t stream);
+std::mutex& cudnnMutex();
+
+// 90 for compute capability 9.0.
+int computeCapability();
+
+}  // namespace adjoint::cuda

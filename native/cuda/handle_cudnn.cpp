@@ -1,0 +1,71 @@
+#include <cuda_runtime.h>
+
+#include "cuda/cudnn_handle.h"
+
+// Where cudnn-frontend looks its functions up.
+namespace cudnn_frontend {
+void* cudnn_dlhandle = nullptr;
+}
+
+namespace adjoint::cuda {
+
+const Library& cudnnLibrary() {
+  // cuDNN loads the compiler for its fused kernels by name; one that is in the process already is
+  // found wherever it lies.
+  static const Library* library = [] {
+    const std::string major = std::to_string(CUDART_VERSION / 1000);
+    static const Library compiler({"libnvrtc.so." + major});
+    auto* loaded = new Library({"libcudnn.so.9"});
+    cudnn_frontend::cudnn_dlhandle = loaded->handle();
+    return loaded;
+  }();
+  return *library;
+}
+
+std::string cudnnVersion() {
+  const size_t v = cudnnLibrary().function<size_t()>("cudnnGetVersion")();
+  return std::to_string(v / 10000) + "." + std::to_string(v / 100 % 100) + "." +
+         std::to_string(v % 100);
+}
+
+std::mutex& cudnnMutex() {
+  static auto* mutex = new std::mutex;
+  return *mutex;
+}
+
+// Never destroyed, as the device itself (device.cpp).
+cudnnHandle_t cudnnHandle(cudaStream_t stream) {
+  static cudnnHandle_t handle = nullptr;
+  static cudaStream_t current = nullptr;
+  const auto check = [](cudnnStatus_t status, const char* call) {
+    if (status != CUDNN_STATUS_SUCCESS) {
+      const auto describe =
+          cudnnLibrary().function<const char*(cudnnStatus_t)>("cudnnGetErrorString");
+      fail(ErrorKind::device, "cudnn: %s: %s", call, describe(status));
+    }
+  };
+  if (!handle) {
+    const auto create = cudnnLibrary().function<cudnnStatus_t(cudnnHandle_t*)>("cudnnCreate");
+    check(create(&handle), "cudnnCreate");
+  }
+  if (current != stream) {
+    const auto set =
+        cudnnLibrary().function<cudnnStatus_t(cudnnHandle_t, cudaStream_t)>("cudnnSetStream");
+    check(set(handle, stream), "cudnnSetStream");
+    current = stream;
+  }
+  return handle;
+}
+
+int computeCapability() {
+  static const int capability = [] {
+    int device = 0, major = 0, minor = 0;
+    ADJOINT_CUDA(cudaGetDevice(&device));
+    ADJOINT_CUDA(cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device));
+    ADJOINT_CUDA(cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, device));
+    return 10 * major + minor;
+  }();
+  return capability;
+}
+
+}  // namespace adjoint::cuda
