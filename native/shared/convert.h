@@ -40,23 +40,41 @@ ADJOINT_INLINE float toFloat(BFloat16 x) {
   return bitCast<float>(static_cast<uint32_t>(x.bits) << 16);
 }
 
+// In CUDA kernels the conversions that round, and those of float16, are the processor's.
 ADJOINT_INLINE BFloat16 toBFloat16(float x) {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 800
+  BFloat16 y;
+  asm("cvt.rn.bf16.f32 %0, %1;" : "=h"(y.bits) : "f"(x));
+  return y;
+#else
   const uint32_t u = bitCast<uint32_t>(x);
   const uint32_t rounded = u + 0x7fff + ((u >> 16) & 1);  // half to even; may carry into infinity
   const uint32_t quiet = u | 0x400000;                    // a NaN whose payload is cut stays a NaN
   return {static_cast<uint16_t>((x != x ? quiet : rounded) >> 16)};
+#endif
 }
 
 // Moves the fields in place and rescales by 2^(127 - 15): exact, for denormals too.
 ADJOINT_INLINE float toFloat(Float16 x) {
+#if defined(__CUDA_ARCH__)
+  float y;
+  asm("cvt.f32.f16 %0, %1;" : "=f"(y) : "h"(x.bits));
+  return y;
+#else
   const uint32_t magnitude = static_cast<uint32_t>(x.bits & 0x7fff) << 13;
   const uint32_t scaled = bitCast<uint32_t>(bitCast<float>(magnitude) * 0x1p112f);
   const bool special = magnitude >= 0x0f800000;  // infinity and NaN
   const uint32_t sign = static_cast<uint32_t>(x.bits & 0x8000) << 16;
   return bitCast<float>(sign | (special ? magnitude | 0x7f800000 : scaled));
+#endif
 }
 
 ADJOINT_INLINE Float16 toFloat16(float x) {
+#if defined(__CUDA_ARCH__)
+  Float16 y;
+  asm("cvt.rn.f16.f32 %0, %1;" : "=h"(y.bits) : "f"(x));
+  return y;
+#else
   const uint32_t u = bitCast<uint32_t>(x);
   const uint32_t a = u & 0x7fffffff;
   const uint32_t sign = (u >> 16) & 0x8000;
@@ -67,6 +85,7 @@ ADJOINT_INLINE Float16 toFloat16(float x) {
   const uint32_t special = a > 0x7f800000 ? 0x7e00 | ((a >> 13) & 0x3ff) : 0x7c00;
   const uint32_t magnitude = a >= 0x47800000 ? special : a < 0x38800000 ? denormal : normal;
   return {static_cast<uint16_t>(sign | magnitude)};
+#endif
 }
 
 // To is a signed or unsigned integer, From is float or double. The bounds are powers of two, so
