@@ -6,12 +6,6 @@
 
 namespace adjoint::cpu {
 
-constexpr DType computeDType(DType d) {
-  return computeType(d) == Compute::f32   ? DType::float32
-         : computeType(d) == Compute::f64 ? DType::float64
-                                          : DType::int64;
-}
-
 namespace detail {
 // A dense row-major view like x; axes that x repeats (stride 0) keep one copy.
 inline View denseLike(const View& x, DType dtype, bool keepsRepeats) {

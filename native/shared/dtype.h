@@ -65,6 +65,13 @@ constexpr Compute computeType(DType d) {
   return d == DType::float64 ? Compute::f64 : isFloating(d) ? Compute::f32 : Compute::i64;
 }
 
+// The same as a dtype of tensors.
+constexpr DType computeDType(DType d) {
+  return computeType(d) == Compute::f32   ? DType::float32
+         : computeType(d) == Compute::f64 ? DType::float64
+                                          : DType::int64;
+}
+
 constexpr const char* dtypeName(DType d) {
   constexpr const char* names[] = {"float32", "float64", "bfloat16", "float16",   "int64",
                                    "int32",   "int16",   "int8",     "uint8",     "bool",
