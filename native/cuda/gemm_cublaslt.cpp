@@ -130,10 +130,11 @@ void describe(Layout& layout, const Gemm& g, const GemmMatrix& matrix, int64_t r
   }
 }
 
-// The heuristics assume 256 bytes unless told.
+// The heuristics assume 256 bytes unless told. Blocks of memory start at 64; what lies better does
+// so by chance, and must not choose an algorithm that gives other bits.
 uint32_t alignmentOf(const void* data) {
   const auto address = reinterpret_cast<uintptr_t>(data);
-  uint32_t alignment = 256;
+  uint32_t alignment = 64;
   while (address % alignment != 0) alignment /= 2;
   return alignment;
 }

@@ -158,12 +158,13 @@ void giveBackTemporary(void* block, size_t bytes) {
 }
 
 bool copyToGraph(void* target, const void* source, size_t bytes) {
-  if (!isMaking()) return false;
+  if (!current) return false;
+  const cudaStream_t stream = graphStream();
   if (bytes == 0) return true;
   current->constants.emplace_back(bytes);
   void* constant = current->constants.back().data();
   uploadNow(constant, source, bytes);
-  ADJOINT_CUDA(cudaMemcpyAsync(target, constant, bytes, cudaMemcpyDeviceToDevice, graphStream()));
+  ADJOINT_CUDA(cudaMemcpyAsync(target, constant, bytes, cudaMemcpyDeviceToDevice, stream));
   return true;
 }
 

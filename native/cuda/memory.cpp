@@ -59,7 +59,7 @@ class Staging {
 
  private:
   static constexpr size_t kSlotBytes = size_t(1) << 20;
-  static constexpr unsigned kSlots = 4;
+  static constexpr unsigned kSlots = 8;
 
   struct Slot {
     void* buffer = nullptr;

@@ -1,5 +1,5 @@
 // SGD and Adam over all parameters by few launches: a block takes a piece of one parameter, and a
-// launch carries as many parameters as fit among its arguments.
+// launch carries as many parameters of one dtype as fit among its arguments.
 #include <cmath>
 
 #include "contract.h"
@@ -12,57 +12,72 @@ namespace cuda {
 namespace {
 
 constexpr int kOptimizerThreads = 256;
-constexpr int64_t kPiece = 16384;  // elements a block takes
-constexpr int kMaxEntries = 36, kMaxPieces = 320;
+constexpr int64_t kPiece = 4096;  // elements a block takes
+constexpr int kMaxEntries = 72;
 
 // N buffers for each parameter: the parameter itself, its gradient, then state.
 template <int N>
 struct Batch {
   void* data[kMaxEntries][N];
   int64_t numel[kMaxEntries];
-  int32_t piece[kMaxPieces];  // which of its entry's a block takes
-  uint8_t entry[kMaxPieces];
-  DType dtype[kMaxEntries];
+  int32_t end[kMaxEntries];   // how many blocks this entry and those before it take
   bool vectors[kMaxEntries];  // all buffers are aligned for them
-  int entries, pieces;
+  int entries;
 };
 static_assert(sizeof(Batch<5>) <= 3900, "a kernel's arguments end at 4 KiB");
 
+// The entry of a block.
+template <int N>
+ADJOINT_DEVICE int entryOf(const Batch<N>& batch, int block) {
+  int low = 0, high = batch.entries - 1;
+  while (low < high) {
+    const int middle = (low + high) / 2;
+    if (block < batch.end[middle]) {
+      high = middle;
+    } else {
+      low = middle + 1;
+    }
+  }
+  return low;
+}
+
 // update(x, hasLast) changes the N values of one element; the gradient (1) is not written back. The
-// last buffer may be missing.
-template <class T, int N, class Update>
+// last buffer may be missing. S: what is stored.
+template <class S, int N, class Update>
 __global__ void __launch_bounds__(kOptimizerThreads)
     optimizerKernel(const Batch<N> batch, const Changing<Update> changing) {
+  using T = typename Update::Type;
   const Update update = changing.get();
-  const int e = batch.entry[blockIdx.x];
-  const DType dtype = batch.dtype[e];
-  const bool hasLast = batch.data[e][N - 1] != nullptr;
-  const int64_t begin = int64_t(batch.piece[blockIdx.x]) * kPiece;
+  const int block = static_cast<int>(blockIdx.x), e = entryOf(batch, block);
+  S* data[N];
+  for (int k = 0; k < N; k++) data[k] = static_cast<S*>(batch.data[e][k]);
+  const bool hasLast = data[N - 1] != nullptr;
+  const int64_t begin = int64_t(block - (e > 0 ? batch.end[e - 1] : 0)) * kPiece;
   const int64_t end = begin + kPiece < batch.numel[e] ? begin + kPiece : batch.numel[e];
   const int64_t vectorEnd = batch.vectors[e] ? begin + (end - begin) / kVector * kVector : begin;
-  for (int64_t i = begin + threadIdx.x * kVector; i < vectorEnd; i += blockDim.x * kVector) {
-    T rows[N][kVector] = {};
+  for (int64_t i = begin + threadIdx.x * kVector; i < vectorEnd; i += kOptimizerThreads * kVector) {
+    Pack<S> rows[N] = {};
     for (int k = 0; k < N; k++) {
-      if (batch.data[e][k]) loadVector(batch.data[e][k], dtype, i, rows[k]);
+      if (k < N - 1 || hasLast) rows[k] = reinterpret_cast<const Pack<S>*>(data[k])[i / kVector];
     }
     for (int j = 0; j < kVector; j++) {
       T x[N];
-      for (int k = 0; k < N; k++) x[k] = rows[k][j];
+      for (int k = 0; k < N; k++) x[k] = convert<T>(rows[k].value[j]);
       update(x, hasLast);
-      for (int k = 0; k < N; k++) rows[k][j] = x[k];
+      for (int k = 0; k < N; k++) rows[k].value[j] = convert<S>(x[k]);
     }
     for (int k = 0; k < N; k++) {
-      if (k != 1 && batch.data[e][k]) storeVector(batch.data[e][k], dtype, i, rows[k]);
+      if (k != 1 && (k < N - 1 || hasLast)) {
+        reinterpret_cast<Pack<S>*>(data[k])[i / kVector] = rows[k];
+      }
     }
   }
-  for (int64_t i = vectorEnd + threadIdx.x; i < end; i += blockDim.x) {
-    T x[N] = {};
-    for (int k = 0; k < N; k++) {
-      if (batch.data[e][k]) x[k] = loadAs<T>(batch.data[e][k], dtype, i);
-    }
+  for (int64_t i = vectorEnd + threadIdx.x; i < end; i += kOptimizerThreads) {
+    T x[N];
+    for (int k = 0; k < N; k++) x[k] = k < N - 1 || hasLast ? convert<T>(data[k][i]) : T(0);
     update(x, hasLast);
     for (int k = 0; k < N; k++) {
-      if (k != 1 && batch.data[e][k]) storeAs(batch.data[e][k], dtype, i, x[k]);
+      if (k != 1 && (k < N - 1 || hasLast)) data[k][i] = convert<S>(x[k]);
     }
   }
 }
@@ -71,6 +86,7 @@ __global__ void __launch_bounds__(kOptimizerThreads)
 // : b), or p -= lr g without momentum
 template <class T>
 struct SgdUpdate {
+  using Type = T;
   T lr, momentum, keptGradient, weightDecay, sign;
   bool nesterov, firstStep;
 
@@ -89,6 +105,7 @@ struct SgdUpdate {
 // p -= lr / (1 - beta1^t) m / (sqrt(v / (1 - beta2^t)) + eps), v the largest so far for amsgrad
 template <class T>
 struct AdamUpdate {
+  using Type = T;
   T beta1, newM, beta2, newV, eps, l2, decay, stepSize, rootCorrection, sign;
 
   ADJOINT_DEVICE void operator()(T (&x)[5], bool amsgrad) const {
@@ -102,61 +119,69 @@ struct AdamUpdate {
   }
 };
 
-// Collects entries of one compute type until a launch is full.
-template <class T, int N, class Update>
+// Collects entries of one dtype until a launch is full.
+template <class S, int N, class Update>
 class Launcher {
  public:
-  explicit Launcher(const Update& update) : update_(changing(update)) {}
+  explicit Launcher(const Changing<Update>& update) : update_(update) {}
 
   void add(const View* const (&views)[N]) {
-    const int64_t numel = views[0]->numel(), pieces = ceilDiv(numel, kPiece);
-    for (int64_t piece = 0; piece < pieces; piece++) {
-      if (batch_.pieces == kMaxPieces || (piece == 0 && batch_.entries == kMaxEntries)) flush();
-      if (piece == 0 || batch_.entries == 0) addEntry(views, numel);
-      batch_.entry[batch_.pieces] = static_cast<uint8_t>(batch_.entries - 1);
-      batch_.piece[batch_.pieces++] = static_cast<int32_t>(piece);
-    }
-  }
-  void flush() {
-    if (batch_.pieces > 0) {
-      launch(static_cast<unsigned>(batch_.pieces), kOptimizerThreads, 0, stream(),
-             optimizerKernel<T, N, Update>, batch_, update_);
-    }
-    batch_.entries = batch_.pieces = 0;
-  }
-
- private:
-  void addEntry(const View* const (&views)[N], int64_t numel) {
+    const int64_t numel = views[0]->numel();
+    if (numel == 0) return;
     const int e = batch_.entries++;
-    batch_.dtype[e] = views[0]->dtype;
+    const int32_t before = e > 0 ? batch_.end[e - 1] : 0;
+    batch_.end[e] = before + static_cast<int32_t>(ceilDiv(numel, kPiece));
     batch_.numel[e] = numel;
     batch_.vectors[e] = true;
     for (int k = 0; k < N; k++) {
       batch_.data[e][k] = views[k]->data;
-      batch_.vectors[e] = batch_.vectors[e] && isVectorAligned(views[k]->data, batch_.dtype[e]);
+      batch_.vectors[e] = batch_.vectors[e] && isVectorAligned(views[k]->data, views[0]->dtype);
     }
+    if (batch_.entries == kMaxEntries) flush();
+  }
+  void flush() {
+    if (batch_.entries > 0) {
+      launch(static_cast<unsigned>(batch_.end[batch_.entries - 1]), kOptimizerThreads, 0, stream(),
+             optimizerKernel<S, N, Update>, batch_, update_);
+    }
+    batch_.entries = 0;
   }
 
+ private:
   Batch<N> batch_{};
   Changing<Update> update_;
 };
 
 template <template <class> class Update, int N, class Make, class Entries, class ViewsOf>
 void updateAll(const Entries& entries, const Make& make, const ViewsOf& viewsOf) {
-  Launcher<float, N, Update<float>> narrow(make(float()));
-  Launcher<double, N, Update<double>> wide(make(double()));
+  const Changing<Update<float>> narrow = changing(make(float()));
+  const Changing<Update<double>> wide = changing(make(double()));
   if (isRenewing()) return;
+  Launcher<float, N, Update<float>> float32(narrow);
+  Launcher<double, N, Update<double>> float64(wide);
+  Launcher<BFloat16, N, Update<float>> bfloat16(narrow);
+  Launcher<Float16, N, Update<float>> float16(narrow);
   for (const auto& entry : entries) {
     viewsOf(entry, [&](const View* const(&views)[N]) {
-      if (entry.param.dtype == DType::float64) {
-        wide.add(views);
-      } else {
-        narrow.add(views);
+      switch (entry.param.dtype) {
+        case DType::float32:
+          return float32.add(views);
+        case DType::float64:
+          return float64.add(views);
+        case DType::bfloat16:
+          return bfloat16.add(views);
+        case DType::float16:
+          return float16.add(views);
+        default:
+          fail(ErrorKind::dtype, "optimizer: expected parameters of a floating-point type, got %s",
+               dtypeName(entry.param.dtype));
       }
     });
   }
-  narrow.flush();
-  wide.flush();
+  float32.flush();
+  float64.flush();
+  bfloat16.flush();
+  float16.flush();
 }
 
 }  // namespace
