@@ -89,6 +89,13 @@ HostCopy* beginCopyToHost(const void* source, size_t bytes);
 void waitForCopy(HostCopy& copy);
 void endCopy(HostCopy* copy, void* target, size_t bytes);
 
+// A moment in the order of queued work, for profiles.
+using Moment = uint64_t;
+Moment mark();
+// Milliseconds from the first moment to each. They were noted in this order; waits for the last and
+// gives them up.
+std::vector<double> elapsed(const std::vector<Moment>& moments);
+
 // rates float64 [3], measured now with all threads: operations per second on registers (a
 // multiply-add is two) of float32 and of bfloat16 products, and bytes per second that a copy beyond
 // the caches reads and writes.

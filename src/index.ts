@@ -54,6 +54,13 @@ export {
   type MatmulPrecision,
   setFloat32MatmulPrecision,
 } from './core/precision.js'
+export { Profile, profile, profileAsync } from './core/profile.js'
+export {
+  type MemoryUse,
+  type OpTotal,
+  type ProfiledCall,
+  ProfileReport,
+} from './core/profile-report.js'
 export { keep, tidy } from './core/scope.js'
 export type { Shape } from './core/shape.js'
 export type { TensorHook } from './core/tape.js'

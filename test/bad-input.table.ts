@@ -310,6 +310,8 @@ export const table: Record<string, readonly Argument[]> = {
   isGradEnabled: [],
   tidy: [['function', () => () => 1]],
   capture: [['function', () => () => 1], O],
+  profile: [['function', () => () => 1]],
+  profileAsync: [['function', () => async () => 1]],
   keep: [T],
   promoteTypes: [value('dtype', 'int8'), value('dtype', 'uint8')],
   device: [value('device', 'cpu')],

@@ -65,6 +65,7 @@ napi_value initialize(napi_env env, napi_value exports) {
   exportCalls(functions);
   exportTransfers(functions);
   exportPendingCopies(functions);
+  exportProfile(functions);
   exportState(functions);
   exportCapture(functions);
   module.Set("backend", backend::name());

@@ -43,6 +43,7 @@ class Environment {
   Reclaimer reclaimer;
   std::vector<backend::RandomState> generators;  // 0 is the default one
   std::vector<double> slots;                     // values that change between steps
+  std::vector<backend::Moment> moments;          // of the profile under way
   std::unique_ptr<Recorder> recorder;            // while a step is recorded
   double* words = nullptr;
   size_t wordCapacity = 0;

@@ -1,4 +1,6 @@
 // contract.h's device: what the CPU backend says about itself, and its threads.
+#include <chrono>
+
 #include "contract.h"
 #include "cpu/features.h"
 #include "cpu/os.h"
@@ -99,5 +101,16 @@ size_t changingValues(const Graph*) {
 }
 void launchGraph(Graph*) {}
 void releaseGraph(Graph*) {}
+
+// Nanoseconds of the clock.
+Moment mark() {
+  return static_cast<Moment>(std::chrono::steady_clock::now().time_since_epoch() /
+                             std::chrono::nanoseconds(1));
+}
+std::vector<double> elapsed(const std::vector<Moment>& moments) {
+  std::vector<double> times;
+  for (Moment m : moments) times.push_back(static_cast<double>(m - moments.front()) * 1e-6);
+  return times;
+}
 
 }  // namespace adjoint::backend

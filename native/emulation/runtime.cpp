@@ -2,6 +2,7 @@
 #include <cuda_runtime.h>
 
 #include <algorithm>
+#include <chrono>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
@@ -20,6 +21,8 @@ struct EmulatedEvent {
   EmulatedStream* stream = nullptr;  // where it was recorded last
   uint64_t recorded = 0;             // how often it was recorded
   uint64_t reached = 0;              // the last record that the stream has come to
+  bool isTimed = false;
+  std::chrono::steady_clock::time_point time;  // when it was reached last
 };
 
 using Work = std::function<cudaError_t()>;
@@ -312,8 +315,9 @@ cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event, unsigned
   return enqueue(stream, [event, record = event->recorded] { return waitFor(event, record); });
 }
 
-cudaError_t cudaEventCreateWithFlags(cudaEvent_t* event, unsigned) {
+cudaError_t cudaEventCreateWithFlags(cudaEvent_t* event, unsigned flags) {
   *event = new EmulatedEvent;
+  (*event)->isTimed = !(flags & cudaEventDisableTiming);
   return cudaSuccess;
 }
 cudaError_t cudaEventDestroy(cudaEvent_t event) {
@@ -328,12 +332,23 @@ cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream) {
   event->stream = stream;
   return enqueue(stream, [event, record = ++event->recorded] {
     event->reached = record;
+    event->time = std::chrono::steady_clock::now();
     return cudaSuccess;
   });
 }
 cudaError_t cudaEventSynchronize(cudaEvent_t event) {
   Lock lock(device().mutex);
   return waitFor(event, event->recorded);
+}
+cudaError_t cudaEventElapsedTime(float* milliseconds, cudaEvent_t start, cudaEvent_t end) {
+  Lock lock(device().mutex);
+  for (cudaEvent_t event : {start, end}) {
+    if (!event->isTimed || event->recorded == 0 || event->reached != event->recorded) {
+      return failWith(cudaErrorInvalidResourceHandle, "an event without a time");
+    }
+  }
+  *milliseconds = std::chrono::duration<float, std::milli>(end->time - start->time).count();
+  return cudaSuccess;
 }
 
 cudaError_t cudaStreamBeginCapture(cudaStream_t stream, cudaStreamCaptureMode) {

@@ -1,4 +1,5 @@
 import type { Native } from './native.js'
+import { type Opcodes, opcodes } from './opcodes.js'
 import { isDeferring, type Owner, Unwatched } from './unwatched.js'
 
 /** What a call needs to know of a tensor: its handle and where its elements lie. */
@@ -11,6 +12,15 @@ export interface ViewLike {
 }
 
 const INITIAL_WORDS = 4096
+
+/** Where the rows of kernels that have opcodes say which: so many words before the end. */
+const opcodePlaces: Readonly<Record<string, readonly [keyof Opcodes, number]>> = {
+  unary: ['unary', 2],
+  binary: ['binary', 2],
+  reduce: ['reduce', 1],
+  argReduce: ['arg', 2],
+  random: ['random', 4],
+}
 
 /** Called when a tensor gets its handle, where leaks are traced. */
 let onCreation: ((t: ViewLike) => void) | null = null
@@ -124,6 +134,14 @@ export class Calls {
 
   flag(value: boolean): this {
     return this.number(value ? 1 : 0)
+  }
+
+  /** What the row encodes, for a profile: the kernel and, where it has one, its opcode. */
+  get label(): string {
+    const place = opcodePlaces[this.kernel]
+    if (place === undefined) return this.kernel
+    const [family, fromEnd] = place
+    return `${this.kernel}.${opcodes[family][this.words[this.position - fromEnd]]}`
   }
 
   run(): void {

@@ -57,6 +57,11 @@ export interface Native {
   setGenerator(generator: number, seed: bigint, offset: bigint): void
   getGenerator(generator: number): [seed: bigint, offset: bigint]
 
+  /** Notes this moment in the order of queued work; gives back the process's live bytes. */
+  mark(): number
+  /** Milliseconds from the first moment noted to each; waits for the last, and forgets them. */
+  takeMarks(): Float64Array
+
   stepEnd(): void
   collect(): void
   memoryStats(): NativeMemoryStats

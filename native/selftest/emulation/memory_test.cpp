@@ -159,6 +159,31 @@ TEST(DeviceMemory, aGraphIsQueuedAtOnce) {
   backend::releaseGraph(graph);
 }
 
+TEST(DeviceMemory, tellsTheTimeBetweenMoments) {
+  EXPECT_TRUE(backend::elapsed({}).empty());
+  std::vector<float> values(1 << 20);
+  const size_t bytes = values.size() * sizeof(float);
+  View x;
+  x.data = backend::allocate(bytes);
+  x.ndim = 1;
+  x.size[0] = 1 << 20;
+  x.stride[0] = 1;
+  for (int round = 0; round < 2; round++) {
+    std::vector<backend::Moment> moments;
+    moments.push_back(backend::mark());
+    for (int i = 0; i < 4; i++) backend::fill(x, Scalar::of(1.0));
+    moments.push_back(backend::mark());
+    moments.push_back(backend::mark());
+    const std::vector<double> times = backend::elapsed(moments);
+    ASSERT_EQ(times.size(), 3u);
+    EXPECT_EQ(times[0], 0);
+    EXPECT_GT(times[1], 0);
+    EXPECT_GE(times[2], times[1]);
+    EXPECT_LT(times[2] - times[1], times[1]) << "nothing was queued between them";
+  }
+  backend::release(x.data, bytes);
+}
+
 TEST(DeviceMemory, namesItself) {
   EXPECT_STREQ(backend::name(), "cuda");
   backend::startup();

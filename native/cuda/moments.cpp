@@ -1,0 +1,75 @@
+// Moments in the order of the stream's work: events.
+#include <mutex>
+#include <vector>
+
+#include "contract.h"
+#include "cuda/launch.h"
+
+namespace adjoint {
+namespace cuda {
+namespace {
+
+// Making an event takes longer than recording it, so they are kept.
+class Events {
+ public:
+  cudaEvent_t take() {
+    {
+      std::lock_guard<std::mutex> lock(mutex_);
+      if (!free_.empty()) {
+        cudaEvent_t event = free_.back();
+        free_.pop_back();
+        return event;
+      }
+    }
+    cudaEvent_t event = nullptr;
+    ADJOINT_CUDA(cudaEventCreateWithFlags(&event, cudaEventDefault));
+    return event;
+  }
+  void give(cudaEvent_t event) {
+    std::lock_guard<std::mutex> lock(mutex_);
+    free_.push_back(event);
+  }
+
+ private:
+  std::mutex mutex_;
+  std::vector<cudaEvent_t> free_;
+};
+
+Events& events() {
+  static Events* e = new Events;
+  return *e;
+}
+
+cudaEvent_t eventOf(backend::Moment moment) {
+  return reinterpret_cast<cudaEvent_t>(moment);
+}
+
+}  // namespace
+}  // namespace cuda
+
+namespace backend {
+
+Moment mark() {
+  cudaEvent_t event = cuda::events().take();
+  ADJOINT_CUDA(cudaEventRecord(event, cuda::stream()));
+  return reinterpret_cast<Moment>(event);
+}
+
+std::vector<double> elapsed(const std::vector<Moment>& moments) {
+  std::vector<double> times;
+  if (moments.empty()) return times;
+  ADJOINT_CUDA(cudaEventSynchronize(cuda::eventOf(moments.back())));
+  times.push_back(0);
+  for (size_t i = 1; i < moments.size(); i++) {
+    // From one to the next: a float of milliseconds keeps what is short.
+    float step = 0;
+    ADJOINT_CUDA(
+        cudaEventElapsedTime(&step, cuda::eventOf(moments[i - 1]), cuda::eventOf(moments[i])));
+    times.push_back(times.back() + static_cast<double>(step));
+  }
+  for (Moment moment : moments) cuda::events().give(cuda::eventOf(moment));
+  return times;
+}
+
+}  // namespace backend
+}  // namespace adjoint
