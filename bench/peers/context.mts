@@ -37,14 +37,17 @@ export class TorchSource {
   #missing: PeerError | null = null
   facts: TorchFacts | null = null
 
-  constructor(private readonly threads: number) {}
+  constructor(
+    private readonly threads: number,
+    private readonly device: 'cpu' | 'cuda' = 'cpu',
+  ) {}
 
   /** @throws PeerError where PyTorch does not start here */
   async get(): Promise<Torch> {
     if (this.#missing) throw this.#missing
     if (!this.#torch || this.#torch.ended) {
       try {
-        const { torch, facts } = await Torch.start(this.threads)
+        const { torch, facts } = await Torch.start(this.threads, {}, this.device)
         this.#torch = torch
         this.facts = facts
       } catch (error) {
@@ -58,7 +61,7 @@ export class TorchSource {
   /** A process of its own, with an environment of its own; the caller stops it. */
   async fresh(environment: Readonly<Record<string, string>> = {}): Promise<Torch> {
     if (this.#missing) throw this.#missing
-    return (await Torch.start(this.threads, environment)).torch
+    return (await Torch.start(this.threads, environment, this.device)).torch
   }
 
   stop(): void {

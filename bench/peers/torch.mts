@@ -12,6 +12,8 @@ export interface Variant {
   readonly fused?: boolean
   readonly channels_last?: boolean
   readonly compile?: boolean
+  /** Of a GPU: float32 products may be rounded to TF32. */
+  readonly tf32?: boolean
 }
 
 /** What the script can open, with its arguments. */
@@ -31,6 +33,16 @@ export type Workload =
   | { kind: 'chain'; arguments: { size: number } }
   | { kind: 'product'; arguments: { file: string; layout: string } }
   | { kind: 'elementwise'; arguments: { op: string; size: number } }
+  | {
+      kind: 'gpu op'
+      arguments: {
+        op: string
+        sizes: readonly number[]
+        dtype: string
+        tf32: boolean
+        backward: boolean
+      }
+    }
 
 export interface TorchFacts {
   readonly version: string
@@ -54,6 +66,8 @@ export class Torch {
   private constructor(
     private readonly process: ChildProcess,
     lines: Interface,
+    /** What is waited before and after a turn. */
+    readonly settleMs: number,
   ) {
     lines.on('line', (line) => this.#waiting?.(line))
     process.on('error', () => this.#end())
@@ -67,13 +81,18 @@ export class Torch {
   static async start(
     threads: number,
     environment: Readonly<Record<string, string>> = {},
+    device: 'cpu' | 'cuda' = 'cpu',
   ): Promise<{ torch: Torch; facts: TorchFacts }> {
     const python = process.env.ADJOINT_PYTHON ?? 'python3'
-    const child = spawn(python, [script, String(threads)], {
+    const child = spawn(python, [script, String(threads), device], {
       env: { ...process.env, OMP_NUM_THREADS: String(threads), ...environment },
       stdio: ['pipe', 'pipe', process.env.ADJOINT_PEER_LOG ? 'inherit' : 'ignore'],
     })
-    const torch = new Torch(child, createInterface({ input: child.stdout }))
+    const torch = new Torch(
+      child,
+      createInterface({ input: child.stdout }),
+      device === 'cpu' ? SETTLE_MS : 0,
+    )
     try {
       return { torch, facts: await torch.ask<TorchFacts>({ do: 'hello' }, 120_000) }
     } catch {
@@ -141,9 +160,9 @@ export class Opened {
 
   /** Milliseconds of each of `count` runs after one that is not counted. */
   async timed(count: number): Promise<number> {
-    await pause(SETTLE_MS)
+    await pause(this.torch.settleMs)
     const seconds = await this.ask<number>('timed', { count }, TURN_LIMIT_MS)
-    await pause(SETTLE_MS)
+    await pause(this.torch.settleMs)
     return (1000 * seconds) / count
   }
 

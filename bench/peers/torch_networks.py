@@ -123,7 +123,9 @@ class Gpt(nn.Module):
         self.head = nn.Linear(width, vocabulary, bias=False)
 
     def forward(self, tokens):
-        x = self.token(tokens) + self.position(torch.arange(tokens.shape[1]))
+        x = self.token(tokens) + self.position(
+            torch.arange(tokens.shape[1], device=tokens.device)
+        )
         return self.head(self.norm(self.blocks(x))).flatten(0, 1)
 
 
@@ -138,6 +140,57 @@ class CharLstm(nn.Module):
         return self.head(self.lstm(self.token(tokens))[0]).flatten(0, 1)
 
 
+class Bottleneck(nn.Module):
+    def __init__(self, in_channels, width, stride):
+        super().__init__()
+        out_channels = 4 * width
+        self.body = nn.Sequential(
+            nn.Conv2d(in_channels, width, 1, bias=False),
+            nn.BatchNorm2d(width),
+            nn.ReLU(),
+            nn.Conv2d(width, width, 3, stride, padding=1, bias=False),
+            nn.BatchNorm2d(width),
+            nn.ReLU(),
+            nn.Conv2d(width, out_channels, 1, bias=False),
+            nn.BatchNorm2d(out_channels),
+        )
+        if stride == 1 and in_channels == out_channels:
+            self.shortcut = nn.Sequential()
+        else:
+            self.shortcut = nn.Sequential(
+                nn.Conv2d(in_channels, out_channels, 1, stride, bias=False),
+                nn.BatchNorm2d(out_channels),
+            )
+
+    def forward(self, x):
+        return F.relu(self.body(x) + self.shortcut(x))
+
+
+class ImageNetResNet(nn.Module):
+    """ResNet-18 (blocks of two 3x3) or ResNet-50 (bottlenecks) for images of 224x224."""
+
+    def __init__(self, block, expansion, counts):
+        super().__init__()
+        self.stem = nn.Sequential(
+            nn.Conv2d(3, 64, 7, 2, padding=3, bias=False),
+            nn.BatchNorm2d(64),
+            nn.ReLU(),
+            nn.MaxPool2d(3, 2, padding=1),
+        )
+        self.blocks = nn.Sequential()
+        channels = 64
+        for stage, count in enumerate(counts):
+            width = 64 << stage
+            for i in range(count):
+                stride = 2 if stage > 0 and i == 0 else 1
+                self.blocks.append(block(channels, width, stride))
+                channels = expansion * width
+        self.head = nn.Linear(channels, 1000)
+
+    def forward(self, x):
+        return self.head(self.blocks(self.stem(x)).mean((2, 3)))
+
+
 NETWORKS = {
     "mlp-tiny": mlp_tiny,
     "mlp": mlp,
@@ -148,4 +201,7 @@ NETWORKS = {
     "gpt-128": lambda: Gpt(65, 128, 4, 4, 128),
     "gpt-384": lambda: Gpt(65, 256, 6, 6, 384),
     "lstm": lambda: CharLstm(65, 64, 256, 2),
+    "resnet18": lambda: ImageNetResNet(ResidualBlock, 1, (2, 2, 2, 2)),
+    "resnet50": lambda: ImageNetResNet(Bottleneck, 4, (3, 4, 6, 3)),
+    "gpt-124m": lambda: Gpt(50304, 1024, 12, 12, 768),
 }

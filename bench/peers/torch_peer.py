@@ -19,6 +19,7 @@ from torch.nn import functional as F  # noqa: E402
 from torch_files import load_tensors  # noqa: E402
 from torch_networks import NETWORKS  # noqa: E402
 
+DEVICE = sys.argv[2] if len(sys.argv) > 2 else "cpu"
 
 
 class TrainingStep:
@@ -28,8 +29,12 @@ class TrainingStep:
     def __init__(self, network, state, batch, variant, precision):
         self.model = NETWORKS[network]()
         self.model.load_state_dict(load_tensors(state))
+        self.model.to(DEVICE)
         tensors = load_tensors(batch)
-        self.x, self.y = tensors["x"], tensors["y"]
+        self.x, self.y = tensors["x"].to(DEVICE), tensors["y"].to(DEVICE)
+        if DEVICE == "cuda":
+            torch.backends.cuda.matmul.allow_tf32 = bool(variant.get("tf32"))
+            torch.backends.cudnn.allow_tf32 = bool(variant.get("tf32"))
         if precision == "float64":
             self.model = self.model.double()
             self.x = self.x.double() if self.x.is_floating_point() else self.x
@@ -42,7 +47,7 @@ class TrainingStep:
         self.criterion = torch.compile(self.loss) if variant.get("compile") else self.loss
 
     def loss(self, x, y):
-        with torch.autocast("cpu", torch.bfloat16, enabled=self.autocast):
+        with torch.autocast(DEVICE, torch.bfloat16, enabled=self.autocast):
             return F.cross_entropy(self.model(x), y)
 
     def parameters(self):
@@ -154,6 +159,11 @@ KINDS = {
     "elementwise": Elementwise,
 }
 
+if DEVICE == "cuda":
+    from torch_gpu import GpuOp
+
+    KINDS["gpu op"] = GpuOp
+
 opened = {}
 
 
@@ -196,12 +206,16 @@ def losses(request):
 
 
 def timed(request):
-    """Seconds of `count` runs after one that is not counted."""
+    """Seconds of `count` runs after one that is not counted; on a GPU, from an idle device until it
+    is idle again."""
     run = opened[request["id"]].run
+    wait = torch.cuda.synchronize if DEVICE == "cuda" else lambda: None
     run()
+    wait()
     start = time.perf_counter()
     for _ in range(request["count"]):
         run()
+    wait()
     return time.perf_counter() - start
 
 
@@ -215,6 +229,7 @@ ACTIONS = {
     "values": lambda request: opened[request["id"]].run().flatten().tolist(),
     "sum": lambda request: opened[request["id"]].run().double().sum().item(),
     "errors": lambda request: opened[request["id"]].errors(),
+    "digests": lambda request: opened[request["id"]].digests(),
     "resident": lambda request: {"now": resident("VmRSS"), "peak": resident("VmHWM")},
 }
 

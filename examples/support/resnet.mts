@@ -4,7 +4,7 @@ import * as nn from 'adjoint/nn'
 const { relu } = nn.functional
 
 /** Two 3x3 convolutions with batch norm around a shortcut, which is projected where shapes differ. */
-class ResidualBlock extends nn.Module {
+export class ResidualBlock extends nn.Module {
   readonly body: nn.Sequential
   readonly shortcut: nn.Sequential
 
