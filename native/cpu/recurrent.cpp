@@ -276,12 +276,8 @@ namespace adjoint::backend {
 using namespace cpu;
 
 void lstm(const LstmOutputs& out, const RecurrentInputs& in) {
-  const Layer layer("lstm", in.wHh, 4, out.gates, in.reverse);
+  const RecurrentLayer layer = checkedLstm(out, in);
   const Sequence& q = layer.sequence;
-  layer.checkInputs(in, 4);
-  layer.checkSteps(out.y);
-  layer.checkKept(out.cells, q.size);
-  layer.checkDense(out.c, {q.batch, q.size});
   if (multipliesBf16(layer.dtype())) return cpu::lstm<float, BFloat16>(out, in, q);
   const ComputedInputs inputs(in);
   ComputeOutput y(out.y), c(out.c);
@@ -295,16 +291,8 @@ void lstm(const LstmOutputs& out, const RecurrentInputs& in) {
 
 void lstmBackward(const LstmGradients& out, const View* dy, const View* dc, const View& wHh,
                   const View* c0, const View& gates, const View& cells, bool reverse) {
-  const Layer layer("lstmBackward", wHh, 4, gates, reverse);
+  const RecurrentLayer layer = checkedLstmBackward(out, dy, dc, wHh, c0, gates, cells, reverse);
   const Sequence& q = layer.sequence;
-  layer.checkKept(cells, q.size);
-  layer.checkDense(out.dgates, {q.steps, q.batch, kGates * q.size});
-  layer.checkDense(out.dh0, {q.batch, q.size});
-  layer.checkDense(out.dc0, {q.batch, q.size});
-  layer.checkDense(out.dbias, {kGates * q.size});
-  layer.check(dy, {q.steps, q.batch, q.size});
-  layer.checkState(dc);
-  layer.checkState(c0);
   if (multipliesBf16(layer.dtype())) {
     return cpu::lstmBackward<float, BFloat16>(out, dy, dc, wHh, c0, gates.as<float>(),
                                               cells.as<float>(), q);
@@ -321,9 +309,7 @@ void lstmBackward(const LstmGradients& out, const View* dy, const View* dc, cons
 }
 
 void gru(const View& y, const View& gates, const RecurrentInputs& in) {
-  const Layer layer("gru", in.wHh, 3, gates, in.reverse);
-  layer.checkInputs(in, 3);
-  layer.checkSteps(y);
+  const RecurrentLayer layer = checkedGru(y, gates, in);
   if (multipliesBf16(layer.dtype())) {
     return cpu::gru<float>(y.as<BFloat16>(), gates.as<float>(), in, layer.sequence);
   }
@@ -338,14 +324,8 @@ void gru(const View& y, const View& gates, const RecurrentInputs& in) {
 
 void gruBackward(const GruGradients& out, const View* dy, const View& wHh, const View* h0,
                  const View& gates, const View& y, bool reverse) {
-  const Layer layer("gruBackward", wHh, 3, gates, reverse);
+  const RecurrentLayer layer = checkedGruBackward(out, dy, wHh, h0, gates, y, reverse);
   const Sequence& q = layer.sequence;
-  layer.checkSteps(y);
-  layer.checkDense(out.dgates, {q.steps, q.batch, kGates * q.size});
-  layer.checkDense(out.dh0, {q.batch, q.size});
-  layer.checkDense(out.dbias, {kGates * q.size});
-  layer.check(dy, {q.steps, q.batch, q.size});
-  layer.checkState(h0);
   if (multipliesBf16(layer.dtype())) {
     return cpu::gruBackward<float, BFloat16>(out, dy, wHh, h0, gates.as<float>(), y.as<BFloat16>(),
                                              q);

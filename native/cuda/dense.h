@@ -48,6 +48,14 @@ inline Stand denseInput(const View& x, DType dtype) {
   if (x.dtype == dtype && x.isContiguous()) return Stand(x);
   return Stand(x, denseLike(x, dtype), true);
 }
+// nullptr: a view of nothing
+inline Stand denseInput(const View* x, DType dtype) {
+  if (x) return denseInput(*x, dtype);
+  View none;
+  none.dtype = dtype;
+  none.ndim = 1;
+  return Stand(none);
+}
 inline Stand denseOutput(const View& y, DType dtype) {
   if (y.dtype == dtype && y.isContiguous()) return Stand(y);
   return Stand(y, denseLike(y, dtype), false);

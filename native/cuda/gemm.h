@@ -18,13 +18,18 @@ struct GemmMatrix {
   int64_t batchStride;  // elements from one matrix to the next; 0: the same one (inputs alone)
 };
 
-// y [batch, m, n] = a [batch, m, k] @ b [batch, k, n] + bias [n]; floating dtypes, products
-// accumulated in float32, or float64 where dtype is. y is not transposed; sizes are at least 1.
+// y [batch, m, n] = a [batch, m, k] @ b [batch, k, n] + bias [n], or y += that; floating dtypes,
+// products accumulated in float32, or float64 where dtype is. y is not transposed; sizes are at
+// least 1.
 struct Gemm {
   DType dtype;
   int64_t batch, m, n, k;
   GemmMatrix a, b, y;
   const void* bias;  // dense, or nullptr
+  bool accumulate;
+  bool wideOutput;  // y and bias are float32, although dtype may be a half type
+
+  DType yDType() const { return wideOutput ? computeDType(dtype) : dtype; }
 };
 
 // The library and its version, or why there is none.

@@ -118,11 +118,11 @@ void set(const Preference& d, cublasLtMatmulPreferenceAttributes_t attribute, co
 }
 
 // rows x columns as our row-major side sees them
-void describe(Layout& layout, const Gemm& g, const GemmMatrix& matrix, int64_t rows,
+void describe(Layout& layout, const Gemm& g, DType dtype, const GemmMatrix& matrix, int64_t rows,
               int64_t columns) {
   const auto fast = static_cast<uint64_t>(matrix.transposed ? rows : columns);
   const auto slow = static_cast<uint64_t>(matrix.transposed ? columns : rows);
-  ADJOINT_CUBLAS(library().cublasLtMatrixLayoutCreate(layout.put(), dataType(g.dtype), fast, slow,
+  ADJOINT_CUBLAS(library().cublasLtMatrixLayoutCreate(layout.put(), dataType(dtype), fast, slow,
                                                       matrix.leading));
   if (g.batch > 1) {
     set(layout, CUBLASLT_MATRIX_LAYOUT_BATCH_COUNT, static_cast<int32_t>(g.batch));
@@ -163,9 +163,9 @@ void gemm(const Gemm& g, cudaStream_t stream) {
     set(operation, CUBLASLT_MATMUL_DESC_BIAS_POINTER, g.bias);
   }
   Layout a, b, y;
-  describe(a, g, g.a, g.m, g.k);
-  describe(b, g, g.b, g.k, g.n);
-  describe(y, g, g.y, g.m, g.n);
+  describe(a, g, g.dtype, g.a, g.m, g.k);
+  describe(b, g, g.dtype, g.b, g.k, g.n);
+  describe(y, g, g.yDType(), g.y, g.m, g.n);
 
   Preference preference;
   ADJOINT_CUBLAS(library().cublasLtMatmulPreferenceCreate(preference.put()));
@@ -185,9 +185,9 @@ void gemm(const Gemm& g, cudaStream_t stream) {
   const double one64 = 1, zero64 = 0;
   const void* one = wide ? static_cast<const void*>(&one64) : &one32;
   const void* zero = wide ? static_cast<const void*>(&zero64) : &zero32;
-  ADJOINT_CUBLAS(library().cublasLtMatmul(handle(), operation, one, g.b.data, b, g.a.data, a, zero,
-                                          g.y.data, y, g.y.data, y, &best.algo, workspace.data(),
-                                          best.workspaceSize, stream));
+  ADJOINT_CUBLAS(library().cublasLtMatmul(
+      handle(), operation, one, g.b.data, b, g.a.data, a, g.accumulate ? one : zero, g.y.data, y,
+      g.y.data, y, &best.algo, workspace.data(), best.workspaceSize, stream));
 }
 
 }  // namespace adjoint::cuda

@@ -1,55 +1,13 @@
 // Matrix products: floating ones go to the library behind gemm.h, integers to a kernel here.
-#include <optional>
-
 #include "contract.h"
 #include "cuda/elements.h"
-#include "cuda/gemm.h"
+#include "cuda/gemm_operand.h"
 #include "cuda/walk.h"
-#include "cuda/workspace.h"
 #include "shared/functors.h"
 
 namespace adjoint {
 namespace cuda {
 namespace {
-
-// The last two axes of a view, with strides that say something where a size is 1.
-struct Matrix {
-  int64_t rows, columns, rowStride, columnStride;
-};
-Matrix matrixOf(const View& v) {
-  const int r = v.ndim - 2, c = v.ndim - 1;
-  Matrix m{v.size[r], v.size[c], v.stride[r], v.stride[c]};
-  if (m.columns == 1) m.columnStride = 1;
-  if (m.rows == 1) m.rowStride = m.columnStride == 1 ? m.columns : 1;
-  return m;
-}
-
-// What the library can read as it is.
-std::optional<GemmMatrix> asGemmMatrix(const View& v) {
-  const Matrix m = matrixOf(v);
-  if (m.columnStride == 1 && m.rowStride >= m.columns) {
-    return GemmMatrix{v.data, false, m.rowStride, 0};
-  }
-  if (m.rowStride == 1 && m.columnStride >= m.rows) {
-    return GemmMatrix{v.data, true, m.columnStride, 0};
-  }
-  return std::nullopt;
-}
-
-// A contiguous copy of a view, or a place for one.
-struct DenseCopy {
-  explicit DenseCopy(const View& like)
-      : memory(static_cast<size_t>(like.numel()) * itemSize(like.dtype)), view(like) {
-    view.data = memory.data();
-    int64_t stride = 1;
-    for (int axis = view.ndim - 1; axis >= 0; axis--) {
-      view.stride[axis] = stride;
-      stride *= view.size[axis];
-    }
-  }
-  Workspace memory;
-  View view;
-};
 
 View batchAxes(const View& v) {
   View batch = v;
@@ -87,33 +45,23 @@ void multiplyBatches(Gemm g, const View& y, const View& a, const View& b) {
 void multiplyFloats(const View& y, const View& a, const View& b, const View* bias) {
   const auto yMatrix = asGemmMatrix(y);
   if (!yMatrix || yMatrix->transposed) {
-    const DenseCopy dense(y);
-    multiplyFloats(dense.view, a, b, bias);
-    backend::copy(y, dense.view);
-    return;
+    const Stand dense(y, denseLike(y, y.dtype), false);
+    multiplyFloats(dense.view(), a, b, bias);
+    return dense.finish();
   }
-  auto aMatrix = asGemmMatrix(a), bMatrix = asGemmMatrix(b);
-  std::optional<DenseCopy> aCopy, bCopy, biasCopy;
-  auto makeDense = [](std::optional<DenseCopy>& copy, const View& v) {
-    copy.emplace(v);
-    backend::copy(copy->view, v);
-    return copy->view;
-  };
-  const View aView = aMatrix ? a : makeDense(aCopy, a);
-  const View bView = bMatrix ? b : makeDense(bCopy, b);
-  if (!aMatrix) aMatrix = asGemmMatrix(aView);
-  if (!bMatrix) bMatrix = asGemmMatrix(bView);
+  const GemmOperand aOperand(a), bOperand(b);
+  const Stand biasInput = denseInput(bias, y.dtype);
   const Matrix shape = matrixOf(y);
   Gemm g{};
   g.dtype = y.dtype;
   g.m = shape.rows;
   g.n = shape.columns;
   g.k = matrixOf(a).columns;
-  g.a = *aMatrix;
-  g.b = *bMatrix;
+  g.a = aOperand.matrix();
+  g.b = bOperand.matrix();
   g.y = *yMatrix;
-  if (bias) g.bias = bias->isContiguous() ? bias->data : makeDense(biasCopy, *bias).data;
-  multiplyBatches(g, y, aView, bView);
+  g.bias = biasInput.view().data;
+  multiplyBatches(g, y, aOperand.view(), bOperand.view());
 }
 
 // ---------------------------------------------------------------- integers

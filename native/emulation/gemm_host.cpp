@@ -20,7 +20,7 @@ void readRow(std::vector<double>& out, const GemmMatrix& m, int64_t batch, int64
   }
 }
 
-template <class S>
+template <class S, class Y>
 void product(const Gemm& g) {
   const auto n = static_cast<size_t>(g.n), k = static_cast<size_t>(g.k);
   std::vector<double> a(k), b(k * n), row(n), sums(n);
@@ -32,15 +32,17 @@ void product(const Gemm& g) {
     for (int64_t i = 0; i < g.m; i++) {
       readRow<S>(a, g.a, batch, i);
       for (size_t j = 0; j < n; j++) {
-        sums[j] = g.bias ? convert<double>(static_cast<const S*>(g.bias)[j]) : 0;
+        sums[j] = g.bias ? convert<double>(static_cast<const Y*>(g.bias)[j]) : 0;
       }
       for (size_t p = 0; p < k; p++) {
         const double x = a[p];
         const double* bRow = &b[p * n];
         for (size_t j = 0; j < n; j++) sums[j] += x * bRow[j];
       }
-      S* y = static_cast<S*>(g.y.data) + batch * g.y.batchStride + i * g.y.leading;
-      for (size_t j = 0; j < n; j++) y[j] = convert<S>(sums[j]);
+      Y* y = static_cast<Y*>(g.y.data) + batch * g.y.batchStride + i * g.y.leading;
+      for (size_t j = 0; j < n; j++) {
+        y[j] = convert<Y>(g.accumulate ? convert<double>(y[j]) + sums[j] : sums[j]);
+      }
     }
   }
 }
@@ -53,7 +55,14 @@ std::string gemmLibrary() {
 
 void gemm(const Gemm& g, cudaStream_t stream) {
   emulation::enqueueHost(stream, [g] {
-    visitDType(g.dtype, [&](auto tag) { product<typename decltype(tag)::type>(g); });
+    visitDType(g.dtype, [&](auto tag) {
+      using S = typename decltype(tag)::type;
+      if (g.yDType() == g.dtype) {
+        product<S, S>(g);
+      } else {
+        product<S, float>(g);
+      }
+    });
   });
 }
 

@@ -1,6 +1,7 @@
 // LSTM and GRU over sequences, forward and backward, against plain loops in double precision.
 #include "cpu/features.h"
 #include "kernel_test.h"
+#include "naive_recurrent.h"
 
 namespace adjoint::test {
 namespace {
@@ -8,15 +9,11 @@ namespace {
 class Recurrent : public EveryLevel {};
 ADJOINT_EVERY_LEVEL(Recurrent);
 
-double sigmoid(double x) {
-  return 1 / (1 + std::exp(-x));
-}
-
 struct Sizes {
   int64_t steps, batch, features, units;
 };
 
-// A layer's inputs, and what the naive loops make of them; arrays as the kernels have them.
+// A layer's inputs as the kernels have them.
 struct Case {
   Case(DType dtype, const Sizes& sizes, bool isLstm, bool reverse, bool hasState, bool isStrided)
       : s(sizes),
@@ -64,8 +61,19 @@ struct Case {
     return Tensor(isDouble ? dtype : DType::float32, {s.steps, s.batch, width});
   }
   Tensor state() const { return Tensor(dtype, {s.batch, s.units}); }
-  int64_t row(int64_t t, int64_t n) const { return t * s.batch + n; }
-  int64_t at(int64_t step) const { return reverse ? s.steps - 1 - step : step; }
+  RecurrentArrays arrays() const {
+    const auto values = [](const Tensor& t) {
+      std::vector<double> all(static_cast<size_t>(t.numel()));
+      for (int64_t i = 0; i < t.numel(); i++) all[i] = t.get(i);
+      return all;
+    };
+    RecurrentArrays a{s.steps,     s.batch,   s.features,  s.units,     isLstm,
+                      reverse,     values(x), values(wIh), values(wHh), values(bIh),
+                      values(bHh), {},        {},          values(dy),  values(dc)};
+    if (in.h0) a.h0 = values(h0);
+    if (in.c0) a.c0 = values(c0);
+    return a;
+  }
 
   Sizes s;
   DType dtype;
@@ -73,115 +81,6 @@ struct Case {
   int64_t blocks;
   Tensor x, wIh, wHh, bIh, bHh, h0, c0, dy, dc;
   backend::RecurrentInputs in;
-};
-
-// One row of the batch at a time; gates are kept as the kernels keep them.
-struct Naive {
-  explicit Naive(const Case& k)
-      : y(k.s.steps * k.s.batch * k.s.units),
-        cells(y.size()),
-        gates(4 * y.size()),
-        dgates(gates.size()),
-        dbias(4 * k.s.units),
-        dh0(k.s.batch * k.s.units),
-        dc0(dh0.size()) {
-    for (int64_t n = 0; n < k.s.batch; n++) {
-      forward(k, n);
-      backward(k, n);
-    }
-  }
-
-  void forward(const Case& k, int64_t n) {
-    const int64_t units = k.s.units;
-    for (int64_t step = 0; step < k.s.steps; step++) {
-      const int64_t r = k.row(k.at(step), n);
-      for (int64_t u = 0; u < units; u++) {
-        double a[4], m[4];
-        for (int64_t b = 0; b < k.blocks; b++) {
-          a[b] = k.bIh.get(b * units + u);
-          m[b] = k.bHh.get(b * units + u);
-          for (int64_t i = 0; i < k.s.features; i++) {
-            a[b] += k.wIh.get((b * units + u) * k.s.features + i) * k.x.get(r * k.s.features + i);
-          }
-          for (int64_t i = 0; i < units; i++) {
-            m[b] += k.wHh.get((b * units + u) * units + i) * before(k, y, k.in.h0, step, n, i);
-          }
-        }
-        double* g = &gates[r * 4 * units + u];
-        if (k.isLstm) {
-          for (int64_t b = 0; b < 4; b++) {
-            g[b * units] = b == 2 ? std::tanh(a[b] + m[b]) : sigmoid(a[b] + m[b]);
-          }
-          const double c = before(k, cells, k.in.c0, step, n, u);
-          cells[r * units + u] = g[units] * c + g[0] * g[2 * units];
-          y[r * units + u] = g[3 * units] * std::tanh(cells[r * units + u]);
-        } else {
-          g[units] = sigmoid(a[0] + m[0]);
-          g[2 * units] = sigmoid(a[1] + m[1]);
-          g[3 * units] = m[2];
-          g[0] = std::tanh(a[2] + g[units] * m[2]);
-          y[r * units + u] =
-              (1 - g[2 * units]) * g[0] + g[2 * units] * before(k, y, k.in.h0, step, n, u);
-        }
-      }
-    }
-  }
-
-  void backward(const Case& k, int64_t n) {
-    const int64_t units = k.s.units;
-    std::vector<double> dh(units), dc(units);
-    for (int64_t u = 0; u < units; u++) dc[u] = k.dc.get(n * units + u);
-    for (int64_t step = k.s.steps - 1; step >= 0; step--) {
-      const int64_t r = k.row(k.at(step), n);
-      std::vector<double> sent(units);
-      for (int64_t u = 0; u < units; u++) {
-        const double* g = &gates[r * 4 * units + u];
-        double* d = &dgates[r * 4 * units + u];
-        const double total = dh[u] + k.dy.get(r * units + u);
-        if (k.isLstm) {
-          const double i = g[0], f = g[units], c = g[2 * units], o = g[3 * units];
-          const double t = std::tanh(cells[r * units + u]);
-          const double toCell = dc[u] + total * o * (1 - t * t);
-          d[0] = toCell * c * i * (1 - i);
-          d[units] = toCell * before(k, cells, k.in.c0, step, n, u) * f * (1 - f);
-          d[2 * units] = toCell * i * (1 - c * c);
-          d[3 * units] = total * t * o * (1 - o);
-          dc[u] = toCell * f;
-        } else {
-          const double c = g[0], reset = g[units], z = g[2 * units], m = g[3 * units];
-          d[0] = total * (1 - z) * (1 - c * c);
-          d[units] = d[0] * m * reset * (1 - reset);
-          d[2 * units] = total * (before(k, y, k.in.h0, step, n, u) - c) * z * (1 - z);
-          d[3 * units] = d[0] * reset;
-          sent[u] = total * z;
-        }
-      }
-      for (int64_t i = 0; i < 4 * units; i++) dbias[i] += dgates[r * 4 * units + i];
-      for (int64_t u = 0; u < units; u++) {
-        for (int64_t b = 0; b < k.blocks; b++) {
-          const int64_t block = k.isLstm ? b : b + 1;
-          for (int64_t i = 0; i < units; i++) {
-            sent[i] += dgates[(r * 4 + block) * units + u] * k.wHh.get((b * units + u) * units + i);
-          }
-        }
-      }
-      dh = sent;
-    }
-    std::copy(dh.begin(), dh.end(), dh0.begin() + n * units);
-    std::copy(dc.begin(), dc.end(), dc0.begin() + n * units);
-  }
-
-  // The state before a step.
-  static double before(const Case& k, const std::vector<double>& values, const View* initial,
-                       int64_t step, int64_t n, int64_t u) {
-    if (step > 0) return values[k.row(k.at(step - 1), n) * k.s.units + u];
-    if (!initial) return 0;
-    return getDouble(initial->as<char>() + (n * initial->stride[0] + u * initial->stride[1]) *
-                                               static_cast<int64_t>(itemSize(k.dtype)),
-                     k.dtype);
-  }
-
-  std::vector<double> y, cells, gates, dgates, dbias, dh0, dc0;
 };
 
 void expectNear(const char* what, const Tensor& t, const std::vector<double>& expected,
@@ -208,7 +107,7 @@ double toleranceOf(DType dtype) {
 }
 
 void check(const Case& k) {
-  const Naive naive(k);
+  const NaiveRecurrent naive(k.arrays());
   const double tolerance = toleranceOf(k.dtype);
   Tensor y = k.steps(k.s.units), gates = k.kept(4 * k.s.units), da = k.steps(4 * k.s.units);
   Tensor dh0 = k.state(), dc0 = k.state(), dbias(k.dtype, {4 * k.s.units});
@@ -216,7 +115,7 @@ void check(const Case& k) {
     Tensor cells = k.kept(k.s.units), c = k.state();
     backend::lstm({y.view, c.view, gates.view, cells.view}, k.in);
     expectNear("cells", cells, naive.cells, tolerance);
-    const int64_t last = k.row(k.at(k.s.steps - 1), 0) * k.s.units;
+    const int64_t last = (k.reverse ? 0 : k.s.steps - 1) * k.s.batch * k.s.units;
     expectNear("c", c, {naive.cells.begin() + last, naive.cells.end()}, tolerance);
     backend::lstmBackward({da.view, dh0.view, dc0.view, dbias.view}, &k.dy.view, &k.dc.view,
                           k.wHh.view, k.in.c0, gates.view, cells.view, k.reverse);
