@@ -73,18 +73,17 @@ Conv2dTensor tensorOf(const View& v) {
   return t;
 }
 
-// Tensor cores multiply half types with the channels last, eight at a time. Otherwise the order
-// that asks for fewer copies of images.
-bool prefersChannelsLast(const View& x, const View& w, const View& y, const Conv2dShape& s) {
-  const bool isHalf = itemSize(x.dtype) == 2;
-  if (isHalf && w.size[1] % 8 == 0 && w.size[0] / s.groups % 8 == 0) return true;
+// The order that asks for fewer copies of images here. cuDNN's kernels for tensor cores want the
+// channels last and make copies of their own otherwise, so half types go that way where it is
+// equal.
+bool prefersChannelsLast(const View& x, const View& y) {
   int64_t copied[2] = {0, 0};
   for (const View* image : {&x, &y}) {
     for (int last = 0; last < 2; last++) {
       if (!isDense(*image, last != 0)) copied[last] += image->numel();
     }
   }
-  return copied[1] < copied[0];
+  return copied[1] < copied[0] || (copied[1] == copied[0] && itemSize(x.dtype) == 2);
 }
 
 // y = max(y + bias [K], 0), or one of the two
@@ -152,7 +151,7 @@ void convolve(Conv2dOp op, const View& x, const View& w, const View& y, const Vi
     bias = &denseBias;
   }
   if (x.numel() > 0 && w.numel() > 0 && y.numel() > 0) {
-    const bool last = prefersChannelsLast(x, w, y, s);
+    const bool last = prefersChannelsLast(x, y);
     for (bool channelsLast : {last, !last}) {
       if (convolveDense(op, x, w, y, bias, s, relu, channelsLast)) return;
     }

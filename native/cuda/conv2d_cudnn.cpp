@@ -11,10 +11,20 @@
 namespace adjoint::cuda {
 namespace {
 
-// The most that a plan may ask for, and what it may where memory is short.
-constexpr int64_t kWorkspaceLimits[] = {int64_t(256) << 20, int64_t(16) << 20, 0};
+// The most that a plan may ask for, and what it may where memory is short. Plans for tensor cores
+// copy images into another order of axes, with their channels padded to eight.
+constexpr int64_t kWorkspaceLimit = int64_t(256) << 20;
+constexpr int64_t kShortLimits[] = {int64_t(16) << 20, 0};
 
-std::string keyOf(const Conv2d& c, int64_t workspaceLimit) {
+int64_t workspaceLimit(const Conv2d& c) {
+  const auto bytes = [&](const Conv2dTensor& t) {
+    const int64_t channels = (t.size[1] + 7) / 8 * 8;
+    return t.size[0] * channels * t.size[2] * t.size[3] * static_cast<int64_t>(itemSize(c.dtype));
+  };
+  return kWorkspaceLimit + bytes(c.x) + bytes(c.y);
+}
+
+std::string keyOf(const Conv2d& c, int64_t limit) {
   std::string key;
   const auto add = [&](int64_t value) {
     key.append(reinterpret_cast<const char*>(&value), sizeof value);
@@ -26,48 +36,55 @@ std::string keyOf(const Conv2d& c, int64_t workspaceLimit) {
   }
   const backend::Conv2dShape& s = c.shape;
   for (int64_t value : {s.strideH, s.strideW, s.padH, s.padW, s.dilationH, s.dilationW}) add(value);
-  add(workspaceLimit);
+  add(limit);
   return key;
+}
+
+// Why cuDNN is loaded and yet refuses this device. Locked with cudnnMutex.
+std::string& refusal() {
+  static auto* text = new std::string;
+  return *text;
 }
 
 // The plan for it, or nullptr: also where there is no cuDNN, which is found out once. Locked by the
 // caller.
-const Conv2dPlan* planFor(const Conv2d& c, int64_t workspaceLimit, cudaStream_t stream) {
+const Conv2dPlan* planFor(const Conv2d& c, int64_t limit, cudaStream_t stream) {
   static auto* plans = new std::unordered_map<std::string, std::unique_ptr<Conv2dPlan>>;
-  static bool isMissing = false;
-  if (isMissing || !cudnnLibrary().isLoaded()) return nullptr;
-  const std::string key = keyOf(c, workspaceLimit);
+  if (!refusal().empty() || !cudnnLibrary().isLoaded()) return nullptr;
+  const std::string key = keyOf(c, limit);
   if (const auto known = plans->find(key); known != plans->end()) return known->second.get();
   Conv2dTarget target{};
   try {
     target.handle = cudnnHandle(stream);
-  } catch (const Error&) {
-    isMissing = true;
+  } catch (const Error& error) {
+    refusal() = error.what();
     return nullptr;
   }
   target.capability = computeCapability();
   std::string reason;
-  auto plan = planConv2d(c, target, workspaceLimit, &reason);
+  auto plan = planConv2d(c, target, limit, &reason);
   return plans->emplace(key, std::move(plan)).first->second.get();
 }
 
 }  // namespace
 
 std::string convolutionLibrary() {
+  std::lock_guard<std::mutex> lock(cudnnMutex());
   const Library& library = cudnnLibrary();
-  return library.isLoaded() ? library.path() + " " + cudnnVersion() : library.reason();
+  if (!library.isLoaded()) return library.reason();
+  return library.path() + " " + cudnnVersion() + (refusal().empty() ? "" : ": " + refusal());
 }
 
 bool libraryTakes(const Conv2d& c) {
   std::lock_guard<std::mutex> lock(cudnnMutex());
-  return planFor(c, kWorkspaceLimits[0], stream()) != nullptr;
+  return planFor(c, workspaceLimit(c), stream()) != nullptr;
 }
 
 void convolveByLibrary(const Conv2d& c, cudaStream_t stream) {
   std::lock_guard<std::mutex> lock(cudnnMutex());
   const Conv2dPlan* plan = nullptr;
   std::optional<Workspace> workspace;
-  for (int64_t limit : kWorkspaceLimits) {
+  for (int64_t limit : {workspaceLimit(c), kShortLimits[0], kShortLimits[1]}) {
     plan = planFor(c, limit, stream);
     if (!plan) continue;
     try {
