@@ -1,7 +1,7 @@
 import { deferWatching } from '../bindings/unwatched.js'
 import { withoutAutocast } from './autocast.js'
 import { engineOps } from './engine-ops.js'
-import { ArgumentError, AutogradError, describe, ShapeError } from './errors.js'
+import { ArgumentError, AutogradError, DeviceError, describe, ShapeError } from './errors.js'
 import { withGradMode } from './grad-mode.js'
 import { recording } from './recording.js'
 import { keep } from './scope.js'
@@ -73,6 +73,11 @@ class Walk {
   /** Adds a gradient of the value at `edge`, summed to its shape if it was broadcast. */
   send(edge: Edge, gradient: Tensor, from: string): void {
     let g = gradient
+    if (g.device !== edge.device) {
+      throw new DeviceError(
+        `backward: expected ${from} to give a gradient on ${edge.device}, got one on ${g.device}`,
+      )
+    }
     if (g.dtype !== edge.dtype) g = engineOps.cast(g, edge.dtype)
     if (!sameShape(g.shape, edge.shape)) {
       if (g.ndim < edge.shape.length) {
@@ -143,6 +148,11 @@ function visit(node: Node, dys: (Tensor | null)[], walk: Walk): void {
       if (!replaced) continue
       if (!(replaced instanceof Tensor)) {
         throw new ArgumentError(`hook: expected a tensor or nothing, got ${describe(replaced)}`)
+      }
+      if (replaced.device !== current.device) {
+        throw new DeviceError(
+          `hook: expected a gradient on ${current.device}, got one on ${replaced.device}`,
+        )
       }
       if (!sameShape(replaced.shape, current.shape)) {
         throw new ShapeError(

@@ -50,7 +50,8 @@ type Backward = (context: FunctionContext, ...dys: Tensor[]) => Gradients
 class CustomNode extends Node {
   /** What stands for each result, gradient or not. */
   outputs: readonly Edge[] = []
-  private saved: SavedValues | null = null
+  /** One for each device that it saved tensors of. */
+  private saved: readonly SavedValues[] = []
 
   constructor(
     name: string,
@@ -63,18 +64,25 @@ class CustomNode extends Node {
 
   save(edges: readonly (Edge | null)[]): void {
     const { toSave } = this.context
-    if (toSave.length > 0) {
-      this.saved = new SavedValues(this.name, toSave[0].device, toSave, edges)
-    }
+    // Tensors of other devices are left out as nulls, so that places stay the same.
+    this.saved = [...new Set(toSave.map((t) => t.device))].map((device) => {
+      const own = toSave.map((t) => (t.device === device ? t : null))
+      return new SavedValues(this.name, device, own, edges)
+    })
     this.context.toSave = []
   }
 
   backward(dys: readonly (Tensor | null)[], createGraph: boolean): (Tensor | null)[] {
     const { saved } = this
+    const unpack = (i: number) => {
+      for (const values of saved) {
+        const t = values.unpack(i, createGraph)
+        if (t !== null) return t
+      }
+      return null
+    }
     this.context.readSaved = () =>
-      saved === null
-        ? []
-        : Array.from({ length: saved.length }, (_, i) => saved.unpack(i, createGraph) as Tensor)
+      Array.from({ length: saved[0]?.length ?? 0 }, (_, i) => unpack(i) as Tensor)
     const full = this.outputs.map((edge, i) => dys[i] ?? engineOps.zeros(edge))
     const returned = this.rule(this.context, ...full)
     const grads = Array.isArray(returned) ? returned : [returned]
@@ -94,7 +102,7 @@ class CustomNode extends Node {
   }
 
   override release(): void {
-    this.saved?.release()
+    for (const values of this.saved) values.release()
   }
 }
 

@@ -1,4 +1,11 @@
-import { type Device, type DeviceLike, defaultDevice, device as findDevice } from './device.js'
+import {
+  type Device,
+  type DeviceLike,
+  defaultDevice,
+  device as findDevice,
+  onDeviceOpen,
+  openDevices,
+} from './device.js'
 import { ArgumentError, checkOptions, describe } from './errors.js'
 
 /** Where a stream of random numbers stands: enough to go on from there. */
@@ -61,11 +68,20 @@ export class Generator {
 
 const DEFAULT_GENERATOR = 0
 
-/** Seeds the default generator of a device (default: the default device). */
+/** What devices that are first used from now on start with. */
+let seedOfAll = 0n
+
+/** Seeds the default generators of all devices, as torch.manual_seed; or that of one device. */
 export function manualSeed(seed: number | bigint, device?: DeviceLike): void {
-  const target = device === undefined ? defaultDevice() : findDevice(device)
-  target.native.setGenerator(DEFAULT_GENERATOR, checkSeed(seed), 0n)
+  const checked = checkSeed(seed)
+  const targets = device === undefined ? openDevices() : [findDevice(device)]
+  for (const { native } of targets) native.setGenerator(DEFAULT_GENERATOR, checked, 0n)
+  if (device === undefined) seedOfAll = checked
 }
+
+onDeviceOpen(({ native }) => {
+  if (seedOfAll !== 0n) native.setGenerator(DEFAULT_GENERATOR, seedOfAll, 0n)
+})
 
 /** Where the default generator of a device stands. */
 export function getRandomState(device?: DeviceLike): GeneratorState {

@@ -1,5 +1,5 @@
 import { adopt } from '../bindings/calls.js'
-import { type Device, type DeviceLike, device as findDevice } from './device.js'
+import { commonDevice, type Device, type DeviceLike, device as findDevice } from './device.js'
 import { type DType, dtypeCodes, isFloating, itemSize } from './dtype.js'
 import {
   ArgumentError,
@@ -309,6 +309,7 @@ export class Tensor {
         `grad: expected shape ${showShape(this.shape)}, got ${showShape(value.shape)}`,
       )
     }
+    if (value !== null) commonDevice('grad', this.device, value.device)
     recording()?.touch(this.slot, 'replaced')
     this.slot.grad = value
     this.slot.isShared = true

@@ -68,11 +68,10 @@ export function zerosFor(like: Tensor, shape: Shape = like.shape): Tensor {
   return y
 }
 
-/** Overwrites the elements with those of `source`, broadcast and converted. */
+/** Overwrites the elements with those of `source`, broadcast, converted and from any device. */
 export function copyInPlace(self: Tensor, source: Tensor): Tensor {
   checkTensor('copy_', source)
-  const from = source.device === self.device ? source : source.copyToDevice(self.device)
-  return applyInPlace(copyOp, [self, from], undefined)
+  return applyInPlace(copyOp, [self, toDevice(source, self.device)], undefined)
 }
 
 const fillOp = defineOp<{ value: number | bigint }>()({

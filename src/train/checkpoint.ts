@@ -75,9 +75,9 @@ export function loadCheckpoint(path: string, parts: Checkpointed): RunPosition {
     const reason = error instanceof Error ? error.message : String(error)
     throw new FileError(`${path}: does not fit this run (${reason})`, { cause: error })
   }
-  for (const [device, random] of Object.entries(state.random as Record<string, GeneratorState>)) {
-    setRandomState(random, device)
-  }
+  // Of a device that this run does not use, as where it goes on without a GPU, there is nothing to set.
+  const random = state.random as Record<string, GeneratorState>
+  for (const d of openDevices()) if (random[d.type]) setRandomState(random[d.type], d)
   const { loader, tally, history } = state
   return { loader, tally, history }
 }

@@ -1,37 +1,30 @@
 import { spawnSync } from 'node:child_process'
-import { existsSync, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { existsSync, mkdirSync, readdirSync, statSync, utimesSync } from 'node:fs'
 import path from 'node:path'
 import { type Device, useEmulatedCuda } from '../../src/core/device.js'
+import { withLock } from './lock.js'
 import { root } from './run.js'
 
-const LOCK_WAIT_MS = 100
+const folder = path.join(root, 'build', 'emulated')
+const addon = path.join(folder, 'Release', 'adjoint_emulated.node')
 
-const isAlive = (pid: number): boolean => {
-  try {
-    return process.kill(pid, 0)
-  } catch {
-    return false
+function cmake(...options: string[]): void {
+  const done = spawnSync('cmake', options, { cwd: root, encoding: 'utf8' })
+  if (done.status !== 0) {
+    throw new Error(`cmake ${options.join(' ')}: ${done.error ?? done.stdout + done.stderr}`)
   }
 }
 
-/** Runs `body` in one process at a time: whose number stands in the file `lock`. */
-function alone(lock: string, body: () => void): void {
-  for (;;) {
-    try {
-      writeFileSync(lock, String(process.pid), { flag: 'wx' })
-      break
-    } catch (error) {
-      if ((error as NodeJS.ErrnoException).code !== 'EEXIST') throw error
-    }
-    Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, LOCK_WAIT_MS)
-    const owner = existsSync(lock) ? readFileSync(lock, 'utf8') : ''
-    if (owner !== '' && !isAlive(Number(owner))) rmSync(lock, { force: true })
-  }
-  try {
-    body()
-  } finally {
-    rmSync(lock, { force: true })
-  }
+/** Whether the addon is there and newer than everything that it is made of. */
+function isUpToDate(): boolean {
+  if (!existsSync(addon)) return false
+  const sources = readdirSync(path.join(root, 'native'), { recursive: true, encoding: 'utf8' })
+  const files = [
+    ...sources.map((file) => path.join(root, 'native', file)),
+    `${root}/CMakeLists.txt`,
+  ]
+  const newest = Math.max(...files.map((file) => statSync(file).mtimeMs))
+  return statSync(addon).mtimeMs > newest
 }
 
 /**
@@ -39,18 +32,15 @@ function alone(lock: string, body: () => void): void {
  * Built where it is missing or older than its sources: half a minute once, nothing after that.
  */
 export function emulatedCuda(): Device {
-  const folder = path.join(root, 'build', 'emulated')
-  const cmake = (...options: string[]) => {
-    const done = spawnSync('cmake', options, { cwd: root, encoding: 'utf8' })
-    if (done.status !== 0) {
-      throw new Error(`cmake ${options.join(' ')}: ${done.error ?? done.stdout + done.stderr}`)
-    }
-  }
-  mkdirSync(path.dirname(folder), { recursive: true })
-  alone(`${folder}.lock`, () => {
+  mkdirSync(path.join(root, 'build'), { recursive: true })
+  withLock(`${folder}.lock`, () => {
+    if (isUpToDate()) return
     cmake('-S', root, '-B', folder, '-DADJOINT_EMULATION=ON', '-DCMAKE_BUILD_TYPE=Release')
     cmake('--build', folder, '--target', 'adjoint_emulated', '--parallel')
+    // A source that the addon is not made of may be newer still.
+    const now = new Date()
+    utimesSync(addon, now, now)
   })
-  process.env.ADJOINT_ADDON_DIR = path.join(folder, 'Release')
+  process.env.ADJOINT_ADDON_DIR = path.dirname(addon)
   return useEmulatedCuda()
 }

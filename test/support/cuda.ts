@@ -1,0 +1,74 @@
+import { type Device, device } from '../../src/core/device.js'
+import { emulatedCuda } from './emulated.js'
+
+/** Whether tests of the device 'cuda' run on a GPU rather than on its emulation. */
+export const isRealCuda = process.env.ADJOINT_TEST_CUDA === 'real'
+
+/**
+ * The CUDA device of this run of the tests: with `ADJOINT_TEST_CUDA=real` the GPU, by the addon in
+ * build/Release or `ADJOINT_ADDON_DIR`; else the emulation.
+ * @throws DeviceError where the real one is asked for and does not load, with the reason
+ */
+export function testCuda(): Device {
+  return isRealCuda ? device('cuda') : emulatedCuda()
+}
+
+/** The kernels that a body calls on a device. */
+export function kernelsOf(at: Device, body: () => void): Set<string> {
+  const { calls } = at
+  const seen = new Set<string>()
+  const begin = calls.begin
+  calls.begin = (kernel) => {
+    seen.add(kernel)
+    return begin.call(calls, kernel)
+  }
+  try {
+    body()
+  } finally {
+    calls.begin = begin
+  }
+  return seen
+}
+
+/**
+ * Kernels that the CUDA backend does not have so far. `test/cuda/kernels.test.ts` sees to it that
+ * each is really missing and that no other is, so what lands has to be taken off this list.
+ */
+export const notYet: ReadonlySet<string> = new Set([
+  'attention',
+  'attentionBackward',
+  'batchNorm',
+  'batchNormBackward',
+  'conv2d',
+  'conv2dBackwardInput',
+  'conv2dBackwardWeight',
+  'conv2dBackwardParameters',
+  'crossEntropy',
+  'crossEntropyMean',
+  'crossEntropyBackward',
+  'embedding',
+  'embeddingBackward',
+  'gather',
+  'scatterAdd',
+  'indexSelect',
+  'indexAdd',
+  'accumulateOverlapping',
+  'layerNorm',
+  'layerNormBackward',
+  'rmsNorm',
+  'rmsNormBackward',
+  'maxPool2d',
+  'maxPool2dBackward',
+  'maxPool2dGather',
+  'probe',
+  'lstm',
+  'lstmBackward',
+  'gru',
+  'gruBackward',
+])
+
+/** Of the kernels that a body calls on the CPU, those that CUDA does not have so far. */
+export function missingFor(body: () => void): string[] {
+  if (notYet.size === 0) return []
+  return [...kernelsOf(device('cpu'), body)].filter((kernel) => notYet.has(kernel))
+}
