@@ -37,6 +37,7 @@ describe.each(calls)('$name', ({ run, good }) => {
         const values = good.map((one, at) => (at === i ? value : one)())
         try {
           await run(...values)
+          adjoint.synchronize()
         } catch (error) {
           if (!(error instanceof adjoint.AdjointError)) untyped.push(`${label} as ${i}: ${error}`)
         }

@@ -1,8 +1,9 @@
-// Makes every wrong call of the table and writes what came of each to the file given, one JSON line
-// per call. A line goes out before its call, so that after a crash the last one names what crashed.
+// Makes every wrong call of the table, on the device given (cpu or cuda), and writes what came of
+// each to the file given, one JSON line per call. A line goes out before its call, so that after a crash the last one names what crashed.
 import { openSync, writeSync } from 'node:fs'
-import { AdjointError, tensor } from '../src/index.js'
+import { AdjointError, setDefaultDevice, synchronize, tensor } from '../src/index.js'
 import { type Attempt, attemptsOf, names } from './bad-input.table.js'
+import { testCuda } from './support/cuda.js'
 
 export interface Outcome {
   readonly name: string
@@ -21,6 +22,8 @@ async function attempt({ name, label, run }: Attempt): Promise<void> {
   let outcome: Outcome = { name, label, error: null, message: '', typed: false }
   try {
     await run()
+    // What a kernel finds wrong may be raised only now.
+    synchronize()
   } catch (error) {
     const { message, constructor: kind } = error as Error
     const typed = error instanceof AdjointError && kind !== AdjointError
@@ -30,6 +33,7 @@ async function attempt({ name, label, run }: Attempt): Promise<void> {
 }
 
 async function main(): Promise<void> {
+  if (process.argv[3] === 'cuda') setDefaultDevice(testCuda())
   for (const name of names) {
     const { good, wrong } = attemptsOf(name)
     await attempt(good)

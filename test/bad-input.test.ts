@@ -10,7 +10,7 @@ import { runScript } from './support/run.js'
 // In a process of its own: no input may crash it, and a crash is to be a failure that names it.
 const folder = mkdtempSync(path.join(tmpdir(), 'adjoint-'))
 const report = path.join(folder, 'calls.jsonl')
-const done = runScript('test/bad-input.script.ts', [report])
+const done = runScript('test/bad-input.script.ts', [report, adjoint.defaultDevice().type])
 const lines = readFileSync(report, 'utf8')
   .split('\n')
   .filter(Boolean)

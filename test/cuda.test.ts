@@ -1,8 +1,8 @@
 import { describe, expect, test } from 'vitest'
 import { ArgumentError, cuda, full, OutOfMemoryError, setMemoryCap } from '../src/index.js'
-import { emulatedCuda } from './support/emulated.js'
+import { testCuda } from './support/cuda.js'
 
-const gpu = emulatedCuda()
+const gpu = testCuda()
 
 describe('cuda', () => {
   test('describes the device', () => {

@@ -21,10 +21,10 @@ import {
 } from '../src/index.js'
 import * as nn from '../src/nn/index.js'
 import { AdamW } from '../src/optim/index.js'
-import { emulatedCuda } from './support/emulated.js'
+import { testCuda } from './support/cuda.js'
 
 const cpu = device('cpu')
-const cuda = emulatedCuda()
+const cuda = testCuda()
 
 /** Elements as numbers, wherever the tensor lives. */
 const values = (t: Tensor): number[] => Array.from(t.dataSync() as ArrayLike<number>, Number)

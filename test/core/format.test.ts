@@ -1,6 +1,9 @@
 import { inspect } from 'node:util'
 import { describe, expect, test } from 'vitest'
-import { arange, full, tensor, zeros } from '../../src/index.js'
+import { arange, full, setDefaultDevice, tensor, zeros } from '../../src/index.js'
+
+// Another device would be named.
+setDefaultDevice('cpu')
 
 describe('toString', () => {
   test('shows the elements, the shape and the dtype', () => {

@@ -111,7 +111,7 @@ describe('cast', () => {
       [x.to({ dtype: 'int8' }), 'int8'],
     ]
     for (const [y, dtype] of named) expect(y.dtype).toBe(dtype)
-    expect(x.to('cpu')).toBe(x)
+    expect(x.to(x.device)).toBe(x)
     expect(errorOf(DTypeError, () => cast(x, 'uint16' as never))).toMatch(/^to: expected a dtype/)
   })
 })

@@ -1,0 +1,25 @@
+import { expect, test } from 'vitest'
+import { device } from '../../src/index.js'
+import { isRealCuda, notYet, testCuda } from '../support/cuda.js'
+
+const cuda = testCuda()
+const cpu = device('cpu')
+
+test('is the device of this run', () => {
+  expect(cuda.type).toBe('cuda')
+  expect(cuda.native.backend).toBe('cuda')
+  const { device: name } = cuda.native.deviceInfo()
+  expect(name === 'emulated').toBe(!isRealCuda)
+})
+
+test('has every kernel of the CPU but those that are listed as missing', () => {
+  const missing = Object.keys(cpu.native.kernels).filter(
+    (kernel) => !(kernel in cuda.native.kernels),
+  )
+  expect(missing.sort()).toEqual([...notYet].sort())
+})
+
+test('has the same opcodes and dtypes', () => {
+  expect(cuda.native.opcodes).toEqual(cpu.native.opcodes)
+  expect(cuda.native.dtypes).toEqual(cpu.native.dtypes)
+})

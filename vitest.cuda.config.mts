@@ -1,0 +1,19 @@
+import { defineConfig } from 'vitest/config'
+import base from './vitest.config.mjs'
+
+const rooms = ['autograd', 'core', 'data', 'io', 'nn', 'ops', 'optim']
+
+// `npm run test:cuda`: the tests that name no device once more, with CUDA as the default one. That
+// is the emulation, or with ADJOINT_TEST_CUDA=real the GPU. test/cuda compares the devices.
+export default defineConfig({
+  test: {
+    ...base.test,
+    setupFiles: ['test/support/default-device.ts'],
+    include: [
+      ...rooms.map((room) => `test/${room}/**/*.test.ts`),
+      'test/train/trainer.test.ts',
+      'test/memory/reclaim.test.ts',
+      'test/bad-input*.test.ts',
+    ],
+  },
+})
