@@ -20,7 +20,7 @@ import {
 } from '../../src/index.js'
 import * as nn from '../../src/nn/index.js'
 import { AdamW, clipGradNorm_, SGD, StepLR } from '../../src/optim/index.js'
-import { emulatedCuda } from '../support/emulated.js'
+import { testCuda } from '../support/cuda.js'
 import { runScript } from '../support/run.js'
 
 const { crossEntropy } = nn.functional
@@ -254,7 +254,7 @@ describe('a replay that cannot go right is an error', () => {
 })
 
 describe('other devices', () => {
-  const cuda = emulatedCuda()
+  const cuda = testCuda()
 
   test('have the CPU do no work in their steps', () => {
     const there = zeros([3], { device: cuda })

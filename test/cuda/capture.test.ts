@@ -17,10 +17,10 @@ import {
 } from '../../src/index.js'
 import * as nn from '../../src/nn/index.js'
 import { AdamW, CosineAnnealingLR, clipGradNorm_ } from '../../src/optim/index.js'
-import { emulatedCuda } from '../support/emulated.js'
+import { testCuda } from '../support/cuda.js'
 import { bits, expectSameBits } from '../support/twins.js'
 
-const cuda = emulatedCuda()
+const cuda = testCuda()
 setDefaultDevice(cuda)
 const needed = ['crossEntropyMean', 'conv2d', 'batchNorm', 'maxPool2d', 'lstm', 'attention']
 if (needed.every((kernel) => kernel in cuda.native.kernels)) {
