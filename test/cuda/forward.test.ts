@@ -105,7 +105,7 @@ function compareGradients(c: Case, dtype: FloatDType, what: string): void {
     expect(g === null).toBe(want[i] === null)
     if (g === null) return
     expect(g.device).toBe(cuda)
-    expectWithin(g, want[i] as Tensor, 4 * roundings[dtype], `${what} gradient ${i}`)
+    expectWithin(g, want[i] as Tensor, 4 * roundings[dtype], `${what} gradient ${i}`, dtype)
   })
 }
 

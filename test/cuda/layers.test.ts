@@ -123,7 +123,11 @@ for (const [name, f] of Object.entries(losses)) {
 const isFloat = (x: Tensor) => isFloating(x.dtype)
 
 /** Everything that a module gives: results, gradients of its input and parameters, buffers. */
-function run(module: ReturnType<Case['make']>, x: Tensor): Map<string, Tensor> {
+function run(
+  module: ReturnType<Case['make']>,
+  x: Tensor,
+  weigh: (y: Tensor) => Tensor = (y) => y.detach(),
+): Map<string, Tensor> {
   const leaf = isFloat(x) ? x.detach().requiresGrad_() : x
   const outputs = [module.forward(leaf)].flat(2) as Tensor[]
   const seen = new Map<string, Tensor>(outputs.map((y, i) => [`output ${i}`, y.detach()]))
@@ -132,7 +136,7 @@ function run(module: ReturnType<Case['make']>, x: Tensor): Map<string, Tensor> {
   const gradients = grad(
     outputs,
     wanted.map(([, t]) => t),
-    { gradOutputs: outputs.map((y) => y.detach().add(0.5)), allowUnused: true },
+    { gradOutputs: outputs.map(weigh), allowUnused: true },
   )
   wanted.forEach(([name], i) => {
     const g = gradients[i]
@@ -153,14 +157,16 @@ describe.each(Object.entries(layers))('%s', (_name, { make, x }) => {
     module.to({ device: 'cuda', dtype })
     module.train(reference.training)
     const held = isFloat(x) ? x.to(dtype) : x
-    const want = run(reference, isFloat(x) ? held.to('float64') : x)
-    const got = run(module, held.to(cuda))
+    // The same random weights of the results, so that nothing cancels by chance.
+    const weigh = (y: Tensor) => at(new SeededSampler(y.numel).normal(y.shape).to(dtype), y)
+    const want = run(reference, isFloat(x) ? held.to('float64') : x, weigh)
+    const got = run(module, held.to(cuda), weigh)
     expect([...got.keys()]).toEqual([...want.keys()])
     expect(got.size).toBeGreaterThan(1)
     for (const [name, y] of got) {
       const expected = want.get(name) as Tensor
       expect([y.device, expected.device], name).toEqual([cuda, cpu])
-      expectWithin(y, expected, roundings[dtype], name)
+      expectWithin(y, expected, roundings[dtype], name, dtype)
     }
   })
 })

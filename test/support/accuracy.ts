@@ -18,8 +18,15 @@ export const elements = (t: Tensor): number[] =>
  * Compares a result with what the CPU computes in float64 from the same inputs: each element within
  * `roundings` roundings to the result's dtype, of itself or of what is typical for the tensor (sums
  * that cancel are no more exact than their terms). Integers, NaN and infinities must be the same.
+ * @param from the dtype that it was computed from, where that is lower than its own
  */
-export function expectWithin(got: Tensor, want: Tensor, roundings: number, what = ''): void {
+export function expectWithin(
+  got: Tensor,
+  want: Tensor,
+  roundings: number,
+  what = '',
+  from: FloatName = 'float64',
+): void {
   expect(got.shape, what).toEqual(want.shape)
   const expected = elements(want)
   const dtype: DType = got.dtype
@@ -32,7 +39,8 @@ export function expectWithin(got: Tensor, want: Tensor, roundings: number, what 
   elements(got).forEach((value, i) => {
     const exact = expected[i]
     if (Object.is(value, exact) || value === exact) return
-    const unit = roundoff[dtype] * Math.max(Math.abs(exact), typical)
+    const precision = Math.max(roundoff[dtype], roundoff[from])
+    const unit = precision * Math.max(Math.abs(exact), typical)
     const error = Math.abs(value - exact) / unit
     // Written so that NaN fails.
     if (!(error <= roundings)) {
