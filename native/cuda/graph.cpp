@@ -4,6 +4,7 @@
 #include <cstdlib>
 #include <cstring>
 #include <memory>
+#include <mutex>
 #include <vector>
 
 namespace adjoint {
@@ -53,6 +54,35 @@ struct Value {
   size_t block, offset, bytes;
 };
 
+// Streams for captures. They are kept: libraries remember a stream by its address.
+class CaptureStreams {
+ public:
+  cudaStream_t take() {
+    std::lock_guard<std::mutex> lock(mutex_);
+    cudaStream_t stream = nullptr;
+    if (free_.empty()) {
+      ADJOINT_CUDA(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking));
+    } else {
+      stream = free_.back();
+      free_.pop_back();
+    }
+    return stream;
+  }
+  void give(cudaStream_t stream) {
+    std::lock_guard<std::mutex> lock(mutex_);
+    free_.push_back(stream);
+  }
+
+ private:
+  std::mutex mutex_;
+  std::vector<cudaStream_t> free_;
+};
+
+CaptureStreams& captureStreams() {
+  static auto* streams = new CaptureStreams;
+  return *streams;
+}
+
 }  // namespace
 
 struct backend::Graph {
@@ -85,7 +115,7 @@ cudaGraph_t backend::Graph::endCapture(cudaError_t& status) {
   cudaGraph_t graph = nullptr;
   status = cudaStreamEndCapture(stream, &graph);
   if (status != cudaSuccess) graph = nullptr;
-  cudaStreamDestroy(stream);
+  captureStreams().give(stream);
   stream = nullptr;
   return graph;
 }
@@ -177,10 +207,10 @@ Graph* beginGraph() {
   const char* setting = std::getenv("ADJOINT_CUDA_GRAPHS");
   if (setting && std::strcmp(setting, "0") == 0) return nullptr;
   auto graph = std::make_unique<Graph>();
-  ADJOINT_CUDA(cudaStreamCreateWithFlags(&graph->stream, cudaStreamNonBlocking));
+  graph->stream = captureStreams().take();
   // Relaxed: the step may allocate, and use the one stream beside this one.
   const cudaError_t status = cudaStreamBeginCapture(graph->stream, cudaStreamCaptureModeRelaxed);
-  if (status != cudaSuccess) cudaStreamDestroy(graph->stream);
+  if (status != cudaSuccess) captureStreams().give(graph->stream);
   cuda::check(status, "cudaStreamBeginCapture");
   graph->phase = Phase::making;
   return current = graph.release();
