@@ -35,7 +35,8 @@ struct Gemm {
 // The library and its version, or why there is none.
 std::string gemmLibrary();
 
-// What products and convolutions of float32 may be computed with (device.cpp).
+// What products and convolutions of float32 may be computed with (device.cpp): high allows TF32,
+// medium bfloat16, where the library has an algorithm for it.
 backend::Float32Products float32Products();
 
 // Queues the product.

@@ -3,7 +3,13 @@
 // of yT's rows, is what its epilogue adds.
 #include <cublasLt.h>
 
+#include <algorithm>
+#include <array>
+#include <memory>
+#include <mutex>
 #include <string>
+#include <unordered_map>
+#include <vector>
 
 #include "cuda/gemm.h"
 #include "cuda/library.h"
@@ -130,14 +136,155 @@ void describe(Layout& layout, const Gemm& g, DType dtype, const GemmMatrix& matr
   }
 }
 
-// The heuristics assume 256 bytes unless told. Blocks of memory start at 64; what lies better does
-// so by chance, and must not choose an algorithm that gives other bits.
+// The heuristics assume 256 bytes unless told.
 uint32_t alignmentOf(const void* data) {
   const auto address = reinterpret_cast<uintptr_t>(data);
-  uint32_t alignment = 64;
+  uint32_t alignment = 256;
   while (address % alignment != 0) alignment /= 2;
   return alignment;
 }
+
+// ---------------------------------------------------------------- plans
+// What products may be computed in, the best first; the library may lack some on a device.
+std::vector<cublasComputeType_t> computeTypes(DType dtype, backend::Float32Products precision) {
+  if (dtype == DType::float64) return {CUBLAS_COMPUTE_64F};
+  if (dtype == DType::float32 && precision == backend::Float32Products::high) {
+    return {CUBLAS_COMPUTE_32F_FAST_TF32, CUBLAS_COMPUTE_32F};
+  }
+  if (dtype == DType::float32 && precision == backend::Float32Products::medium) {
+    return {CUBLAS_COMPUTE_32F_FAST_16BF, CUBLAS_COMPUTE_32F_FAST_TF32, CUBLAS_COMPUTE_32F};
+  }
+  return {CUBLAS_COMPUTE_32F};
+}
+
+// All of a product but where its matrices lie: of that, what the choice of an algorithm looks at.
+using PlanKey = std::array<int64_t, 18>;
+PlanKey keyOf(const Gemm& g, backend::Float32Products precision) {
+  return {static_cast<int64_t>(g.dtype),
+          g.wideOutput,
+          static_cast<int64_t>(precision),
+          g.batch,
+          g.m,
+          g.n,
+          g.k,
+          g.a.transposed,
+          g.a.leading,
+          g.a.batchStride,
+          g.b.transposed,
+          g.b.leading,
+          g.b.batchStride,
+          g.y.leading,
+          g.y.batchStride,
+          alignmentOf(g.a.data) * int64_t(1024) + alignmentOf(g.b.data),
+          alignmentOf(g.y.data),
+          g.bias ? alignmentOf(g.bias) : 0};
+}
+struct PlanHash {
+  size_t operator()(const PlanKey& key) const {
+    uint64_t hash = 0;
+    for (int64_t field : key) {
+      hash = (hash ^ static_cast<uint64_t>(field)) * 0x9e3779b97f4a7c15u;
+      hash ^= hash >> 32;
+    }
+    return hash;
+  }
+};
+
+// The library's descriptions of a product and the algorithm that it chose: tens of microseconds of
+// work, so plans are kept.
+class GemmPlan {
+ public:
+  GemmPlan(const Gemm& g, backend::Float32Products precision) {
+    describe(a_, g, g.dtype, g.a, g.m, g.k);
+    describe(b_, g, g.dtype, g.b, g.k, g.n);
+    describe(y_, g, g.yDType(), g.y, g.m, g.n);
+    for (cublasComputeType_t compute : computeTypes(g.dtype, precision)) {
+      hasAlgorithm_ = choose(g, compute);
+      if (hasAlgorithm_) return;
+    }
+  }
+  bool hasAlgorithm() const { return hasAlgorithm_; }
+  void run(const Gemm& g, cudaStream_t stream) const {
+    if (g.bias) set(*operation_, CUBLASLT_MATMUL_DESC_BIAS_POINTER, g.bias);
+    std::unique_ptr<Workspace> workspace;
+    if (best_.workspaceSize > 0) workspace.reset(new Workspace(best_.workspaceSize));
+    const float one32 = 1, zero32 = 0;
+    const double one64 = 1, zero64 = 0;
+    const bool isDouble = g.dtype == DType::float64;
+    const void* one = isDouble ? static_cast<const void*>(&one64) : &one32;
+    const void* zero = isDouble ? static_cast<const void*>(&zero64) : &zero32;
+    ADJOINT_CUBLAS(library().cublasLtMatmul(handle(), *operation_, one, g.b.data, b_, g.a.data, a_,
+                                            g.accumulate ? one : zero, g.y.data, y_, g.y.data, y_,
+                                            &best_.algo, workspace ? workspace->data() : nullptr,
+                                            best_.workspaceSize, stream));
+  }
+
+ private:
+  // Whether the library has an algorithm.
+  bool choose(const Gemm& g, cublasComputeType_t compute) {
+    operation_.reset(new Operation);
+    const cudaDataType_t scale = g.dtype == DType::float64 ? CUDA_R_64F : CUDA_R_32F;
+    ADJOINT_CUBLAS(library().cublasLtMatmulDescCreate(operation_->put(), compute, scale));
+    set(*operation_, CUBLASLT_MATMUL_DESC_TRANSA, g.b.transposed ? CUBLAS_OP_T : CUBLAS_OP_N);
+    set(*operation_, CUBLASLT_MATMUL_DESC_TRANSB, g.a.transposed ? CUBLAS_OP_T : CUBLAS_OP_N);
+    // What is stored last is as aligned as the bias is, for algorithms that read both alike.
+    uint32_t outputAlignment = alignmentOf(g.y.data);
+    if (g.bias) {
+      set(*operation_, CUBLASLT_MATMUL_DESC_EPILOGUE, CUBLASLT_EPILOGUE_BIAS);
+      set(*operation_, CUBLASLT_MATMUL_DESC_BIAS_POINTER, g.bias);
+      outputAlignment = std::min(outputAlignment, alignmentOf(g.bias));
+    }
+    Preference preference;
+    ADJOINT_CUBLAS(library().cublasLtMatmulPreferenceCreate(preference.put()));
+    set(preference, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, kWorkspaceBytes);
+    set(preference, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES, alignmentOf(g.b.data));
+    set(preference, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES, alignmentOf(g.a.data));
+    set(preference, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES, alignmentOf(g.y.data));
+    set(preference, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES, outputAlignment);
+    if (itemSize(g.yDType()) == 2) {
+      // Partial sums of a product whose depth is split must not be rounded to a half type.
+      set(preference, CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK,
+          static_cast<uint32_t>(CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE));
+    }
+    int found = 0;
+    const cublasStatus_t status = library().cublasLtMatmulAlgoGetHeuristic(
+        handle(), *operation_, b_, a_, y_, y_, preference, 1, &best_, &found);
+    if (status == CUBLAS_STATUS_NOT_SUPPORTED) return false;
+    check(status, "cublasLtMatmulAlgoGetHeuristic");
+    return found > 0;
+  }
+
+  std::unique_ptr<Operation> operation_;
+  Layout a_, b_, y_;
+  cublasLtMatmulHeuristicResult_t best_{};
+  bool hasAlgorithm_ = false;
+};
+
+// The plans of all threads. Never destroyed, as the library.
+class Plans {
+ public:
+  // Whether the library can do it.
+  bool run(const Gemm& g, cudaStream_t stream) {
+    const backend::Float32Products precision = float32Products();
+    const PlanKey key = keyOf(g, precision);
+    // Held while a plan runs, since its description holds the bias.
+    std::lock_guard<std::mutex> lock(mutex_);
+    auto found = plans_.find(key);
+    if (found == plans_.end()) {
+      // A program whose shapes are always new must not keep them all.
+      if (plans_.size() >= kMostPlans) plans_.clear();
+      found = plans_.emplace(key, std::make_unique<GemmPlan>(g, precision)).first;
+    }
+    if (!found->second->hasAlgorithm()) return false;
+    found->second->run(g, stream);
+    return true;
+  }
+
+ private:
+  static constexpr size_t kMostPlans = 2048;
+  std::mutex mutex_;
+  std::unordered_map<PlanKey, std::unique_ptr<GemmPlan>, PlanHash> plans_;
+};
 
 }  // namespace
 
@@ -151,43 +298,30 @@ std::string gemmLibrary() {
 }
 
 void gemm(const Gemm& g, cudaStream_t stream) {
-  const bool wide = g.dtype == DType::float64;
-  const cublasComputeType_t compute = wide ? CUBLAS_COMPUTE_64F : CUBLAS_COMPUTE_32F;
-  Operation operation;
-  ADJOINT_CUBLAS(
-      library().cublasLtMatmulDescCreate(operation.put(), compute, wide ? CUDA_R_64F : CUDA_R_32F));
-  set(operation, CUBLASLT_MATMUL_DESC_TRANSA, g.b.transposed ? CUBLAS_OP_T : CUBLAS_OP_N);
-  set(operation, CUBLASLT_MATMUL_DESC_TRANSB, g.a.transposed ? CUBLAS_OP_T : CUBLAS_OP_N);
-  if (g.bias) {
-    set(operation, CUBLASLT_MATMUL_DESC_EPILOGUE, CUBLASLT_EPILOGUE_BIAS);
-    set(operation, CUBLASLT_MATMUL_DESC_BIAS_POINTER, g.bias);
+  static Plans* plans = new Plans;
+  if (plans->run(g, stream)) return;
+  Gemm rest = g;
+  if (g.bias && !g.accumulate) {
+    // The bias for each row first, to which the product is then added.
+    View y, bias;
+    y.dtype = bias.dtype = g.yDType();
+    y.data = g.y.data;
+    y.ndim = 3;
+    const int64_t size[] = {g.batch, g.m, g.n}, stride[] = {g.y.batchStride, g.y.leading, 1};
+    std::copy_n(size, 3, y.size);
+    std::copy_n(stride, 3, y.stride);
+    bias.data = const_cast<void*>(g.bias);
+    bias.ndim = 1;
+    bias.size[0] = g.n;
+    bias.stride[0] = 1;
+    backend::copy(y, bias);
+    rest.bias = nullptr;
+    rest.accumulate = true;
+    if (plans->run(rest, stream)) return;
   }
-  Layout a, b, y;
-  describe(a, g, g.dtype, g.a, g.m, g.k);
-  describe(b, g, g.dtype, g.b, g.k, g.n);
-  describe(y, g, g.yDType(), g.y, g.m, g.n);
-
-  Preference preference;
-  ADJOINT_CUBLAS(library().cublasLtMatmulPreferenceCreate(preference.put()));
-  set(preference, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, kWorkspaceBytes);
-  set(preference, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES, alignmentOf(g.b.data));
-  set(preference, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES, alignmentOf(g.a.data));
-  set(preference, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES, alignmentOf(g.y.data));
-  set(preference, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES, alignmentOf(g.y.data));
-  cublasLtMatmulHeuristicResult_t best{};
-  int found = 0;
-  ADJOINT_CUBLAS(library().cublasLtMatmulAlgoGetHeuristic(handle(), operation, b, a, y, y,
-                                                          preference, 1, &best, &found));
-  if (found == 0) fail(ErrorKind::device, "cublasLt: no algorithm for this product");
-
-  const Workspace workspace(best.workspaceSize > 0 ? best.workspaceSize : 1);
-  const float one32 = 1, zero32 = 0;
-  const double one64 = 1, zero64 = 0;
-  const void* one = wide ? static_cast<const void*>(&one64) : &one32;
-  const void* zero = wide ? static_cast<const void*>(&zero64) : &zero32;
-  ADJOINT_CUBLAS(library().cublasLtMatmul(
-      handle(), operation, one, g.b.data, b, g.a.data, a, g.accumulate ? one : zero, g.y.data, y,
-      g.y.data, y, &best.algo, workspace.data(), best.workspaceSize, stream));
+  fail(ErrorKind::device, "cublasLt: no algorithm for a product of %s [%lld, %lld] x [%lld, %lld]",
+       dtypeName(g.dtype), static_cast<long long>(g.m), static_cast<long long>(g.k),
+       static_cast<long long>(g.k), static_cast<long long>(g.n));
 }
 
 }  // namespace adjoint::cuda
