@@ -19,6 +19,16 @@
 // Device code: kernels call these helpers, the host never does.
 #define ADJOINT_DEVICE __device__ __forceinline__
 
+// In front of a loop over a thread's own array, which lies in registers only if all indices are
+// constants.
+#ifdef __CUDACC__
+#define ADJOINT_UNROLL _Pragma("unroll")
+#define ADJOINT_ROLLED _Pragma("unroll 1")
+#else
+#define ADJOINT_UNROLL
+#define ADJOINT_ROLLED
+#endif
+
 namespace adjoint::cuda {
 
 inline void check(cudaError_t status, const char* call) {

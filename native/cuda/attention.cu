@@ -1,0 +1,238 @@
+// Attention blocked over the sequence (Dao et al. 2022): a block of threads takes a tile of queries
+// past one tile of keys after another, with an online softmax, so that the scores are never held.
+#include "cuda/attention.h"
+#include "cuda/attention_tiles.h"
+
+namespace adjoint {
+namespace cuda {
+namespace {
+
+int checkedSize(const char* name, int64_t size) {
+  if (size > kMaxAttentionSize) {
+    fail(ErrorKind::shape, "%s: expected sizes of at most %d, got %lld", name, kMaxAttentionSize,
+         static_cast<long long>(size));
+  }
+  return static_cast<int>(size);
+}
+
+}  // namespace
+
+AttentionInputs::AttentionInputs(const char* name, const View& q, const View& k, const View& v,
+                                 const View* mask)
+    : name_(name), q_(q) {
+  if (!isFloating(q.dtype) || k.dtype != q.dtype || v.dtype != q.dtype) {
+    fail(ErrorKind::dtype, "%s: expected q, k and v of one floating dtype, got %s, %s and %s", name,
+         dtypeName(q.dtype), dtypeName(k.dtype), dtypeName(v.dtype));
+  }
+  if (q.ndim != 4 || k.ndim != 4 || v.ndim != 4 || k.size[3] != q.size[3] ||
+      v.size[2] != k.size[2]) {
+    fail(ErrorKind::shape, "%s: expected q [B, H, Tq, D], k [B, H, Tk, D] and v [B, H, Tk, E]",
+         name);
+  }
+  check("k", k, k.size[2], q.size[3]);
+  check("v", v, k.size[2], v.size[3]);
+  if (mask) {
+    View asFloat = *mask;
+    if (mask->dtype == DType::boolean) asFloat.dtype = q.dtype;
+    check("mask", asFloat, q.size[2], k.size[2]);
+  }
+  sizes_ = {checkedSize(name, q.size[0]), checkedSize(name, q.size[1]),
+            checkedSize(name, q.size[2]), checkedSize(name, k.size[2]),
+            checkedSize(name, q.size[3]), checkedSize(name, v.size[3])};
+  checkedSize(name, q.size[0] * q.size[1]);
+}
+
+void AttentionInputs::check(const char* what, const View& x, int64_t rows, int64_t columns) const {
+  const int64_t expected[4] = {q_.size[0], q_.size[1], rows, columns};
+  bool fits = x.dtype == q_.dtype && x.ndim == 4;
+  for (int i = 0; i < 4; i++) fits = fits && x.size[i] == expected[i];
+  if (!fits) {
+    fail(ErrorKind::shape, "%s: expected %s of %s [%lld, %lld, %lld, %lld], got %s", name_, what,
+         dtypeName(q_.dtype), static_cast<long long>(expected[0]),
+         static_cast<long long>(expected[1]), static_cast<long long>(rows),
+         static_cast<long long>(columns), dtypeName(x.dtype));
+  }
+}
+
+void AttentionInputs::checkStatistics(const View& lse) const {
+  const DType dtype = attentionComputeDType(q_.dtype);
+  bool fits = lse.dtype == dtype && lse.ndim == 3 && lse.isContiguous();
+  for (int i = 0; i < 3; i++) fits = fits && lse.size[i] == q_.size[i];
+  if (!fits) {
+    fail(ErrorKind::shape, "%s: expected lse as dense %s [B, H, Tq], got %s", name_,
+         dtypeName(dtype), dtypeName(lse.dtype));
+  }
+}
+
+namespace {
+
+constexpr int kRowsPerThread = 8;
+constexpr int kQueries = kRowsPerThread * kRowGroups;
+
+template <class S>
+struct Forward {
+  using T = ComputeOf<S>;
+  Heads<const S> q, k, v;
+  Heads<S> y;
+  T* lse;
+  AttentionSizes size;
+  Scores<T, S> scores;
+  int queryTiles;
+  int residentStride;  // of the queries in shared memory, 0 where they are loaded by chunks
+};
+
+// One step of the online softmax (Milakov & Gimelshein 2018) for rows whose maximum so far is m and
+// whose sum of exponentials is l, of which a thread holds a share:
+//   m' = max(m, s), p = exp(s - m'), l = exp(m - m') l + sum(p), o = exp(m - m') o
+// s becomes p. A NaN passes by the maximum and makes l NaN.
+template <class T, int R, int C>
+ADJOINT_DEVICE void accumulate(T (&s)[R][kWide<T>], T (&m)[R], T (&l)[R], T (&o)[R][C]) {
+  const T lowest = -std::numeric_limits<T>::infinity();
+  ADJOINT_UNROLL
+  for (int r = 0; r < R; r++) {
+    T most = lowest;
+    ADJOINT_UNROLL
+    for (int c = 0; c < kWide<T>; c++) most = s[r][c] > most ? s[r][c] : most;
+    ADJOINT_UNROLL
+    for (int d = kColumnThreads / 2; d > 0; d /= 2) {
+      const T other = __shfl_xor_sync(kAllLanes, most, d);
+      most = other > most ? other : most;
+    }
+    most = m[r] > most ? m[r] : most;
+    // Where all is masked so far, exp(-inf - 0) is the 0 that exp(-inf + inf) is not.
+    const T shift = most == lowest ? T(0) : most;
+    const T rescale = m[r] == most ? T(1) : Math<T>::exp(m[r] - shift);
+    m[r] = most;
+    T sum = T(0);
+    ADJOINT_UNROLL
+    for (int c = 0; c < kWide<T>; c++) {
+      s[r][c] = Math<T>::exp(s[r][c] - shift);
+      sum += s[r][c];
+    }
+    l[r] = rescale * l[r] + sum;
+    ADJOINT_UNROLL
+    for (int c = 0; c < C; c++) o[r][c] *= rescale;
+  }
+}
+
+template <class S, int kTile>
+__global__ void __launch_bounds__(kTileThreads, kBlocksAtOnce<S, kTile>)
+    attentionKernel(const Forward<S> a) {
+  using T = ComputeOf<S>;
+  constexpr int R = kRowsPerThread, W = kWide<T>;
+  ADJOINT_DYNAMIC_SHARED(T, shared);
+  T* const weights = shared;
+  T* const staging = weights + kQueries * kWeightStride<T>;
+  T* const resident = a.residentStride > 0 ? staging + kStagingElements<T, R, kTile>() : nullptr;
+
+  // The last queries come first: under a causal mask they have the most keys.
+  const int tile = a.queryTiles - 1 - static_cast<int>(blockIdx.x) % a.queryTiles;
+  const int index = static_cast<int>(blockIdx.x) / a.queryTiles;
+  const int batch = index / a.size.heads, head = index % a.size.heads;
+  const int query = tile * kQueries, column = static_cast<int>(blockIdx.y) * kTile;
+  const auto q = tileSource(a.q, batch, head, a.size.tq, a.size.d);
+  const auto k = tileSource(a.k, batch, head, a.size.tk, a.size.d);
+  const auto v = tileSource(a.v, batch, head, a.size.tk, a.size.e);
+  const char* mask = a.scores.headMask(batch, head);
+  for (int d = 0; resident && d < a.size.d; d += kChunk<T>) {
+    loadTile<kQueries, kChunk<T>>(resident + d, a.residentStride, q, query, d);
+  }
+
+  T m[R], l[R], o[R][kTile / kColumnThreads];
+  ADJOINT_UNROLL
+  for (int r = 0; r < R; r++) {
+    m[r] = -std::numeric_limits<T>::infinity();
+    l[r] = T(0);
+    ADJOINT_UNROLL
+    for (int c = 0; c < kTile / kColumnThreads; c++) o[r][c] = T(0);
+  }
+  const int row = query + firstRow<R>();
+  const int seen = a.scores.isCausal && query + kQueries < a.size.tk ? query + kQueries : a.size.tk;
+  for (int key = 0; key < seen; key += kScoreColumns<T>) {
+    T s[R][W];
+    multiplyRows<R>(s, staging, q, query, k, key, resident, a.residentStride);
+    ADJOINT_UNROLL
+    for (int r = 0; r < R; r++) {
+      ADJOINT_UNROLL
+      for (int c = 0; c < W; c++) {
+        s[r][c] = a.scores.score(s[r][c], mask, row + r, key + scoreColumn(c));
+      }
+    }
+    accumulate(s, m, l, o);
+    storeWeights<T, R>(weights, s);
+    addWeighted<kTile>(o, weights, staging, v, key, column);
+  }
+
+  ADJOINT_UNROLL
+  for (int r = 0; r < R; r++) {
+    T sum = l[r];
+    ADJOINT_UNROLL
+    for (int d = kColumnThreads / 2; d > 0; d /= 2) sum += __shfl_xor_sync(kAllLanes, sum, d);
+    if (row + r >= a.size.tq) continue;
+    const bool isEmpty = sum == T(0);
+    if (scoreColumn(0) == 0 && blockIdx.y == 0) {
+      a.lse[int64_t(index) * a.size.tq + row + r] =
+          isEmpty ? std::numeric_limits<T>::infinity() : m[r] + Math<T>::log(sum);
+    }
+    const T factor = T(1) / sum;
+    ADJOINT_UNROLL
+    for (int c = 0; c < kTile / kColumnThreads; c++) o[r][c] = isEmpty ? T(0) : o[r][c] * factor;
+    storeSum<kTile>(a.y.at(batch, head), a.y, row + r, column, a.size.e, o[r]);
+  }
+}
+
+template <class S>
+void launchForward(const Forward<S>& operands) {
+  using T = ComputeOf<S>;
+  visitTile<T>(operands.size.e, [&](auto width) {
+    constexpr int kTile = decltype(width)::value;
+    constexpr size_t kMostShared = size_t(48) << 10;
+    Forward<S> a = operands;
+    size_t elements = kQueries * kWeightStride<T> + kStagingElements<T, kRowsPerThread, kTile>();
+    const int64_t stride = ceilDiv(a.size.d, kChunk<T>) * kChunk<T> + kWide<T>;
+    if ((elements + static_cast<size_t>(stride) * kQueries) * sizeof(T) <= kMostShared) {
+      a.residentStride = static_cast<int>(stride);
+      elements += static_cast<size_t>(stride) * kQueries;
+    }
+    launch(attentionGrid(a.queryTiles, a.size.count(), a.size.e, kTile), kTileThreads,
+           elements * sizeof(T), stream(), attentionKernel<S, kTile>, a);
+  });
+}
+
+}  // namespace
+
+dim3 attentionGrid(int64_t tiles, int64_t heads, int64_t width, int64_t tileWidth) {
+  const int64_t columns = width > tileWidth ? ceilDiv(width, tileWidth) : 1;
+  if (tiles * heads > kMaxAttentionSize || columns > 65535) {
+    fail(ErrorKind::shape, "attention: expected smaller operands");
+  }
+  return dim3(static_cast<unsigned>(tiles * heads), static_cast<unsigned>(columns));
+}
+
+}  // namespace cuda
+
+void backend::attention(const View& y, const View& lse, const View& q, const View& k, const View& v,
+                        const View* mask, double scale, bool isCausal) {
+  using namespace cuda;
+  const AttentionInputs in("attention", q, k, v, mask);
+  in.check("y", y, q.size[2], v.size[3]);
+  in.checkStatistics(lse);
+  const AttentionSizes& size = in.sizes();
+  if (size.count() == 0 || size.tq == 0) return;
+  visitFloating(q.dtype, [&](auto tag) {
+    using S = typename decltype(tag)::type;
+    using T = ComputeOf<S>;
+    Forward<S> a{};
+    a.q = headsOf<const S>(q);
+    a.k = headsOf<const S>(k);
+    a.v = headsOf<const S>(v);
+    a.y = headsOf<S>(y);
+    a.lse = lse.as<T>();
+    a.size = size;
+    a.scores = {AttentionMask(mask), static_cast<T>(scale), isCausal, size.tq, size.tk};
+    a.queryTiles = static_cast<int>(ceilDiv(size.tq, kQueries));
+    launchForward(a);
+  });
+}
+
+}  // namespace adjoint

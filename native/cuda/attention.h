@@ -1,0 +1,99 @@
+// What the passes of attention share: their operands and how these are checked.
+#pragma once
+#include <cstdint>
+#include <type_traits>
+
+#include "contract.h"
+#include "cuda/elements.h"
+
+namespace adjoint::cuda {
+
+template <class S>
+using ComputeOf = typename std::conditional<std::is_same<S, double>::value, double, float>::type;
+
+constexpr DType attentionComputeDType(DType d) {
+  return d == DType::float64 ? DType::float64 : DType::float32;
+}
+
+// A tensor [B, H, rows, columns] with its strides.
+template <class S>
+struct Heads {
+  S* data;
+  int64_t batch, head, row, column;
+  bool isVector;  // four neighbouring columns may move as one
+
+  ADJOINT_DEVICE S* at(int b, int h) const { return data + b * batch + h * head; }
+};
+
+template <class S>
+Heads<S> headsOf(const View& x) {
+  int64_t stride[4];
+  // Where there is one place alone, a stride says nothing.
+  for (int axis = 0; axis < 4; axis++) stride[axis] = x.size[axis] > 1 ? x.stride[axis] : 0;
+  const bool isVector = (x.size[3] <= 1 || stride[3] == 1) && isVectorAligned(x.data, x.dtype) &&
+                        (stride[0] | stride[1] | stride[2]) % kVector == 0;
+  return {x.as<S>(), stride[0], stride[1], stride[2], x.stride[3], isVector};
+}
+
+// Mask [B, H, Tq, Tk], data nullptr for none.
+struct AttentionMask {
+  const void* data = nullptr;
+  bool isBoolean = false;
+  int64_t batch = 0, head = 0, row = 0, column = 0;
+
+  AttentionMask() = default;
+  explicit AttentionMask(const View* mask) {
+    if (!mask) return;
+    data = mask->data;
+    isBoolean = mask->dtype == DType::boolean;
+    batch = mask->stride[0];
+    head = mask->stride[1];
+    row = mask->stride[2];
+    column = mask->stride[3];
+  }
+};
+
+// Sizes of axes, and numbers of heads and of blocks.
+constexpr int kMaxAttentionSize = 0x7fffff00;
+
+struct AttentionSizes {
+  int batch, heads, tq, tk, d, e;
+  ADJOINT_HD int count() const { return batch * heads; }
+};
+
+// One block for each tile of a sequence and each of the parts, `tileWidth` columns at most, of what
+// is summed up.
+dim3 attentionGrid(int64_t tiles, int64_t heads, int64_t width, int64_t tileWidth);
+
+// Checks the inputs of `name`.
+class AttentionInputs {
+ public:
+  AttentionInputs(const char* name, const View& q, const View& k, const View& v, const View* mask);
+  // x is [B, H, rows, columns] of q's dtype.
+  void check(const char* what, const View& x, int64_t rows, int64_t columns) const;
+  // x is dense [B, H, Tq] of the type of computation.
+  void checkStatistics(const View& lse) const;
+  const AttentionSizes& sizes() const { return sizes_; }
+
+ private:
+  const char* name_;
+  const View& q_;
+  AttentionSizes sizes_{};
+};
+
+// Calls f(TypeTag<S>) with the stored type of a floating dtype.
+template <class F>
+void visitFloating(DType dtype, const F& f) {
+  switch (dtype) {
+    case DType::float32:
+      return f(TypeTag<float>());
+    case DType::float64:
+      return f(TypeTag<double>());
+    case DType::bfloat16:
+      return f(TypeTag<BFloat16>());
+    default:
+      return f(TypeTag<Float16>());
+  }
+}
+
+}  // namespace adjoint::cuda
