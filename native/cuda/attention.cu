@@ -69,18 +69,6 @@ namespace {
 constexpr int kRowsPerThread = 8;
 constexpr int kQueries = kRowsPerThread * kRowGroups;
 
-template <class S>
-struct Forward {
-  using T = ComputeOf<S>;
-  Heads<const S> q, k, v;
-  Heads<S> y;
-  T* lse;
-  AttentionSizes size;
-  Scores<T, S> scores;
-  int queryTiles;
-  int residentStride;  // of the queries in shared memory, 0 where they are loaded by chunks
-};
-
 // One step of the online softmax (Milakov & Gimelshein 2018) for rows whose maximum so far is m and
 // whose sum of exponentials is l, of which a thread holds a share:
 //   m' = max(m, s), p = exp(s - m'), l = exp(m - m') l + sum(p), o = exp(m - m') o
@@ -117,17 +105,17 @@ ADJOINT_DEVICE void accumulate(T (&s)[R][kWide<T>], T (&m)[R], T (&l)[R], T (&o)
 
 template <class S, int kTile>
 __global__ void __launch_bounds__(kTileThreads, kBlocksAtOnce<S, kTile>)
-    attentionKernel(const Forward<S> a) {
+    attentionKernel(const ForwardOperands<S> a, int residentStride) {
   using T = ComputeOf<S>;
   constexpr int R = kRowsPerThread, W = kWide<T>;
   ADJOINT_DYNAMIC_SHARED(T, shared);
   T* const weights = shared;
   T* const staging = weights + kQueries * kWeightStride<T>;
-  T* const resident = a.residentStride > 0 ? staging + kStagingElements<T, R, kTile>() : nullptr;
+  T* const resident = residentStride > 0 ? staging + kStagingElements<T, R, kTile>() : nullptr;
 
   // The last queries come first: under a causal mask they have the most keys.
-  const int tile = a.queryTiles - 1 - static_cast<int>(blockIdx.x) % a.queryTiles;
-  const int index = static_cast<int>(blockIdx.x) / a.queryTiles;
+  const int tile = a.tiles - 1 - static_cast<int>(blockIdx.x) % a.tiles;
+  const int index = static_cast<int>(blockIdx.x) / a.tiles;
   const int batch = index / a.size.heads, head = index % a.size.heads;
   const int query = tile * kQueries, column = static_cast<int>(blockIdx.y) * kTile;
   const auto q = tileSource(a.q, batch, head, a.size.tq, a.size.d);
@@ -135,7 +123,7 @@ __global__ void __launch_bounds__(kTileThreads, kBlocksAtOnce<S, kTile>)
   const auto v = tileSource(a.v, batch, head, a.size.tk, a.size.e);
   const char* mask = a.scores.headMask(batch, head);
   for (int d = 0; resident && d < a.size.d; d += kChunk<T>) {
-    loadTile<kQueries, kChunk<T>>(resident + d, a.residentStride, q, query, d);
+    loadTile<kQueries, kChunk<T>>(resident + d, residentStride, q, query, d);
   }
 
   T m[R], l[R], o[R][kTile / kColumnThreads];
@@ -150,7 +138,7 @@ __global__ void __launch_bounds__(kTileThreads, kBlocksAtOnce<S, kTile>)
   const int seen = a.scores.isCausal && query + kQueries < a.size.tk ? query + kQueries : a.size.tk;
   for (int key = 0; key < seen; key += kScoreColumns<T>) {
     T s[R][W];
-    multiplyRows<R>(s, staging, q, query, k, key, resident, a.residentStride);
+    multiplyRows<R>(s, staging, q, query, k, key, resident, residentStride);
     ADJOINT_UNROLL
     for (int r = 0; r < R; r++) {
       ADJOINT_UNROLL
@@ -182,20 +170,19 @@ __global__ void __launch_bounds__(kTileThreads, kBlocksAtOnce<S, kTile>)
 }
 
 template <class S>
-void launchForward(const Forward<S>& operands) {
+void launchForward(const ForwardOperands<S>& a) {
   using T = ComputeOf<S>;
-  visitTile<T>(operands.size.e, [&](auto width) {
+  visitTile<T>(a.size.e, [&](auto width) {
     constexpr int kTile = decltype(width)::value;
     constexpr size_t kMostShared = size_t(48) << 10;
-    Forward<S> a = operands;
     size_t elements = kQueries * kWeightStride<T> + kStagingElements<T, kRowsPerThread, kTile>();
     const int64_t stride = ceilDiv(a.size.d, kChunk<T>) * kChunk<T> + kWide<T>;
-    if ((elements + static_cast<size_t>(stride) * kQueries) * sizeof(T) <= kMostShared) {
-      a.residentStride = static_cast<int>(stride);
-      elements += static_cast<size_t>(stride) * kQueries;
-    }
-    launch(attentionGrid(a.queryTiles, a.size.count(), a.size.e, kTile), kTileThreads,
-           elements * sizeof(T), stream(), attentionKernel<S, kTile>, a);
+    const size_t resident = static_cast<size_t>(stride) * kQueries;
+    const bool isResident = (elements + resident) * sizeof(T) <= kMostShared;
+    if (isResident) elements += resident;
+    launch(attentionGrid(a.tiles, a.size.count(), a.size.e, kTile), kTileThreads,
+           elements * sizeof(T), stream(), attentionKernel<S, kTile>, a,
+           isResident ? static_cast<int>(stride) : 0);
   });
 }
 
@@ -219,10 +206,11 @@ void backend::attention(const View& y, const View& lse, const View& q, const Vie
   in.checkStatistics(lse);
   const AttentionSizes& size = in.sizes();
   if (size.count() == 0 || size.tq == 0) return;
+  if (isHalf(q.dtype) && !mask && attentionByLibrary(y, lse, q, k, v, scale, isCausal)) return;
   visitFloating(q.dtype, [&](auto tag) {
     using S = typename decltype(tag)::type;
     using T = ComputeOf<S>;
-    Forward<S> a{};
+    ForwardOperands<S> a{};
     a.q = headsOf<const S>(q);
     a.k = headsOf<const S>(k);
     a.v = headsOf<const S>(v);
@@ -230,7 +218,10 @@ void backend::attention(const View& y, const View& lse, const View& q, const Vie
     a.lse = lse.as<T>();
     a.size = size;
     a.scores = {AttentionMask(mask), static_cast<T>(scale), isCausal, size.tq, size.tk};
-    a.queryTiles = static_cast<int>(ceilDiv(size.tq, kQueries));
+    if constexpr (sizeof(S) == 2) {
+      if (attentionOnTensorCores(a)) return;
+    }
+    a.tiles = static_cast<int>(ceilDiv(size.tq, kQueries));
     launchForward(a);
   });
 }

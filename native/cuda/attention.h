@@ -14,6 +14,9 @@ using ComputeOf = typename std::conditional<std::is_same<S, double>::value, doub
 constexpr DType attentionComputeDType(DType d) {
   return d == DType::float64 ? DType::float64 : DType::float32;
 }
+constexpr bool isHalf(DType d) {
+  return d == DType::bfloat16 || d == DType::float16;
+}
 
 // A tensor [B, H, rows, columns] with its strides.
 template <class S>
@@ -21,6 +24,7 @@ struct Heads {
   S* data;
   int64_t batch, head, row, column;
   bool isVector;  // four neighbouring columns may move as one
+  bool isWide;    // or 16 bytes of them, of which there is a whole number
 
   ADJOINT_DEVICE S* at(int b, int h) const { return data + b * batch + h * head; }
 };
@@ -30,9 +34,13 @@ Heads<S> headsOf(const View& x) {
   int64_t stride[4];
   // Where there is one place alone, a stride says nothing.
   for (int axis = 0; axis < 4; axis++) stride[axis] = x.size[axis] > 1 ? x.stride[axis] : 0;
-  const bool isVector = (x.size[3] <= 1 || stride[3] == 1) && isVectorAligned(x.data, x.dtype) &&
-                        (stride[0] | stride[1] | stride[2]) % kVector == 0;
-  return {x.as<S>(), stride[0], stride[1], stride[2], x.stride[3], isVector};
+  const bool isDense = x.size[3] <= 1 || stride[3] == 1;
+  const int64_t steps = stride[0] | stride[1] | stride[2],
+                wide = 16 / static_cast<int64_t>(itemSize(x.dtype));
+  const bool isVector = isDense && isVectorAligned(x.data, x.dtype) && steps % kVector == 0;
+  const bool isWide = isDense && reinterpret_cast<uintptr_t>(x.data) % 16 == 0 &&
+                      steps % wide == 0 && x.size[3] % wide == 0;
+  return {x.as<S>(), stride[0], stride[1], stride[2], x.stride[3], isVector, isWide};
 }
 
 // Mask [B, H, Tq, Tk], data nullptr for none.
@@ -61,10 +69,6 @@ struct AttentionSizes {
   ADJOINT_HD int count() const { return batch * heads; }
 };
 
-// One block for each tile of a sequence and each of the parts, `tileWidth` columns at most, of what
-// is summed up.
-dim3 attentionGrid(int64_t tiles, int64_t heads, int64_t width, int64_t tileWidth);
-
 // Checks the inputs of `name`.
 class AttentionInputs {
  public:
@@ -80,6 +84,13 @@ class AttentionInputs {
   const View& q_;
   AttentionSizes sizes_{};
 };
+
+// The seam to fused attention, of half types and without a mask: attention_cudnn.cpp calls NVIDIA's
+// library, native/emulation/attention_library_host.cpp has none. They queue the work, or give back
+// false where the library is not there or does not take it. lse is dense.
+bool attentionByLibrary(const View& y, const View& lse, const View& q, const View& k, const View& v,
+                        double scale, bool isCausal);
+bool attentionBackwardByLibrary(const backend::AttentionBackwardArgs& a, const View& lse);
 
 // Calls f(TypeTag<S>) with the stored type of a floating dtype.
 template <class F>

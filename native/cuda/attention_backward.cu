@@ -1,7 +1,7 @@
 // The gradients of attention (Dao et al. 2022, algorithm 4): the scores of a tile are computed
 // again, from q, k and the log-sum-exp of each row. One kernel sums dk and dv over the queries,
 // another dq over the keys, so that no sum needs more than one block and its order is fixed.
-#include <optional>
+#include <memory>
 
 #include "cuda/attention.h"
 #include "cuda/attention_tiles.h"
@@ -11,23 +11,11 @@ namespace adjoint {
 namespace cuda {
 namespace {
 
-template <class S>
-struct Backward {
-  using T = ComputeOf<S>;
-  Heads<const S> q, k, v, y, dy;
-  Heads<S> dq, dk, dv;
-  const T* lse;
-  T* delta;  // [B H, Tq]
-  AttentionSizes size;
-  Scores<T, S> scores;
-  int tiles;  // of the sequence that a kernel's blocks share
-};
-
 // ---------------------------------------------------------------- delta = sum(dy y) of each row
 constexpr int kDeltaLanes = 8;
 
 template <class S>
-__global__ void __launch_bounds__(kTileThreads) attentionDeltaKernel(const Backward<S> a) {
+__global__ void __launch_bounds__(kTileThreads) attentionDeltaKernel(const BackwardOperands<S> a) {
   using T = ComputeOf<S>;
   const int lane = static_cast<int>(threadIdx.x) % kDeltaLanes;
   const int64_t rows = int64_t(a.size.count()) * a.size.tq;
@@ -81,7 +69,7 @@ ADJOINT_DEVICE void clear(T (&sum)[R][C]) {
 // dq = sum over keys of ds k
 template <class S, int R, int kTile>
 __global__ void __launch_bounds__(kTileThreads, kBlocksAtOnce<S, kTile>)
-    attentionQueryKernel(const Backward<S> a) {
+    attentionQueryKernel(const BackwardOperands<S> a) {
   using T = ComputeOf<S>;
   constexpr int W = kWide<T>, kQueries = R * kRowGroups;
   ADJOINT_DYNAMIC_SHARED(T, shared);
@@ -133,7 +121,7 @@ __global__ void __launch_bounds__(kTileThreads, kBlocksAtOnce<S, kTile>)
 
 // dv = sum over queries of p dy, dk = sum over queries of ds q: the rows of a tile are keys.
 template <class S, int R, int kTile>
-__global__ void __launch_bounds__(kTileThreads, 2) attentionKeyKernel(const Backward<S> a) {
+__global__ void __launch_bounds__(kTileThreads, 2) attentionKeyKernel(const BackwardOperands<S> a) {
   using T = ComputeOf<S>;
   constexpr int W = kWide<T>, kKeys = R * kRowGroups;
   ADJOINT_DYNAMIC_SHARED(T, shared);
@@ -193,13 +181,16 @@ constexpr size_t sharedBytes() {
 }
 
 template <class S>
-void launchBackward(Backward<S> a) {
+void launchBackward(BackwardOperands<S> a) {
   using T = ComputeOf<S>;
   const int heads = a.size.count();
   const int64_t rows = int64_t(heads) * a.size.tq;
   if (rows > 0) {
     launch(static_cast<unsigned>(ceilDiv(rows, kTileThreads / kDeltaLanes)), kTileThreads, 0,
            stream(), attentionDeltaKernel<S>, a);
+  }
+  if constexpr (sizeof(S) == 2) {
+    if (attentionBackwardOnTensorCores(a)) return;
   }
   visitTile<T>(a.size.d, [&](auto width) {
     constexpr int kTile = decltype(width)::value, R = sizeof(T) == 8 ? 4 : 8;
@@ -230,7 +221,7 @@ class Statistics {
       view_.stride[axis] = stride;
       stride *= view_.size[axis];
     }
-    memory_.emplace(static_cast<size_t>(stride) * itemSize(dtype));
+    memory_ = std::make_unique<Workspace>(static_cast<size_t>(stride) * itemSize(dtype));
     view_.data = memory_->data();
     backend::copy(view_, lse);
   }
@@ -238,7 +229,7 @@ class Statistics {
 
  private:
   View view_;
-  std::optional<Workspace> memory_;
+  std::unique_ptr<Workspace> memory_;
 };
 
 }  // namespace
@@ -256,11 +247,12 @@ void backend::attentionBackward(const AttentionBackwardArgs& args) {
   if (size.count() == 0) return;
   const Statistics lse(args.lse, attentionComputeDType(args.q.dtype));
   in.checkStatistics(lse.view());
+  if (isHalf(args.q.dtype) && !args.mask && attentionBackwardByLibrary(args, lse.view())) return;
   visitFloating(args.q.dtype, [&](auto tag) {
     using S = typename decltype(tag)::type;
     using T = ComputeOf<S>;
     const Workspace delta(static_cast<size_t>(int64_t(size.count()) * size.tq) * sizeof(T) + 1);
-    Backward<S> a{};
+    BackwardOperands<S> a{};
     a.q = headsOf<const S>(args.q);
     a.k = headsOf<const S>(args.k);
     a.v = headsOf<const S>(args.v);

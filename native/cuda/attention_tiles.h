@@ -4,11 +4,9 @@
 // in registers too, kTile columns of it, in runs of as many neighbours as 16 bytes hold.
 #pragma once
 #include <cstdint>
-#include <limits>
 #include <type_traits>
 
-#include "cuda/attention.h"
-#include "shared/functors.h"
+#include "cuda/attention_operands.h"
 
 namespace adjoint::cuda {
 
@@ -46,21 +44,6 @@ constexpr int kStagingElements() {
   constexpr int rows = (R * kRowGroups + kScoreColumns<T>)*kChunkStride<T>;
   constexpr int values = kChunk<T> * kTile;
   return rows > values ? rows : values;
-}
-
-// One head's matrix, `rows` x `columns`.
-template <class S>
-struct TileSource {
-  const S* data;
-  int64_t row, column;
-  int rows, columns;
-  bool isVector;
-};
-
-template <class S>
-ADJOINT_DEVICE TileSource<S> tileSource(const Heads<const S>& x, int b, int h, int rows,
-                                        int columns) {
-  return {x.at(b, h), x.row, x.column, rows, columns, x.isVector};
 }
 
 // tile [kRows, kWidth] = x from (row, column) on, 0 beyond its ends
@@ -243,30 +226,6 @@ ADJOINT_DEVICE void storeSum(S* y, const Heads<S>& strides, int row, int column,
     }
   }
 }
-
-// A score as the softmax takes it: -infinity where the key is not seen.
-template <class T, class S>
-struct Scores {
-  AttentionMask mask;
-  T scale;
-  bool isCausal;
-  int tq, tk;
-
-  ADJOINT_DEVICE T score(T product, const char* headMask, int query, int key) const {
-    if (query >= tq || key >= tk || (isCausal && key > query))
-      return -std::numeric_limits<T>::infinity();
-    if (!headMask) return scale * product;
-    const int64_t i = query * mask.row + key * mask.column;
-    if (mask.isBoolean) return headMask[i] ? scale * product : -std::numeric_limits<T>::infinity();
-    return scale * product + convert<T>(reinterpret_cast<const S*>(headMask)[i]);
-  }
-  ADJOINT_DEVICE const char* headMask(int b, int h) const {
-    if (!mask.data) return nullptr;
-    const int64_t at = b * mask.batch + h * mask.head;
-    return static_cast<const char*>(mask.data) +
-           at * static_cast<int64_t>(mask.isBoolean ? 1 : sizeof(S));
-  }
-};
 
 // Columns of sums that a block takes: calls f(integral_constant) for a width.
 template <class T, class F>

@@ -48,6 +48,9 @@ cudaStream_t mainStream() {
 int multiprocessors() {
   return device().properties.multiProcessorCount;
 }
+int computeCapability() {
+  return 10 * device().properties.major + device().properties.minor;
+}
 
 }  // namespace cuda
 

@@ -44,6 +44,7 @@ cudaStream_t stream();
 // Always the one stream.
 cudaStream_t mainStream();
 int multiprocessors();
+int computeCapability();  // 90 for 9.0
 
 constexpr int kWarp = 32;
 constexpr unsigned kAllLanes = 0xffffffffu;

@@ -199,7 +199,7 @@ cudaError_t cudaGetDeviceProperties(cudaDeviceProp* p, int) {
   std::snprintf(p->name, sizeof p->name, "emulated");
   p->totalGlobalMem = device().total;
   p->multiProcessorCount = 2;
-  p->major = 7;
+  p->major = 8;
   p->minor = 5;
   return cudaSuccess;
 }

@@ -1,0 +1,145 @@
+#include "cuda/attention_graph.h"
+#include "cuda/cudnn_graph.h"
+
+namespace adjoint::cuda {
+namespace {
+
+namespace fe = cudnn_frontend;
+namespace graph = cudnn_frontend::graph;
+using Tensor = std::shared_ptr<graph::Tensor_attributes>;
+
+// The numbers of a graph's tensors.
+enum Uid : int64_t { kQ = 1, kK, kV, kY, kLse, kDy, kDq, kDk, kDv };
+
+template <class T>
+void describe(T& t, const AttentionTensor& source, Uid uid, const char* name) {
+  t.set_uid(uid).set_name(name);
+  t.set_dim({source.size, source.size + 4}).set_stride({source.stride, source.stride + 4});
+}
+
+Tensor input(graph::Graph& g, const AttentionTensor& source, Uid uid, const char* name) {
+  graph::Tensor_attributes t;
+  describe(t, source, uid, name);
+  return g.tensor(t);
+}
+void output(const Tensor& t, const AttentionTensor& source, Uid uid, const char* name) {
+  describe(*t, source, uid, name);
+  t->set_output(true);
+}
+
+AttentionTensor statisticsOf(const FusedAttention& a) {
+  const int64_t b = a.q.size[0], h = a.q.size[1], t = a.q.size[2];
+  return {a.lse, {b, h, t, 1}, {h * t, t, 1, 1}};
+}
+
+template <class Attributes>
+Attributes attributesOf(const FusedAttention& a) {
+  Attributes attributes;
+  attributes.set_attn_scale(a.scale);
+  if (a.isCausal) {
+    // Query i sees the keys up to i.
+    attributes.set_diagonal_alignment(fe::DiagonalAlignment_t::TOP_LEFT);
+    attributes.set_diagonal_band_right_bound(0);
+  }
+  return attributes;
+}
+
+void addForward(graph::Graph& g, const FusedAttention& a) {
+  const Tensor q = input(g, a.q, kQ, "q"), k = input(g, a.k, kK, "k"), v = input(g, a.v, kV, "v");
+  auto attributes = attributesOf<graph::SDPA_attributes>(a);
+  attributes.set_generate_stats(true);
+  const auto [y, lse] = g.sdpa(q, k, v, attributes);
+  output(y, a.y, kY, "y");
+  output(lse, statisticsOf(a), kLse, "lse");
+  lse->set_data_type(fe::DataType_t::FLOAT);
+}
+
+void addBackward(graph::Graph& g, const FusedAttention& a) {
+  const Tensor q = input(g, a.q, kQ, "q"), k = input(g, a.k, kK, "k"), v = input(g, a.v, kV, "v"),
+               y = input(g, a.y, kY, "y"), dy = input(g, a.dy, kDy, "dy");
+  const Tensor lse = input(g, statisticsOf(a), kLse, "lse");
+  lse->set_data_type(fe::DataType_t::FLOAT);
+  auto attributes = attributesOf<graph::SDPA_backward_attributes>(a);
+  attributes.set_deterministic_algorithm(true);
+  const auto [dq, dk, dv] = g.sdpa_backward(q, k, v, y, dy, lse, attributes);
+  output(dq, a.dq, kDq, "dq");
+  output(dk, a.dk, kDk, "dk");
+  output(dv, a.dv, kDv, "dv");
+}
+
+fe::error_t build(graph::Graph& g, const FusedAttention& a, const AttentionTarget& target,
+                  int64_t workspaceLimit) {
+  g.set_io_data_type(a.dtype == DType::bfloat16 ? fe::DataType_t::BFLOAT16 : fe::DataType_t::HALF)
+      .set_intermediate_data_type(fe::DataType_t::FLOAT)
+      .set_compute_data_type(fe::DataType_t::FLOAT);
+  g.set_sm_version(target.capability);
+  if (!target.handle) {
+    auto properties = std::make_shared<fe::DeviceProperties>();
+    const std::vector<uint8_t> json(target.properties.begin(), target.properties.end());
+    if (auto status = properties->deserialize(json); status.is_bad()) return status;
+    g.set_device_properties(properties);
+  }
+#if CUDNN_FRONTEND_VERSION >= 13200
+  // Plans are never destroyed, so a captured graph need not hold them.
+  g.set_cuda_graph_retention(fe::CudaGraphRetention_t::NONE);
+#endif
+  if (a.isBackward) {
+    addBackward(g, a);
+  } else {
+    addForward(g, a);
+  }
+  if (auto status = g.validate(); status.is_bad()) return status;
+  auto status = target.handle ? g.build_operation_graph(target.handle) : g.build_operation_graph();
+  if (status.is_bad()) return status;
+  status = g.create_execution_plans({fe::HeurMode_t::A, fe::HeurMode_t::FALLBACK});
+  if (status.is_bad()) return status;
+  g.deselect_workspace_greater_than(workspaceLimit);
+  if (status = g.check_support(); status.is_bad()) return status;
+  return g.build_plans(fe::BuildPlanPolicy_t::HEURISTICS_CHOICE);
+}
+
+}  // namespace
+
+std::unique_ptr<AttentionPlan> planAttention(const FusedAttention& a, const AttentionTarget& target,
+                                             int64_t workspaceLimit, std::string* reason) {
+  cudnnLibrary();
+  auto g = std::make_shared<graph::Graph>();
+  // The front end throws where this version of cuDNN lacks a function.
+  try {
+    fe::error_t status = build(*g, a, target, workspaceLimit);
+    auto plan = std::make_unique<AttentionPlan>();
+    if (status.is_good()) status = g->get_plan_name(plan->engine);
+    if (status.is_good()) {
+      plan->workspaceBytes = static_cast<size_t>(g->get_workspace_size());
+      plan->graph = g;
+      return plan;
+    }
+    *reason = status.get_message();
+  } catch (const Error&) {
+    throw;
+  } catch (const std::exception& error) {
+    *reason = error.what();
+  }
+  return nullptr;
+}
+
+void runAttentionPlan(const AttentionPlan& plan, const FusedAttention& a, cudnnHandle_t handle,
+                      void* workspace) {
+  std::unordered_map<int64_t, void*> pointers = {
+      {kQ, a.q.data}, {kK, a.k.data}, {kV, a.v.data}, {kY, a.y.data}, {kLse, a.lse}};
+  if (a.isBackward) {
+    pointers.insert({{kDy, a.dy.data}, {kDq, a.dq.data}, {kDk, a.dk.data}, {kDv, a.dv.data}});
+  }
+  std::string reason;
+  try {
+    fe::error_t status =
+        static_cast<graph::Graph*>(plan.graph.get())->execute(handle, pointers, workspace);
+    if (status.is_good()) return;
+    reason = status.get_message();
+  } catch (const std::exception& error) {
+    reason = error.what();
+  }
+  fail(ErrorKind::device, "cudnn: attention: %s", reason.c_str());
+}
+
+}  // namespace adjoint::cuda
