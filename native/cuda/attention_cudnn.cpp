@@ -13,9 +13,10 @@ namespace {
 // A deterministic backward pass on Hopper holds the scores of all heads in half precision: beyond
 // this, our own kernels take it.
 constexpr int64_t kWorkspaceLimit = int64_t(1) << 30;
-// For fewer queries making a plan costs more than it is worth: lengths that grow by one at each
-// step, as in generation, would each need one.
-constexpr int64_t kFewestQueries = 16;
+// Making a plan takes about a second. Less work is not worth one, and where the shapes keep
+// changing the later ones get none.
+constexpr double kFewestOperations = 4e9;
+constexpr size_t kMostPlans = 64;
 constexpr int64_t kAlignment = 16;
 
 // What cuDNN reads with loads of 16 bytes, or nothing.
@@ -39,7 +40,8 @@ std::optional<AttentionTensor> tensorOf(const View& x) {
 bool describe(FusedAttention& a, const View& q, const View& k, const View& v, const View& y,
               const View& lse, double scale, bool isCausal) {
   const auto qt = tensorOf(q), kt = tensorOf(k), vt = tensorOf(v), yt = tensorOf(y);
-  if (!qt || !kt || !vt || !yt || q.size[2] < kFewestQueries) return false;
+  const double operations = 4.0 * static_cast<double>(q.numel()) * static_cast<double>(k.size[2]);
+  if (!qt || !kt || !vt || !yt || operations < kFewestOperations) return false;
   a.dtype = q.dtype;
   a.q = *qt;
   a.k = *kt;
@@ -74,6 +76,7 @@ const AttentionPlan* planFor(const FusedAttention& a) {
   if (isMissing || !cudnnLibrary().isLoaded()) return nullptr;
   const std::string key = keyOf(a);
   if (const auto known = plans->find(key); known != plans->end()) return known->second.get();
+  if (plans->size() >= kMostPlans) return nullptr;
   AttentionTarget target{};
   try {
     target.handle = cudnnHandle(stream());

@@ -21,7 +21,4 @@ std::string cudnnVersion();
 cudnnHandle_t cudnnHandle(cudaStream_t stream);
 std::mutex& cudnnMutex();
 
-// 90 for compute capability 9.0.
-int computeCapability();
-
 }  // namespace adjoint::cuda

@@ -57,15 +57,4 @@ cudnnHandle_t cudnnHandle(cudaStream_t stream) {
   return handle;
 }
 
-int computeCapability() {
-  static const int capability = [] {
-    int device = 0, major = 0, minor = 0;
-    ADJOINT_CUDA(cudaGetDevice(&device));
-    ADJOINT_CUDA(cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device));
-    ADJOINT_CUDA(cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, device));
-    return 10 * major + minor;
-  }();
-  return capability;
-}
-
 }  // namespace adjoint::cuda
