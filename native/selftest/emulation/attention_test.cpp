@@ -181,22 +181,59 @@ TEST_P(AttentionOnDevice, oddWidths) {
   }
 }
 
+// Half types have kernels for heads of up to 32, 64 and 128, and the others beyond.
 TEST_P(AttentionOnDevice, dtypesAndPlacements) {
   for (DType dtype : kFloats) {
     for (Placement placement : {Placement::dense, Placement::packed, Placement::scattered}) {
-      for (MaskKind mask : kMasks) {
-        const int64_t d = placement == Placement::scattered ? 20 : 72;
-        Trial({1, 2, 17, 41, d, d, mask, dtype, placement}).check();
-      }
+      const auto p = static_cast<size_t>(placement);
+      for (MaskKind mask : kMasks) Trial({1, 1, 17, 41, 20, 20, mask, dtype, placement}).check();
+      Trial({1, 2, 17, 11, 64, 24, kMasks[p], dtype, placement}).check();
+      Trial({1, 1, 17, 11, 72, 80, kMasks[p + 1], dtype, placement}).check();
     }
+    Trial({1, 1, 5, 7, 130, 8, MaskKind::boolean, dtype}).check();
   }
 }
 
 TEST_P(AttentionOnDevice, manyBlocks) {
-  for (DType dtype : kFloats) Trial({2, 2, 100, 100, 16, 16, MaskKind::causal, dtype}).check();
+  for (DType dtype : kFloats) Trial({1, 2, 70, 70, 16, 16, MaskKind::causal, dtype}).check();
+  Trial({1, 1, 70, 140, 16, 16, MaskKind::causal, DType::bfloat16}).check();
+  Trial({1, 1, 140, 70, 16, 16, MaskKind::none, DType::bfloat16}).check();
   Trial({1, 1, 70, 200, 8, 8, MaskKind::causal}).check();
   Trial({1, 1, 200, 70, 8, 8, MaskKind::causal}).check();
 }
+
+#ifdef ADJOINT_REAL_DEVICE
+// Large enough for a library's plan, where there is one; a mask that hides nothing gets our own
+// kernels. Each way must give the same bits again.
+TEST_P(AttentionOnDevice, libraryAgrees) {
+  for (DType dtype : {DType::bfloat16, DType::float16}) {
+    for (bool isCausal : {false, true}) {
+      for (int64_t width : {64, 128}) {
+        Case c{2, 12, 1000, 1100, width, width, MaskKind::none, dtype, Placement::packed};
+        if (isCausal) c.mask = MaskKind::causal;
+        SCOPED_TRACE(describe(c));
+        Trial library(c), again = library, own = library;
+        own.c.mask = MaskKind::boolean;
+        for (int64_t i = 0; i < c.tq * c.tk; i++) {
+          own.mask.push_back(!isCausal || i % c.tk <= i / c.tk);
+        }
+        library.run();
+        again.run();
+        own.run();
+        const double unit = 4 * epsilonOf(dtype), root = std::sqrt(static_cast<double>(c.tq));
+        expectClose(library.lse, own.lse, 1e-5);
+        expectClose(library.y, own.y, unit);
+        expectClose(library.got.dq, own.got.dq, unit);
+        expectClose(library.got.dk, own.got.dk, unit * root);
+        expectClose(library.got.dv, own.got.dv, unit * root);
+        EXPECT_TRUE(library.y == again.y && library.lse == again.lse);
+        EXPECT_TRUE(library.got.dq == again.got.dq && library.got.dk == again.got.dk &&
+                    library.got.dv == again.got.dv);
+      }
+    }
+  }
+}
+#endif
 
 TEST_P(AttentionOnDevice, emptySizes) {
   for (const Case& c : {Case{0, 2, 3, 3, 4, 4}, Case{1, 0, 3, 3, 4, 4}, Case{1, 2, 0, 3, 4, 4},
@@ -207,25 +244,29 @@ TEST_P(AttentionOnDevice, emptySizes) {
 
 // NaN and infinity in a query stay in its row of y and dq, and reach all of dk and dv.
 TEST_P(AttentionOnDevice, nanAndInfinityStayInTheirRows) {
-  Trial run({1, 1, 70, 140, 8, 8});
-  run.q[3 * 8 + 2] = NAN;
-  run.q[60 * 8 + 2] = INFINITY;
-  run.run();
-  for (size_t i = 0; i < 70; i++) {
-    for (size_t m = 0; m < 8; m++) {
-      EXPECT_EQ(std::isnan(run.y[i * 8 + m]), i == 3 || i == 60) << "row " << i;
+  for (DType dtype : {DType::float32, DType::float16}) {
+    Trial run({1, 1, 70, 66, 8, 8, MaskKind::none, dtype});
+    run.q[3 * 8 + 2] = NAN;
+    run.q[60 * 8 + 2] = INFINITY;
+    run.run();
+    for (size_t i = 0; i < 70; i++) {
+      for (size_t m = 0; m < 8; m++) {
+        EXPECT_EQ(std::isnan(run.y[i * 8 + m]), i == 3 || i == 60) << "row " << i;
+      }
+      EXPECT_EQ(std::isnan(run.got.dq[i * 8]), i == 3 || i == 60) << "row " << i;
     }
-    EXPECT_EQ(std::isnan(run.got.dq[i * 8]), i == 3 || i == 60) << "row " << i;
+    EXPECT_TRUE(std::isnan(run.got.dk[0]) && std::isnan(run.got.dv[0]));
   }
-  EXPECT_TRUE(std::isnan(run.got.dk[0]) && std::isnan(run.got.dv[0]));
 }
 
 // What a key holds that no query sees is never met, NaN or not.
 TEST_P(AttentionOnDevice, hiddenKeysBringNoNaNToScores) {
-  Trial run({1, 1, 5, 100, 8, 8, MaskKind::causal});
-  for (size_t i = 70 * 8; i < run.k.size(); i++) run.k[i] = NAN;
-  run.run();
-  for (double x : run.y) EXPECT_FALSE(std::isnan(x));
+  for (DType dtype : {DType::float32, DType::bfloat16}) {
+    Trial run({1, 1, 5, 100, 8, 8, MaskKind::causal, dtype});
+    for (size_t i = 70 * 8; i < run.k.size(); i++) run.k[i] = NAN;
+    run.run();
+    for (double x : run.y) EXPECT_FALSE(std::isnan(x));
+  }
 }
 
 // A later tile whose scores are far larger: what was summed before must vanish, not overflow.
@@ -244,13 +285,15 @@ TEST_P(AttentionOnDevice, largeScores) {
 }
 
 TEST_P(AttentionOnDevice, runsRepeatBitForBit) {
-  Trial first({1, 2, 90, 90, 24, 24, MaskKind::causal}), second = first;
-  first.run();
-  second.run();
-  EXPECT_EQ(first.y, second.y);
-  EXPECT_EQ(first.got.dq, second.got.dq);
-  EXPECT_EQ(first.got.dk, second.got.dk);
-  EXPECT_EQ(first.got.dv, second.got.dv);
+  for (DType dtype : {DType::float32, DType::bfloat16}) {
+    Trial first({1, 1, 90, 70, 24, 24, MaskKind::causal, dtype}), second = first;
+    first.run();
+    second.run();
+    EXPECT_EQ(first.y, second.y);
+    EXPECT_EQ(first.got.dq, second.got.dq);
+    EXPECT_EQ(first.got.dk, second.got.dk);
+    EXPECT_EQ(first.got.dv, second.got.dv);
+  }
 }
 
 TEST_P(AttentionOnDevice, argumentsAreChecked) {
