@@ -151,8 +151,9 @@ struct Pool2dShape {
 // x [N, C, H, W], y [N, C, P, Q]; index int32 of y's shape: the flat h * W + w of the maximum (the
 // first one; NaN wins).
 void maxPool2d(const View& y, const View& index, const View& x, const Pool2dShape& s);
-// dx [N, C, H, W] = sum of dy where index points
-void maxPool2dBackward(const View& dx, const View& dy, const View& index);
+// dx [N, C, H, W] = sum of dy where index points, which lies in the window that it was found in: a
+// backend may look for it there alone
+void maxPool2dBackward(const View& dx, const View& dy, const View& index, const Pool2dShape& s);
 // y [N, C, P, Q] = x [N, C, H, W] at index (the gradient of the backward)
 void maxPool2dGather(const View& y, const View& x, const View& index);
 

@@ -122,7 +122,7 @@ void maxPool2d(const View& y, const View& index, const View& x, const Pool2dShap
   computeIndex.finish();
 }
 
-void maxPool2dBackward(const View& dx, const View& dy, const View& index) {
+void maxPool2dBackward(const View& dx, const View& dy, const View& index, const Pool2dShape&) {
   using namespace cpu;
   if (dx.numel() == 0) return;
   checkPlane("maxPool2dBackward", dx);

@@ -57,7 +57,7 @@ void expectPooled(const TestTensor& x, const Pool2dShape& s, const std::vector<i
   // Small integers: their sums are exact in every type.
   for (int64_t i = 0; i < dy.numel(); i++) dy.set(i, i % 5 - 2);
   backend::maxPool2d(y.view(), index.view(), x.view(), s);
-  backend::maxPool2dBackward(dx.view(), dy.view(), index.view());
+  backend::maxPool2dBackward(dx.view(), dy.view(), index.view(), s);
   backend::maxPool2dGather(picked.view(), x.view(), index.view());
   std::vector<double> expected(dx.numel());
   for (int64_t plane = 0; plane < planes; plane++) {
@@ -136,10 +136,11 @@ TEST(MaxPool2d, RefusesIndicesOutsideThePlane) {
   TestTensor dx(DType::float32, {1, 1, 2, 2}), y(DType::float32, {1, 1, 1, 2});
   dx.fill(0);
   dy.fill(1);
+  const Pool2dShape s = {2, 1, 1, 1, 0, 0, 1, 1};
   for (double bad : {-2.0, 4.0, 2e9, -2e9}) {
     index.fill(0);
     index.set(1, bad);
-    EXPECT_THROW(backend::maxPool2dBackward(dx.view(), dy.view(), index.view()), Error);
+    EXPECT_THROW(backend::maxPool2dBackward(dx.view(), dy.view(), index.view(), s), Error);
     EXPECT_THROW(backend::maxPool2dGather(y.view(), dx.view(), index.view()), Error);
   }
 }
@@ -148,7 +149,7 @@ TEST(MaxPool2d, EmptyBatch) {
   TestTensor x(DType::float32, {0, 2, 4, 4}), y(DType::float32, {0, 2, 2, 2});
   TestTensor index(DType::int32, {0, 2, 2, 2});
   backend::maxPool2d(y.view(), index.view(), x.view(), {2, 2, 2, 2, 0, 0, 1, 1});
-  backend::maxPool2dBackward(x.view(), y.view(), index.view());
+  backend::maxPool2dBackward(x.view(), y.view(), index.view(), {2, 2, 2, 2, 0, 0, 1, 1});
   backend::maxPool2dGather(y.view(), x.view(), index.view());
   EXPECT_TRUE(y.bytes().empty());
 }

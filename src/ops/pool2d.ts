@@ -14,13 +14,13 @@ interface PoolAttrs {
   readonly stride: HW
   readonly padding: HW
   readonly dilation: HW
-  /** Height and width of the result. */
+  /** Height and width of y. */
   readonly size: HW
 }
 
-interface ScatterAttrs {
-  /** Height and width of the result. */
-  readonly size: HW
+interface PoolBackwardAttrs extends PoolAttrs {
+  /** Height and width of x. */
+  readonly image: HW
 }
 
 const images = (x: Tensor, [h, w]: HW) => [x.shape[0], x.shape[1], h, w]
@@ -47,9 +47,9 @@ const maxPool2dOp: Op<PoolAttrs> = defineOp<PoolAttrs>()({
   },
   // dy, added up where the maxima were found
   gradient: {
-    x: from(['index'], ({ dy, index, inputs: [x] }) => {
+    x: from(['index'], ({ dy, index, attrs, inputs: [x] }) => {
       const [, , h, w] = (x as Tensor).shape
-      return apply(backwardOp, [dy, index], { size: [h, w] })
+      return apply(backwardOp, [dy, index], { ...attrs, image: [h, w] })
     }),
   },
   samples: (s) => [
@@ -64,29 +64,41 @@ const maxPool2dOp: Op<PoolAttrs> = defineOp<PoolAttrs>()({
   ],
 })
 
+// Every window sees the whole image, so any index may be its maximum's.
+const wholeImage: PoolBackwardAttrs = {
+  kernel: [4, 5],
+  stride: [1, 1],
+  padding: [1, 1],
+  dilation: [1, 1],
+  size: [2, 2],
+  image: [3, 4],
+}
+
 // dx [N, C, H, W] = Σ g where index points; linear in g
-const backwardOp: Op<ScatterAttrs> = defineOp<ScatterAttrs>()({
+const backwardOp: Op<PoolBackwardAttrs> = defineOp<PoolBackwardAttrs>()({
   name: 'maxPool2dBackward',
   inputs: ['g', 'index'],
-  run: ([g, index], { size }) => {
-    const dx = Tensor.pending(g.device, g.dtype, images(g, size))
-    g.device.calls.begin('maxPool2dBackward').input(g).input(index).output(dx).run()
+  run: ([g, index], attrs) => {
+    const dx = Tensor.pending(g.device, g.dtype, images(g, attrs.image))
+    const { calls } = g.device
+    calls.begin('maxPool2dBackward').input(g).input(index).output(dx)
+    attributes(calls, attrs).run()
     return dx
   },
   gradient: {
-    g: from(['index'], ({ dy, index }) => apply(gatherOp, [dy, index], undefined)),
+    g: from(['index'], ({ dy, index, attrs }) => apply(gatherOp, [dy, index], attrs)),
     index: null,
   },
   samples: (s) => [
     {
       inputs: [s.normal([2, 1, 2, 2]), cast(s.integers([2, 1, 2, 2], 0, 12), 'int32')],
-      attrs: { size: [3, 4] },
+      attrs: wholeImage,
     },
   ],
 })
 
 // y [N, C, P, Q] = x [N, C, H, W] at index: the transpose of the above
-const gatherOp: Op<void> = defineOp()({
+const gatherOp: Op<PoolBackwardAttrs> = defineOp<PoolBackwardAttrs>()({
   name: 'maxPool2dGather',
   inputs: ['x', 'index'],
   run: ([x, index]) => {
@@ -95,16 +107,13 @@ const gatherOp: Op<void> = defineOp()({
     return y
   },
   gradient: {
-    x: from(['index'], ({ dy, index, inputs: [x] }) => {
-      const [, , h, w] = (x as Tensor).shape
-      return apply(backwardOp, [dy, index], { size: [h, w] })
-    }),
+    x: from(['index'], ({ dy, index, attrs }) => apply(backwardOp, [dy, index], attrs)),
     index: null,
   },
   samples: (s) => [
     {
       inputs: [s.normal([2, 1, 3, 4]), cast(s.integers([2, 1, 2, 2], 0, 12), 'int32')],
-      attrs: undefined,
+      attrs: wholeImage,
     },
   ],
 })

@@ -3,28 +3,33 @@
 namespace adjoint {
 namespace {
 
+backend::Pool2dShape poolShape(Call& c) {
+  backend::Pool2dShape s;
+  s.kernelH = c.integer();
+  s.kernelW = c.integer();
+  s.strideH = c.integer();
+  s.strideW = c.integer();
+  s.padH = c.integer();
+  s.padW = c.integer();
+  s.dilationH = c.integer();
+  s.dilationW = c.integer();
+  return s;
+}
+
 const Family family({
     {"maxPool2d",
      [](Call& c) {
        const View& x = c.input();
        const View& y = c.output();
        const View& index = c.output();
-       backend::Pool2dShape s;
-       s.kernelH = c.integer();
-       s.kernelW = c.integer();
-       s.strideH = c.integer();
-       s.strideW = c.integer();
-       s.padH = c.integer();
-       s.padW = c.integer();
-       s.dilationH = c.integer();
-       s.dilationW = c.integer();
-       backend::maxPool2d(y, index, x, s);
+       backend::maxPool2d(y, index, x, poolShape(c));
      }},
     {"maxPool2dBackward",
      [](Call& c) {
        const View& dy = c.input();
        const View& index = c.input();
-       backend::maxPool2dBackward(c.output(), dy, index);
+       const View& dx = c.output();
+       backend::maxPool2dBackward(dx, dy, index, poolShape(c));
      }},
     {"maxPool2dGather",
      [](Call& c) {

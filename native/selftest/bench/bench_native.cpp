@@ -194,7 +194,7 @@ void pooling(Report& report) {
     report.row("maxPool2d 2x2 " + size, 0,
                [&] { backend::maxPool2d(y.view(), index.view(), x.view(), shape); });
     report.row("maxPool2dBackward 2x2 " + size, 0,
-               [&] { backend::maxPool2dBackward(x.view(), y.view(), index.view()); });
+               [&] { backend::maxPool2dBackward(x.view(), y.view(), index.view(), shape); });
   }
   const Buffer x({32, 64, 56, 56}), y({32, 64, 28, 28}), index({32, 64, 28, 28}, DType::int32);
   report.row("maxPool2d 3x3 s2 n32 c64 h56", 0, [&] {
