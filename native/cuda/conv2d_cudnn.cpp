@@ -11,18 +11,8 @@
 namespace adjoint::cuda {
 namespace {
 
-// The most that a plan may ask for, and what it may where memory is short. Plans for tensor cores
-// copy images into another order of axes, with their channels padded to eight.
-constexpr int64_t kWorkspaceLimit = int64_t(256) << 20;
+// What a plan may ask for where memory is short.
 constexpr int64_t kShortLimits[] = {int64_t(16) << 20, 0};
-
-int64_t workspaceLimit(const Conv2d& c) {
-  const auto bytes = [&](const Conv2dTensor& t) {
-    const int64_t channels = (t.size[1] + 7) / 8 * 8;
-    return t.size[0] * channels * t.size[2] * t.size[3] * static_cast<int64_t>(itemSize(c.dtype));
-  };
-  return kWorkspaceLimit + bytes(c.x) + bytes(c.y);
-}
 
 std::string keyOf(const Conv2d& c, int64_t limit) {
   std::string key;

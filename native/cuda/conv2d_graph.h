@@ -23,10 +23,14 @@ struct Conv2dTarget {
   std::string properties;
 };
 
+// The most that a plan may ask for: 256 MiB and what copies of both images take, which plans for
+// tensor cores may make, in another order of axes and with their channels padded to eight.
+int64_t workspaceLimit(const Conv2d& c);
+
 // nullptr where cuDNN has no plan for it within the workspace, with its reason. Every plan gives
 // the same bits each time, and sums in float32 or wider. Locked by the caller (cudnnMutex).
-std::unique_ptr<Conv2dPlan> planConv2d(const Conv2d& c, const Conv2dTarget& target,
-                                       int64_t workspaceLimit, std::string* reason);
+std::unique_ptr<Conv2dPlan> planConv2d(const Conv2d& c, const Conv2dTarget& target, int64_t limit,
+                                       std::string* reason);
 // Queues it on the handle's stream.
 void runConv2dPlan(const Conv2dPlan& plan, const Conv2d& c, cudnnHandle_t handle, void* workspace);
 

@@ -95,8 +95,7 @@ std::vector<fe::NumericalNote_t> refusedNotes(const Conv2d& c) {
   return notes;
 }
 
-fe::error_t build(graph::Graph& g, const Conv2d& c, const Conv2dTarget& target,
-                  int64_t workspaceLimit) {
+fe::error_t build(graph::Graph& g, const Conv2d& c, const Conv2dTarget& target, int64_t limit) {
   const fe::DataType_t computed =
       c.dtype == DType::float64 ? fe::DataType_t::DOUBLE : fe::DataType_t::FLOAT;
   g.set_io_data_type(dataType(c.dtype))
@@ -122,20 +121,28 @@ fe::error_t build(graph::Graph& g, const Conv2d& c, const Conv2dTarget& target,
   if (status.is_bad()) return status;
   status = g.create_execution_plans({fe::HeurMode_t::A, fe::HeurMode_t::FALLBACK});
   if (status.is_bad()) return status;
-  g.deselect_numeric_notes(refusedNotes(c)).deselect_workspace_greater_than(workspaceLimit);
+  g.deselect_numeric_notes(refusedNotes(c)).deselect_workspace_greater_than(limit);
   if (status = g.check_support(); status.is_bad()) return status;
   return g.build_plans(fe::BuildPlanPolicy_t::HEURISTICS_CHOICE);
 }
 
 }  // namespace
 
-std::unique_ptr<Conv2dPlan> planConv2d(const Conv2d& c, const Conv2dTarget& target,
-                                       int64_t workspaceLimit, std::string* reason) {
+int64_t workspaceLimit(const Conv2d& c) {
+  const auto bytes = [&](const Conv2dTensor& t) {
+    const int64_t channels = (t.size[1] + 7) / 8 * 8;
+    return t.size[0] * channels * t.size[2] * t.size[3] * static_cast<int64_t>(itemSize(c.dtype));
+  };
+  return (int64_t(256) << 20) + bytes(c.x) + bytes(c.y);
+}
+
+std::unique_ptr<Conv2dPlan> planConv2d(const Conv2d& c, const Conv2dTarget& target, int64_t limit,
+                                       std::string* reason) {
   cudnnLibrary();
   auto g = std::make_shared<graph::Graph>();
   // The front end throws where this version of cuDNN lacks a function.
   try {
-    fe::error_t status = build(*g, c, target, workspaceLimit);
+    fe::error_t status = build(*g, c, target, limit);
     auto plan = std::make_unique<Conv2dPlan>();
     if (status.is_good()) status = g->get_plan_name(plan->engine);
     if (status.is_good()) {
