@@ -356,6 +356,11 @@ export function norm(x: Tensor, p = 2, axes?: Axes, options: ReduceOptions = {})
   if (typeof p !== 'number' || Number.isNaN(p)) {
     throw new ArgumentError(`norm: expected p to be a number, got ${describe(p)}`)
   }
+  const isSumOfPowers = p !== 0 && Number.isFinite(p)
+  if (isSumOfPowers && (x.dtype === 'float16' || x.dtype === 'bfloat16')) {
+    // Powers and their sums leave the range of float16 where the norm does not.
+    return cast(norm(cast(x, 'float32'), p, axes, options), x.dtype)
+  }
   if (p === 2) return root(sum(unary('square', x), axes, options), 2)
   const magnitude = unary('abs', x)
   if (p === Infinity) return amax(magnitude, axes, options)

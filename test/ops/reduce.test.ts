@@ -271,6 +271,11 @@ describe('composed reductions', () => {
       expectClose(t().norm(p, [1]), reduced(x, [1], norm) as ref.NdArray, 16)
     }
     expect(t().norm().item()).toBeCloseTo(Math.sqrt(total(x.data.map((e) => e * e))), 12)
+    // The squares and their sum are beyond float16.
+    for (const dtype of ['float16', 'bfloat16'] as const) {
+      const half = tensor([300, 400], { dtype }).norm()
+      expect([half.dtype, half.item()]).toEqual([dtype, 500])
+    }
   })
 
   test('logSumExp is exact where exp would overflow', () => {
