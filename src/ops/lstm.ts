@@ -137,7 +137,8 @@ function composedLstm(inputs: LstmInputs, attrs: SequenceAttrs): Tensor[] {
  * One layer of an LSTM in one direction: x [T, N, I], the state before the first step [N, H] each
  * (null for zeros), weights [4H, ..] with rows i, f, g, o. Returns h of each step [T, N, H] and the
  * cells after the last one [N, H]. All of one floating dtype and of fitting shapes; half types are
- * computed in float32, products of bfloat16 as bfloat16 where the processor has them.
+ * computed in float32, products of bfloat16 as bfloat16 where the processor has them, and of both
+ * half types as they are on CUDA.
  */
 export function lstm(
   x: Tensor,
