@@ -5,6 +5,7 @@
 
 #include "cuda/launch.h"
 #include "shared/convert.h"
+#include "shared/view.h"
 
 namespace adjoint::cuda {
 
@@ -84,6 +85,31 @@ template <class C>
 __device__ void storeAs(void* data, DType dtype, int64_t i, C value) {
   ADJOINT_FOR_DTYPE(dtype, static_cast<S*>(data)[i] = convert<S>(value))
 }
+
+// A one-dimensional operand of any dtype and stride; none where data is nullptr.
+struct StridedVector {
+  void* data;
+  DType dtype;
+  int64_t stride;
+
+  StridedVector() : data(nullptr), dtype(DType::float32), stride(0) {}
+  explicit StridedVector(const View& v)
+      : data(v.data), dtype(v.dtype), stride(v.ndim ? v.stride[0] : 0) {}
+  explicit StridedVector(const View* v) : StridedVector(v ? StridedVector(*v) : StridedVector()) {}
+
+  template <class C>
+  __device__ C read(int64_t i) const {
+    return loadAs<C>(data, dtype, i * stride);
+  }
+  template <class C>
+  __device__ C readOr(int64_t i, C otherwise) const {
+    return data ? read<C>(i) : otherwise;
+  }
+  template <class C>
+  __device__ void write(int64_t i, C value) const {
+    storeAs(data, dtype, i * stride, value);
+  }
+};
 
 // Elements i .. i + 3 of dense, aligned data; i is a multiple of 4.
 template <class C>
