@@ -38,8 +38,9 @@ __global__ void __launch_bounds__(kMostNormLanes<S>) layerNormKernel(const NormR
   const int lanes = a.lanes, lane = static_cast<int>(threadIdx.x) & (lanes - 1);
   const int rowsPerBlock = static_cast<int>(blockDim.x) / lanes;
   const T count = static_cast<T>(a.length);
+  bool odd = false;  // rows that follow each other in a block use different arrays
   for (int64_t first = int64_t(blockIdx.x) * rowsPerBlock; first < a.rows;
-       first += int64_t(gridDim.x) * rowsPerBlock) {
+       first += int64_t(gridDim.x) * rowsPerBlock, odd = !odd) {
     const int64_t row = first + static_cast<int>(threadIdx.x) / lanes;
     const int length = row < a.rows ? a.length : 0;
     T x[K][V];
@@ -67,12 +68,10 @@ __global__ void __launch_bounds__(kMostNormLanes<S>) layerNormKernel(const NormR
       if (variance < T(0)) variance = T(0);
       if (lane == 0 && length > 0) a.mean[row] = rounded + shift;
     } else {
-      // The arrays alternate, for rows that follow each other in a block.
       T squares[1] = {T(0)};
       for (int k = 0; k < K; k++) {
         for (int j = 0; j < V; j++) squares[0] += x[k][j] * x[k][j];
       }
-      const bool odd = first / (int64_t(gridDim.x) * rowsPerBlock) % 2;
       sumLanes(squares, odd ? sharedSum : sharedSquares, lanes);
       variance = squares[0] / count;
     }
