@@ -12,7 +12,7 @@ namespace {
 
 template <class T>
 struct Statistics {
-  ChannelVector mean, rstd, runningMean, runningVar, weight, bias;
+  StridedVector mean, rstd, runningMean, runningVar, weight, bias;
   T momentum, eps;
 };
 
@@ -88,11 +88,11 @@ __global__ void __launch_bounds__(kNormThreads)
   s.mean.write(c, total.mean);
   s.rstd.write(c, rstd);
   coefficients[c] = total.mean;
-  coefficients[channels + c] = rstd * s.weight.read(c, T(1));
-  coefficients[2 * channels + c] = s.bias.read(c, T(0));
-  auto update = [&](const ChannelVector& running, T batch) {
+  coefficients[channels + c] = rstd * s.weight.readOr(c, T(1));
+  coefficients[2 * channels + c] = s.bias.readOr(c, T(0));
+  auto update = [&](const StridedVector& running, T batch) {
     if (!running.data) return;
-    running.write(c, (T(1) - s.momentum) * running.read(c, T(0)) + s.momentum * batch);
+    running.write(c, (T(1) - s.momentum) * running.read<T>(c) + s.momentum * batch);
   };
   update(s.runningMean, total.mean);
   update(s.runningVar, total.squares / (total.count - T(1)));
@@ -144,9 +144,9 @@ void normalize(const backend::BatchNormArgs& args, const View& y, const View& x,
   const Workspace partial(channels * static_cast<size_t>(a.chunks) * sizeof(Moments<T>));
   const Workspace coefficients(3 * channels * sizeof(T));
   auto* moments = static_cast<Moments<T>*>(partial.data());
-  const Statistics<T> s{channelVector(&args.mean),       channelVector(&args.rstd),
-                        channelVector(args.runningMean), channelVector(args.runningVar),
-                        channelVector(args.weight),      channelVector(args.bias),
+  const Statistics<T> s{StridedVector(&args.mean),       StridedVector(&args.rstd),
+                        StridedVector(args.runningMean), StridedVector(args.runningVar),
+                        StridedVector(args.weight),      StridedVector(args.bias),
                         static_cast<T>(args.momentum),   static_cast<T>(args.eps)};
   visitAccess<S>(width, layout, [&](auto v, auto planes) {
     launch(a.blocks(), kNormThreads, 0, stream(), momentsKernel<S, v(), planes()>, moments,

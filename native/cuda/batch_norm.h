@@ -61,26 +61,6 @@ inline Stand inLayout(const View& x, DType dtype, ChannelLayout layout, bool isR
   return Stand(x, denseLike(x, dtype, isColumns ? channelsLast : nullptr), isRead);
 }
 
-// A few numbers for each channel, of any dtype and stride; none where data is nullptr.
-struct ChannelVector {
-  void* data;
-  DType dtype;
-  int64_t stride;
-
-  template <class T>
-  ADJOINT_DEVICE T read(int c, T otherwise) const {
-    return data ? loadAs<T>(data, dtype, c * stride) : otherwise;
-  }
-  template <class T>
-  ADJOINT_DEVICE void write(int c, T value) const {
-    storeAs(data, dtype, c * stride, value);
-  }
-};
-inline ChannelVector channelVector(const View* v) {
-  return v ? ChannelVector{v->data, v->dtype, v->stride[0]}
-           : ChannelVector{nullptr, DType::float32, 0};
-}
-
 // N operands. The channels' elements are accessed V at a time: of one channel in planes, of V
 // neighbouring ones in columns. Access a of a channel is at
 //   (a / perPlane) batchStride + (a % perPlane) V + c channelStride

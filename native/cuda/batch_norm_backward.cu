@@ -25,10 +25,10 @@ struct GradientCombiner {
 };
 
 struct ChannelInputs {
-  ChannelVector mean, rstd, weight, bias;
+  StridedVector mean, rstd, weight, bias;
 };
 struct ChannelOutputs {
-  ChannelVector dweight, dbias;
+  StridedVector dweight, dbias;
 };
 
 // g = dy, or 0 where y = (x - mean) scale + bias is rectified
@@ -51,10 +51,10 @@ __global__ void __launch_bounds__(kNormThreads)
   T sumG[kChannels] = {}, sumGX[kChannels] = {};
   for (int c = 0; c < kChannels && place.isActive(a); c++) {
     const int channel = place.channel + c;
-    mean[c] = inputs.mean.read(channel, T(0));
+    mean[c] = inputs.mean.read<T>(channel);
     if (!relu) continue;
-    scale[c] = inputs.rstd.read(channel, T(1)) * inputs.weight.read(channel, T(1));
-    bias[c] = inputs.bias.read(channel, T(0));
+    scale[c] = inputs.rstd.read<T>(channel) * inputs.weight.readOr(channel, T(1));
+    bias[c] = inputs.bias.readOr(channel, T(0));
   }
   for (uint32_t first = place.begin; first < place.end; first += kMany * place.step) {
     T dys[kMany][V], xs[kMany][V];
@@ -105,11 +105,11 @@ __global__ void __launch_bounds__(kNormThreads)
     total = lane & d ? combiner.combine(other, total) : combiner.combine(total, other);
   }
   if (lane > 0) return;
-  const T rstd = inputs.rstd.read(c, T(1)), dweight = total.gx * rstd;
+  const T rstd = inputs.rstd.read<T>(c), dweight = total.gx * rstd;
   outputs.dweight.write(c, dweight);
   outputs.dbias.write(c, total.g);
-  const T values[5] = {inputs.mean.read(c, T(0)), rstd * inputs.weight.read(c, T(1)),
-                       inputs.bias.read(c, T(0)), total.g / count, dweight * rstd / count};
+  const T values[5] = {inputs.mean.read<T>(c), rstd * inputs.weight.readOr(c, T(1)),
+                       inputs.bias.readOr(c, T(0)), total.g / count, dweight * rstd / count};
   for (int k = 0; k < 5; k++) coefficients[k * channels + c] = values[k];
 }
 
@@ -160,9 +160,9 @@ void gradient(const backend::BatchNormBackwardArgs& args, const View& dx, const 
   const Workspace partial(channels * static_cast<size_t>(a.chunks) * sizeof(GradientSums<T>));
   const Workspace coefficients(5 * channels * sizeof(T));
   auto* sums = static_cast<GradientSums<T>*>(partial.data());
-  const ChannelInputs inputs{channelVector(&args.mean), channelVector(&args.rstd),
-                             channelVector(args.weight), channelVector(args.bias)};
-  const ChannelOutputs outputs{channelVector(&args.dweight), channelVector(&args.dbias)};
+  const ChannelInputs inputs{StridedVector(&args.mean), StridedVector(&args.rstd),
+                             StridedVector(args.weight), StridedVector(args.bias)};
+  const ChannelOutputs outputs{StridedVector(&args.dweight), StridedVector(&args.dbias)};
   const T count = static_cast<T>(x.numel() / x.size[1]);
   visitAccess<S>(width, layout, [&](auto v, auto planes) {
     launch(a.blocks(), kNormThreads, 0, stream(), gradientSumsKernel<S, v(), planes()>, sums,

@@ -147,7 +147,7 @@ export interface CrossEntropyOptions extends ClassLossOptions {
  * -log softmax(logits) at the targets: logits [N, C, d1, ..] (or [C]) with int64 classes
  * [N, d1, ..] (or []), or with probabilities of the logits' shape. The mean is over the targets
  * that are not ignored, weighted by class if `weight` is given, as in PyTorch.
- * @throws IndexError for a class outside [0, C)
+ * @throws IndexError for a class outside [0, C); on CUDA, the next call that waits throws it
  */
 export function crossEntropy(
   scores: Tensor,

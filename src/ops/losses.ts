@@ -189,7 +189,7 @@ export function reduceRows(
 /**
  * -logProbabilities at the target classes: logProbabilities [N, C, d1, ..] (or [C]), int64 targets
  * [N, d1, ..] (or []). The mean is over the targets that are not ignored.
- * @throws IndexError for a class outside [0, C)
+ * @throws IndexError for a class outside [0, C); on CUDA, the next call that waits throws it
  */
 export function nllLoss(
   logProbabilities: Tensor,

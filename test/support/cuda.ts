@@ -37,11 +37,6 @@ export function kernelsOf(at: Device, body: () => void): Set<string> {
 export const notYet: ReadonlySet<string> = new Set([
   'attention',
   'attentionBackward',
-  'batchNorm',
-  'batchNormBackward',
-  'crossEntropy',
-  'crossEntropyMean',
-  'crossEntropyBackward',
   'embedding',
   'embeddingBackward',
   'gather',
