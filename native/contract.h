@@ -328,4 +328,8 @@ struct AdamArgs {
 };
 void adam(const std::vector<AdamEntry>& entries, const AdamArgs& args);
 
+// grad = factor grad for all gradients; found [1] float32 becomes 1 if an element of any of them
+// was infinite or NaN before.
+void unscale(const std::vector<View>& grads, double factor, const View& found);
+
 }  // namespace adjoint::backend

@@ -2,6 +2,7 @@
 #include "cpu/kernels/optimizer.h"
 
 #include <algorithm>
+#include <atomic>
 #include <cmath>
 
 #include "contract.h"
@@ -76,6 +77,24 @@ void adam(const std::vector<AdamEntry>& entries, const AdamArgs& args) {
         .adam(at(e.param, begin), at(e.grad, begin), at(e.m, begin), at(e.v, begin),
               at(e.vMax, begin), end - begin, step);
   });
+}
+
+void unscale(const std::vector<View>& grads, double factor, const View& found) {
+  using namespace cpu;
+  struct Entry {
+    View param;
+  };
+  std::vector<Entry> entries;
+  for (const View& grad : grads) {
+    kernelsFor(grad.dtype);
+    entries.push_back({grad});
+  }
+  std::atomic<bool> isFinite{true};
+  forEachBlock(entries, [&](const Entry& e, int64_t begin, int64_t end) {
+    const OptimizerKernels& kernels = kernelsFor(e.param.dtype);
+    if (!kernels.unscale(at(e.param, begin), end - begin, factor)) isFinite = false;
+  });
+  if (!isFinite) *found.as<float>() = 1;
 }
 
 }  // namespace adjoint::backend

@@ -14,6 +14,7 @@ namespace {
 constexpr int kOptimizerThreads = 256;
 constexpr int64_t kPiece = 4096;  // elements a block takes
 constexpr int kMaxEntries = 72;
+constexpr int kFloatOne = 0x3f800000;  // the bits of 1.f
 
 // N buffers for each parameter: the parameter itself, its gradient, then state.
 template <int N>
@@ -119,6 +120,20 @@ struct AdamUpdate {
   }
 };
 
+// g = factor g; who meets an infinity or a NaN says so.
+template <class T>
+struct UnscaleUpdate {
+  using Type = T;
+  T factor;
+  float* found;
+
+  ADJOINT_DEVICE void operator()(T (&x)[1], bool) const {
+    // x - x is 0 for all that is finite.
+    if (!(x[0] - x[0] == T(0))) atomicExch(reinterpret_cast<int*>(found), kFloatOne);
+    x[0] *= factor;
+  }
+};
+
 // Collects entries of one dtype until a launch is full.
 template <class S, int N, class Update>
 class Launcher {
@@ -221,6 +236,20 @@ void backend::adam(const std::vector<AdamEntry>& entries, const AdamArgs& a) {
   cuda::updateAll<cuda::AdamUpdate, 5>(entries, make, [](const AdamEntry& e, const auto& add) {
     add({&e.param, &e.grad, &e.m, &e.v, &e.vMax});
   });
+}
+
+void backend::unscale(const std::vector<View>& grads, double factor, const View& found) {
+  auto make = [&](auto zero) {
+    using T = decltype(zero);
+    return cuda::UnscaleUpdate<T>{static_cast<T>(factor), found.as<float>()};
+  };
+  struct Entry {
+    View param;
+  };
+  std::vector<Entry> entries;
+  for (const View& grad : grads) entries.push_back({grad});
+  cuda::updateAll<cuda::UnscaleUpdate, 1>(entries, make,
+                                          [](const Entry& e, const auto& add) { add({&e.param}); });
 }
 
 }  // namespace adjoint

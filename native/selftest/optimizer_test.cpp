@@ -204,5 +204,40 @@ TEST(Optimizer, NoParameters) {
   EXPECT_NO_THROW(backend::adam({}, {0.1, 0.9, 0.999, 1e-8, 0, 1, false, false}));
 }
 
+TEST(Unscale, multipliesAndFindsWhatIsNotFinite) {
+  for (DType dtype : {DType::float32, DType::float64, DType::bfloat16, DType::float16}) {
+    for (double odd : {0.0, HUGE_VAL, -HUGE_VAL, std::nan("")}) {
+      Model model(dtype, 0);
+      std::vector<View> grads;
+      std::vector<std::vector<double>> expected;
+      for (size_t e = 0; e < model.tensors.size(); e++) {
+        TestTensor& g = *model.tensors[e][1];
+        if (odd != 0 && g.numel() == 9000) g.set(8999, odd);
+        grads.push_back(g.view());
+        std::vector<double> want;
+        for (int64_t i = 0; i < g.numel(); i++) want.push_back(g.get(i) / 8);
+        expected.push_back(want);
+      }
+      TestTensor found(DType::float32, {1});
+      found.fill(0);
+      backend::unscale(grads, 0.125, found.view());
+      EXPECT_EQ(found.get(0), odd == 0 ? 0 : 1) << odd;
+      for (size_t e = 0; e < model.tensors.size(); e++) {
+        for (size_t i = 0; i < expected[e].size(); i++) {
+          const double got = model.tensors[e][1]->get(static_cast<int64_t>(i));
+          if (std::isnan(expected[e][i])) {
+            EXPECT_TRUE(std::isnan(got));
+          } else {
+            EXPECT_EQ(got, expected[e][i]);
+          }
+        }
+      }
+      // What was found stays.
+      backend::unscale({}, 1, found.view());
+      EXPECT_EQ(found.get(0), odd == 0 ? 0 : 1);
+    }
+  }
+}
+
 }  // namespace
 }  // namespace adjoint

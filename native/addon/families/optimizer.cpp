@@ -69,6 +69,19 @@ const Family family({
        a.maximize = c.flag();
        backend::adam(entries, a);
      }},
+    {"unscale",
+     [](Call& c) {
+       std::vector<View> grads(entryCount(c));
+       for (View& grad : grads) {
+         const View& g = c.inPlace();
+         grad = flat(g, g);
+       }
+       const View& found = c.inPlace();
+       if (found.dtype != DType::float32 || found.numel() != 1) {
+         fail(ErrorKind::internal, "unscale: expected a float32 that says what was found");
+       }
+       backend::unscale(grads, c.slot(), found);
+     }},
 });
 
 }  // namespace

@@ -87,8 +87,21 @@ void adam(void* param, const void* grad, void* m, void* v, void* vMax, int64_t n
 }
 
 template <class S, class T>
+bool unscale(void* grad, int64_t n, double factor) {
+  S* g = static_cast<S*>(grad);
+  const T by = static_cast<T>(factor);
+  int bad = 0;
+  for (int64_t i = 0; i < n; i++) {
+    const T x = convert<T>(g[i]);
+    bad |= !(x - x == T(0));  // 0 for all that is finite
+    g[i] = convert<S>(by * x);
+  }
+  return bad == 0;
+}
+
+template <class S, class T>
 constexpr OptimizerKernels kernelsOf() {
-  return {sgd<S, T>, adam<S, T>};
+  return {sgd<S, T>, adam<S, T>, unscale<S, T>};
 }
 
 }  // namespace

@@ -23,6 +23,8 @@ struct OptimizerKernels {
   // vMax: nullptr for no amsgrad
   void (*adam)(void* param, const void* grad, void* m, void* v, void* vMax, int64_t n,
                const AdamStep& step);
+  // grad = factor grad; whether all elements were finite before
+  bool (*unscale)(void* grad, int64_t n, double factor);
 };
 
 struct OptimizerTable {

@@ -105,5 +105,27 @@ TEST_P(OptimizerOnDevice, adam) {
   }
 }
 
+TEST_P(OptimizerOnDevice, unscale) {
+  for (double odd : {0.0, HUGE_VAL, std::nan("")}) {
+    SCOPED_TRACE(odd);
+    Buffers g(-1, 1, 1);
+    if (odd != 0) {  // one in a vector, one beyond
+      for (size_t at : {size_t(20000), size_t(40000)}) g.values[2][at] = odd;
+      g.tensors[2] = DeviceTensor(dtypeOf(2), {parameterSizes()[2]}, g.values[2]);
+    }
+    std::vector<View> grads;
+    for (size_t i = 0; i < g.tensors.size(); i++) {
+      grads.push_back(g.tensors[i]);
+      for (double& x : g.values[i]) x *= 0.125;
+    }
+    DeviceTensor found(DType::float32, {1}, {0});
+    backend::unscale(grads, 0.125, found);
+    g.compare("gradient", 0);
+    EXPECT_EQ(found.read()[0], odd == 0 ? 0 : 1);
+    backend::unscale({}, 1, found);
+    EXPECT_EQ(found.read()[0], odd == 0 ? 0 : 1);
+  }
+}
+
 }  // namespace
 }  // namespace adjoint::test
