@@ -155,6 +155,24 @@ for (const [name, C] of Object.entries({
 call('clipGradNorm_', optim.clipGradNorm_, weights, () => 1, none)
 call('clipGradValue_', optim.clipGradValue_, weights, () => 1)
 const sgd = () => new optim.SGD(weights(), lr())
+construct('GradScaler', optim.GradScaler, () => ({ initScale: 2 }))
+const scaler = () => new optim.GradScaler()
+call(
+  'GradScaler.scale',
+  (loss) => scaler().scale(loss),
+  () => ones([2]),
+)
+call('GradScaler.unscale_', (optimizer) => scaler().unscale_(optimizer), sgd)
+call(
+  'GradScaler.update',
+  (scale) => scaler().update(scale),
+  () => 2,
+)
+call(
+  'GradScaler.loadStateDict',
+  (state) => scaler().loadStateDict(state),
+  () => scaler().stateDict(),
+)
 const schedules: Readonly<Record<string, unknown>> = { ...optim }
 for (const [name, options] of Object.entries({
   CosineAnnealingLR: { tMax: 3 },

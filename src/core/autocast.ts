@@ -65,12 +65,13 @@ function withMode<T>(next: Mode | null, body: () => T): T {
 }
 
 /**
- * Runs `body` in mixed precision, as torch.autocast on the CPU: matrix products, convolutions,
- * attention and LSTMs take and give `dtype`; losses and `prod` take float32; all else computes in
- * the dtypes it is given. Weights stay float32 and so do their gradients; a weight is converted
- * once, and again when it has changed. `docs/precision.md` has the list. float64 operands are left
- * alone. Backward runs in the dtypes of forward, wherever it is called. `'float32'` switches
- * autocast off inside of it.
+ * Runs `body` in mixed precision, as torch.autocast does on the operands' device: matrix products,
+ * convolutions, attention and LSTMs take and give `dtype`; losses and `prod` take float32, and on a
+ * GPU so do softmax, layer norm, sums, exponentials and powers; all else computes in the dtypes it
+ * is given. `docs/precision.md` has the lists. Weights stay float32 and so do their gradients; a
+ * weight is converted once, and again when it has changed. float64 operands are left alone. Backward
+ * runs in the dtypes of forward, wherever it is called; of float16 it needs `GradScaler`.
+ * `'float32'` switches autocast off inside of it.
  * @example const loss = autocast('bfloat16', () => crossEntropy(model.forward(x), y))
  * @throws AutogradError if `body` returns a promise: use `autocastAsync`
  */
@@ -145,12 +146,13 @@ export function autocastTo<const T extends readonly (Value | null)[]>(
   if (wanted === 'half' && tensors.some((x) => x.dtype === 'float64')) return inputs
   const eligible = tensors.filter(isEligible)
   if (eligible.length === 0) return inputs
+  if (wanted === 'float32 on cuda' && eligible[0].device.type !== 'cuda') return inputs
   const dtype =
     wanted === 'half'
       ? current.dtype
-      : wanted === 'float32'
-        ? 'float32'
-        : eligible.map((x) => x.dtype).reduce(promoteTypes)
+      : wanted === 'widest'
+        ? eligible.map((x) => x.dtype).reduce(promoteTypes)
+        : 'float32'
   const cast = (x: Value | null) =>
     isEligible(x) && x.dtype !== dtype ? convert(x, dtype, current) : x
   return inputs.map(cast) as unknown as T

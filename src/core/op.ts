@@ -94,10 +94,10 @@ export interface OpRecord<A, I extends string = string, O extends string = strin
   /** Whether it has an in-place twin, which overwrites its first input. */
   readonly inPlace?: boolean
   /**
-   * What `apply` makes of its floating inputs under autocast: the lower precision, float32, or the
-   * widest of them; left out, they stay as they are.
+   * What `apply` makes of its floating inputs under autocast: the lower precision, float32 (on a GPU
+   * alone, for PyTorch's lists differ), or the widest of them; left out, they stay as they are.
    */
-  readonly autocast?: 'half' | 'float32' | 'widest'
+  readonly autocast?: 'half' | 'float32' | 'float32 on cuda' | 'widest'
   /** Inputs for gradcheck; an op with a gradient and without samples fails the suite. */
   readonly samples: ((sampler: Sampler) => Sample<A>[]) | null
 }

@@ -69,9 +69,10 @@ export function recurrentTypes(
   const common = inputs.reduce((dtype, x) => promoteTypes(dtype, x.dtype), weight.dtype)
   const low = common === 'float64' ? null : autocastDType()
   if (low === null) return { result: common, convert: (x) => cast(x, common) }
-  // Under autocast, as PyTorch: a layer of LSTMs is on the list of the lower precision, others keep
-  // the dtype of what they are given.
-  if (layer === 'LSTM') return { result: low, convert: (x) => autocastTo('half', [x])[0] }
+  // Under autocast, as PyTorch: a layer of LSTMs is on the list of the lower precision, and on a GPU
+  // all are; others keep the dtype of what they are given.
+  if (layer === 'LSTM' || weight.device.type === 'cuda')
+    return { result: low, convert: (x) => autocastTo('half', [x])[0] }
   return { result: inputs[0].dtype, convert: (x) => cast(x, 'float32') }
 }
 

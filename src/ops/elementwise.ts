@@ -109,6 +109,26 @@ export function runBinary(
   return y
 }
 
+/** Those of PyTorch's list for CUDA, where half types would overflow or lose too much. */
+const inFloat32OnCuda: ReadonlySet<string> = new Set<UnaryOpcode | BinaryOpcode>([
+  'acos',
+  'asin',
+  'cosh',
+  'exp',
+  'expm1',
+  'log',
+  'log10',
+  'log1p',
+  'log2',
+  'reciprocal',
+  'rsqrt',
+  'sinh',
+  'softplus',
+  'tan',
+  'pow',
+])
+const autocastOf = (name: string) => (inFloat32OnCuda.has(name) ? 'float32 on cuda' : undefined)
+
 /** One record for each opcode of the unary family. */
 export const unaryOps = Object.fromEntries(
   opcodes.unary.map((name) => {
@@ -119,6 +139,7 @@ export const unaryOps = Object.fromEntries(
       run: ([x], _attrs, out) => runUnary(name, kind, x, out),
       gradient: rule === null ? null : { x: rule },
       inPlace: kind !== 'bool',
+      autocast: autocastOf(name),
       samples: samples && ((s) => samples(s).map((x) => ({ inputs: [x], attrs: undefined }))),
     })
     return [name, op]
@@ -135,6 +156,7 @@ export const binaryOps = Object.fromEntries(
       run: (inputs, _attrs, out) => runBinary(name, kind, inputs, out),
       gradient: a === null && b === null ? null : { a, b },
       inPlace: kind !== 'bool' && !name.endsWith('Backward'),
+      autocast: autocastOf(name),
       samples: samples && ((s) => samples(s).map((inputs) => ({ inputs, attrs: undefined }))),
     })
     return [name, op]

@@ -42,6 +42,7 @@ const plus = (a: Tensor | null, b: Tensor) => (a === null ? b : add(a, b))
 // (Ba et al. 2016)
 const layerNormOp: Op<NormAttrs> = defineOp<NormAttrs>()({
   name: 'layerNorm',
+  autocast: 'float32 on cuda',
   inputs: ['x', 'weight', 'bias'],
   outputs: ['y', 'mean', 'rstd'],
   differentiable: 3,
@@ -130,6 +131,7 @@ const layerNormBackwardOp: Op<NormAttrs> = defineOp<NormAttrs>()({
 // rstd = 1 / √(Σ x² / C + eps) over the last axes; y = x rstd w (Zhang & Sennrich 2019)
 const rmsNormOp: Op<NormAttrs> = defineOp<NormAttrs>()({
   name: 'rmsNorm',
+  autocast: 'float32 on cuda',
   inputs: ['x', 'weight'],
   outputs: ['y', 'rstd'],
   differentiable: 2,

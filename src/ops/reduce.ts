@@ -1,5 +1,6 @@
 import { type ArgOpcode, numberOpcodes, opcodes, type ReduceOpcode } from '../bindings/opcodes.js'
 import { apply } from '../core/apply.js'
+import { withoutAutocast } from '../core/autocast.js'
 import { category, checkDType, type DType, floatType } from '../core/dtype.js'
 import { ArgumentError, checkOptions, DTypeError, describe, ShapeError } from '../core/errors.js'
 import { defineOp, from, type Op, type Rule, type Sampler } from '../core/op.js'
@@ -68,7 +69,7 @@ function reduceOp(
     run: ([input], attrs) => runReduce(name, input, dtypeOf(input.dtype), attrs),
     gradient: x === null ? null : { x },
     // as PyTorch's list for the CPU has it: of the reductions, products alone overflow in no time
-    autocast: name === 'prod' ? 'float32' : undefined,
+    autocast: name === 'prod' ? 'float32' : name === 'sum' ? 'float32 on cuda' : undefined,
     samples: x === null ? null : samples(make),
   })
 }
@@ -301,9 +302,12 @@ export function variance(x: Tensor, axes?: Axes, options: VarianceOptions = {}):
     throw new ArgumentError(`var: expected correction to be a number, got ${describe(correction)}`)
   }
   const n = numelOf(reduced.map((axis) => x.shape[axis]))
-  const centered = binary('sub', x, mean(x, reduced, { keepdim: true }))
-  const total = sum(unary('square', centered), reduced, { keepdim: options.keepdim })
-  return binary('div', total, Math.max(0, n - correction))
+  // One op for autocast, not those that it is made of.
+  return withoutAutocast(() => {
+    const centered = binary('sub', x, mean(x, reduced, { keepdim: true }))
+    const total = sum(unary('square', centered), reduced, { keepdim: options.keepdim })
+    return binary('div', total, Math.max(0, n - correction))
+  })
 }
 
 /** Standard deviations over axes (default all). */

@@ -16,6 +16,7 @@ interface SoftmaxAttrs {
 
 const softmaxOp: Op<SoftmaxAttrs> = defineOp<SoftmaxAttrs>()({
   name: 'softmax',
+  autocast: 'float32 on cuda',
   inputs: ['x'],
   run: ([x], { axis, logarithm }) => {
     const y = Tensor.pending(x.device, x.dtype, x.shape)

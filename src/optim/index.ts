@@ -1,5 +1,6 @@
 export { Adam, type AdamOptions, AdamW } from './adam.js'
 export { clipGradNorm_, clipGradValue_ } from './clip.js'
+export { GradScaler, type GradScalerOptions, type GradScalerState } from './grad-scaler.js'
 export {
   type Hyperparameter,
   Optimizer,

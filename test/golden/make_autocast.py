@@ -1,27 +1,33 @@
-"""Result dtypes of ops under torch.autocast('cpu', torch.bfloat16), op by op:
-python make_autocast.py > autocast.json
+"""Result dtypes of ops under torch.autocast('cpu', torch.bfloat16) and ('cuda', torch.float16), op by
+op: python make_autocast.py > autocast.json
 
-Each op is called with float32 operands, and with operands that are bfloat16 but for weights.
+Each op is called with float32 operands, and with operands that are of the lower precision but for
+weights. CUDA's lists need no GPU: fake tensors have its dispatch keys and compute nothing.
 """
 
 import json
+import warnings
 
 import torch
 import torch.nn.functional as F
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 torch.manual_seed(0)
+warnings.simplefilter("ignore")
 
 
-def t(*shape, low):
-    x = torch.rand(*shape) + 0.5
-    return x.bfloat16() if low else x
+def cases(low, device, half):
+    def t(*shape, low):
+        x = torch.rand(*shape, device=device) + 0.5
+        return x.to(half) if low else x
 
+    def net(kind):
+        return kind(6, 7, device=device)
 
-def cases(low):
     x = t(4, 6, low=low)
     image = t(2, 3, 6, 6, low=low)
     heads = t(2, 2, 4, 8, low=low)
-    classes = torch.tensor([0, 1, 2, 3])
+    classes = torch.arange(4, device=device)
     one, w, bias = t(6, low=False), t(5, 6, low=False), t(5, low=False)
     filters = t(4, 3, 3, 3, low=False)
     channel = t(3, low=False)
@@ -32,10 +38,10 @@ def cases(low):
         "linear": lambda: F.linear(x, w, bias),
         "conv2d": lambda: F.conv2d(image, filters),
         "scaledDotProductAttention": lambda: F.scaled_dot_product_attention(heads, heads, heads),
-        "lstm": lambda: torch.nn.LSTM(6, 7)(seq)[0],
-        "gru": lambda: torch.nn.GRU(6, 7)(seq)[0],
-        "lstmCell": lambda: torch.nn.LSTMCell(6, 7)(x)[0],
-        "gruCell": lambda: torch.nn.GRUCell(6, 7)(x),
+        "lstm": lambda: net(torch.nn.LSTM)(seq)[0],
+        "gru": lambda: net(torch.nn.GRU)(seq)[0],
+        "lstmCell": lambda: net(torch.nn.LSTMCell)(x)[0],
+        "gruCell": lambda: net(torch.nn.GRUCell)(x),
         "softmax": lambda: F.softmax(x, 1),
         "logSoftmax": lambda: F.log_softmax(x, 1),
         "layerNorm": lambda: F.layer_norm(x, [6], one, one),
@@ -57,6 +63,13 @@ def cases(low):
         "amax": lambda: x.amax(1),
         "exp": lambda: x.exp(),
         "log": lambda: x.log(),
+        **{
+            name: (lambda name: lambda: getattr(torch, name)(x - 0.5))(name)
+            for name in (
+                "acos asin atan cosh sinh tan exp2 expm1 log10 log1p log2 reciprocal rsqrt erf".split()
+            )
+        },
+        "softplus": lambda: F.softplus(x),
         "sqrt": lambda: x.sqrt(),
         "tanh": lambda: x.tanh(),
         "sigmoid": lambda: x.sigmoid(),
@@ -78,15 +91,35 @@ def cases(low):
     }
 
 
-def dtypes(low):
+def call_all(calls):
     out = {}
-    with torch.autocast("cpu", torch.bfloat16):
-        for name, call in cases(low).items():
-            try:
-                out[name] = str(call().dtype).replace("torch.", "")
-            except RuntimeError:
-                out[name] = "refused"
+    for name, call in calls.items():
+        try:
+            out[name] = str(call().dtype).replace("torch.", "")
+        except RuntimeError:
+            out[name] = "refused"
     return out
 
 
-print(json.dumps({"float32": dtypes(False), "bfloat16": dtypes(True)}, indent=1))
+def on_cpu(low):
+    calls = cases(low, "cpu", torch.bfloat16)
+    with torch.autocast("cpu", torch.bfloat16):
+        return call_all(calls)
+
+
+def on_cuda(low):
+    with FakeTensorMode():
+        calls = cases(low, "cuda", torch.float16)
+        torch.set_autocast_dtype("cuda", torch.float16)
+        torch.set_autocast_enabled("cuda", True)
+        out = call_all(calls)
+        torch.set_autocast_enabled("cuda", False)
+    # Layers ask the GPU for their weights' layout; cudnn_rnn casts all to the lower precision.
+    return {**out, "lstm": "float16", "gru": "float16"}
+
+
+results = {
+    "cpu": {"float32": on_cpu(False), "bfloat16": on_cpu(True)},
+    "cuda": {"float32": on_cuda(False), "float16": on_cuda(True)},
+}
+print(json.dumps(results, indent=1))
