@@ -3,6 +3,7 @@
 
 #include <optional>
 
+#include "cuda/dense.h"
 #include "cuda/gemm.h"
 #include "cuda/workspace.h"
 
@@ -12,7 +13,7 @@ namespace {
 
 using backend::Conv2dShape;
 
-constexpr int kInOrder[] = {0, 1, 2, 3}, kChannelsLast[] = {0, 2, 3, 1};
+constexpr int kChannelsLast[] = {0, 2, 3, 1};
 
 // What the library asks of an address.
 bool isAligned(const View& v) {
@@ -20,48 +21,23 @@ bool isAligned(const View& v) {
 }
 
 // The same axes, dense in one of the two orders.
-View denseLike(const View& like, bool channelsLast) {
-  View v = like;
-  int64_t stride = 1;
-  for (int i = 3; i >= 0; i--) {
-    const int axis = (channelsLast ? kChannelsLast : kInOrder)[i];
-    v.stride[axis] = stride;
-    stride *= v.size[axis];
-  }
-  return v;
+View orderedLike(const View& v, bool channelsLast) {
+  return denseLike(v, v.dtype, channelsLast ? kChannelsLast : nullptr);
 }
 
 bool isDense(const View& v, bool channelsLast) {
-  const View dense = denseLike(v, channelsLast);
+  const View dense = orderedLike(v, channelsLast);
   for (int axis = 0; axis < 4; axis++) {
     if (v.size[axis] != 1 && v.stride[axis] != dense.stride[axis]) return false;
   }
   return true;
 }
 
-// A tensor as the library takes it: itself, or memory of its own from which or to which it is
-// copied.
-class DenseTensor {
- public:
-  DenseTensor(const View& view, bool channelsLast) : original_(view) {
-    view_ = denseLike(view, channelsLast);
-    if (isAligned(view) && isDense(view, channelsLast)) return;
-    memory_.emplace(static_cast<size_t>(view.numel()) * itemSize(view.dtype));
-    view_.data = memory_->data();
-  }
-  void read() const {
-    if (memory_) backend::copy(view_, original_);
-  }
-  void write() const {
-    if (memory_) backend::copy(original_, view_);
-  }
-  const View& view() const { return view_; }
-
- private:
-  const View& original_;
-  std::optional<Workspace> memory_;
-  View view_;
-};
+// A tensor as the library takes it.
+Stand standFor(const View& v, bool channelsLast, bool isRead) {
+  if (isAligned(v) && isDense(v, channelsLast)) return Stand(v);
+  return Stand(v, orderedLike(v, channelsLast), isRead);
+}
 
 Conv2dTensor tensorOf(const View& v) {
   Conv2dTensor t{};
@@ -108,9 +84,9 @@ bool convolveDense(Conv2dOp op, const View& x, const View& w, const View& y, con
   c.dtype = x.dtype;
   c.shape = s;
   c.channelsLast = channelsLast;
-  c.x = tensorOf(denseLike(x, channelsLast));
-  c.w = tensorOf(denseLike(w, channelsLast));
-  c.y = tensorOf(denseLike(y, channelsLast));
+  c.x = tensorOf(orderedLike(x, channelsLast));
+  c.w = tensorOf(orderedLike(w, channelsLast));
+  c.y = tensorOf(orderedLike(y, channelsLast));
   c.bias = bias ? bias->data : nullptr;
   c.relu = relu;
   c.tf32 = c.dtype == DType::float32 && float32Products() != backend::Float32Products::highest;
@@ -121,18 +97,17 @@ bool convolveDense(Conv2dOp op, const View& x, const View& w, const View& y, con
     c.relu = false;
     if (!libraryTakes(c)) return false;
   }
-  const DenseTensor image(x, channelsLast), filters(w, channelsLast), result(y, channelsLast);
-  if (op != Conv2dOp::backwardInput) image.read();
-  if (op != Conv2dOp::backwardWeight) filters.read();
-  if (op != Conv2dOp::forward) result.read();
+  const Stand image = standFor(x, channelsLast, op != Conv2dOp::backwardInput);
+  const Stand filters = standFor(w, channelsLast, op != Conv2dOp::backwardWeight);
+  const Stand result = standFor(y, channelsLast, op != Conv2dOp::forward);
   c.x.data = image.view().data;
   c.w.data = filters.view().data;
   c.y.data = result.view().data;
   convolveByLibrary(c, stream());
   if (!isFused) addBias(result.view(), bias, relu);
-  if (op == Conv2dOp::forward) result.write();
-  if (op == Conv2dOp::backwardInput) image.write();
-  if (op == Conv2dOp::backwardWeight) filters.write();
+  if (op == Conv2dOp::forward) result.finish();
+  if (op == Conv2dOp::backwardInput) image.finish();
+  if (op == Conv2dOp::backwardWeight) filters.finish();
   return true;
 }
 
@@ -197,7 +172,7 @@ void conv2dBackwardParameters(const View& dw, const View& dbias, const View& dy,
   View g = dy;
   if (y) {
     space.emplace(static_cast<size_t>(dy.numel()) * itemSize(dy.dtype));
-    g = cuda::denseLike(dy, cuda::isDense(dy, true) && !cuda::isDense(dy, false));
+    g = cuda::orderedLike(dy, cuda::isDense(dy, true) && !cuda::isDense(dy, false));
     g.data = space->data();
     binary(BinaryOp::reluBackward, g, {false, dy, {}}, {false, *y, {}}, dy.dtype);
   }
