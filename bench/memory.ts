@@ -11,6 +11,9 @@ import * as nn from 'adjoint/nn'
 import { AdamW } from 'adjoint/optim'
 import { mlpWithDropout } from '../examples/support/networks.mjs'
 
+// The CPU's figures, also on a machine with a GPU.
+process.env.ADJOINT_DEVICE = 'cpu'
+
 const loops: Record<string, () => () => void> = {
   'without gradients': () => {
     const w = randn([64, 64])

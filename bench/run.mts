@@ -8,6 +8,9 @@ import { machine } from './support/machine.mjs'
 import { resident } from './support/measure.mjs'
 import { formatTime, type Measured, runSuite, type Suite } from './support/suite.mjs'
 
+// The CPU's figures, also on a machine with a GPU.
+process.env.ADJOINT_DEVICE = 'cpu'
+
 const HELP = `usage: npm run bench -- [options]
   --filter REGEX  only rows whose name matches: suite/row, or suite/row precision
   --time MS       how long a row is timed; default 500

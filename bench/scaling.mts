@@ -14,6 +14,9 @@ import { machine } from './support/machine.mjs'
 import { countFor, resident, spreadOf, timed } from './support/measure.mjs'
 import { formatTime } from './support/suite.mjs'
 
+// The CPU's figures, also on a machine with a GPU.
+process.env.ADJOINT_DEVICE = 'cpu'
+
 const HELP = `usage: npm run bench:scaling -- [options]
   --out FILE   the picture; default docs/scaling.svg
   --json FILE  also write the figures there`

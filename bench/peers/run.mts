@@ -13,6 +13,9 @@ import { opsBesidePeers } from './ops.mjs'
 import { describeRow, markdown, type Report } from './report.mjs'
 import { STEP_COLUMNS, stepsBesidePeers } from './steps.mjs'
 
+// The CPU's figures, also on a machine with a GPU.
+process.env.ADJOINT_DEVICE = 'cpu'
+
 const HELP = `usage: npm run bench:peers -- [options]
 Compares with what is installed: PyTorch (pip install torch; ADJOINT_PYTHON names the interpreter,
 default python3), and for inference onnxruntime-node and @tensorflow/tfjs with
