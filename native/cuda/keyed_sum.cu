@@ -156,8 +156,9 @@ uint32_t checkedLimit(int64_t limit) {
 
 Keys::Keys(int64_t n, int64_t limit)
     : n_(n),
+      apart_(ceilDiv(n, kWarp) * kWarp),
       limit_(checkedLimit(limit)),
-      workspace_(static_cast<size_t>(n) * 2 * sizeof(uint32_t)),
+      workspace_(static_cast<size_t>(apart_) * 2 * sizeof(uint32_t)),
       unsorted_(static_cast<uint32_t*>(workspace_.data())) {}
 
 void Keys::fillIndices(const IndexGuard& guard, const int64_t* index, const Walk<1>& walk,
@@ -168,11 +169,11 @@ void Keys::fillIndices(const IndexGuard& guard, const int64_t* index, const Walk
 }
 
 void Keys::add(const KeyedSum& sum) const {
-  const Workspace workspace(static_cast<size_t>(n_) * 2 * sizeof(uint32_t));
+  const Workspace workspace(static_cast<size_t>(apart_) * 2 * sizeof(uint32_t));
   auto* const sorted = static_cast<uint32_t*>(workspace.data());
   int bits = 1;
   while (bits < 32 && limit_ >> bits) bits++;
-  sortPairs({keys(), positions(), sorted, sorted + n_, n_, bits}, stream());
+  sortPairs({keys(), positions(), sorted, sorted + apart_, n_, bits}, stream());
   const size_t bytes = itemSize(sum.dtype);
   forEachPiece(sum.row, {bytes, bytes}, [&](const Plan<2>& piece) {
     // Rows start at multiples of a stride, so they may move in wide accesses if strides do.
@@ -188,7 +189,8 @@ void Keys::add(const KeyedSum& sum) const {
         const Plan<2> lanes = byWidth(piece, width.value);
         const Rows rows{sum.target,    sum.source,    makeWalk(lanes),
                         lanes.data[0], lanes.data[1], sum.overwrites};
-        const Pass pass{sorted, sorted + n_, nullptr, nullptr, nullptr, n_, 0, lanes.numel, limit_};
+        const Pass pass{sorted, sorted + apart_, nullptr, nullptr, nullptr, n_,
+                        0,      lanes.numel,     limit_};
         runPasses<true>(access, width, pass, rows);
       };
       if (widest > 1 && fits == widest) return run(std::integral_constant<int, widest>());

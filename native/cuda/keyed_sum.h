@@ -27,7 +27,7 @@ class Keys {
   uint32_t limit() const { return limit_; }
   // For a kernel to fill in.
   uint32_t* keys() const { return unsorted_; }
-  uint32_t* positions() const { return unsorted_ + n_; }
+  uint32_t* positions() const { return unsorted_ + apart_; }
   // Keys are line * size + index, with n / length lines of indices; a bad one, or one that is
   // `skipped`, does not count. walk: to the indices, by position.
   void fillIndices(const IndexGuard& guard, const int64_t* index, const Walk<1>& walk,
@@ -36,7 +36,7 @@ class Keys {
   void add(const KeyedSum& sum) const;
 
  private:
-  int64_t n_;
+  int64_t n_, apart_;  // keys and positions both start at whole lines of memory
   uint32_t limit_;
   Workspace workspace_;
   uint32_t* unsorted_;
