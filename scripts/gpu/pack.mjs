@@ -30,30 +30,39 @@ function run(command, args, options = {}) {
   if (done.status !== 0) throw new Error(`${command} ${args.join(' ')} ended with ${done.status}`)
 }
 
+/** Whether an archive of what npm has brought is there and new enough. */
+function isCurrent(file) {
+  const made = path.join(out, file)
+  const lock = path.join(root, 'package-lock.json')
+  return existsSync(made) && statSync(made).mtimeMs > statSync(lock).mtimeMs
+}
+
 /** tar and xz: both are wherever there is a shell. */
 function archive(file, folder, names, ...options) {
   const env = { ...process.env, XZ_OPT: '-6 -T0' }
   run('tar', ['-cJf', path.join(out, file), '-C', folder, ...options, ...names], { env })
 }
 
-rmSync(out, { recursive: true, force: true })
 mkdirSync(out, { recursive: true })
+rmSync(path.join(out, 'prebuilt.tar.xz'), { force: true })
 run(process.execPath, ['scripts/build-ts.mjs'])
 
-archive('node.tar.xz', path.dirname(process.execPath), ['node'])
+if (!isCurrent('node.tar.xz')) archive('node.tar.xz', path.dirname(process.execPath), ['node'])
 const listed = spawnSync('git', ['ls-files', '-z'], { cwd: root, encoding: 'utf8' })
 const sources = listed.stdout
   .split('\0')
   .filter((name) => name && existsSync(path.join(root, name)))
 const addon = path.join('build', 'Release', 'adjoint_cpu.node')
 archive('sources.tar.xz', root, [...sources, 'dist', addon])
-archive(
-  'packages.tar.xz',
-  root,
-  ['node_modules'],
-  ...LEFT_OUT.map((name) => `--exclude=node_modules/${name}`),
-  '--dereference',
-)
+if (!isCurrent('packages.tar.xz')) {
+  archive(
+    'packages.tar.xz',
+    root,
+    ['node_modules'],
+    ...LEFT_OUT.map((name) => `--exclude=node_modules/${name}`),
+    '--dereference',
+  )
+}
 
 if (values.toolkit) {
   makeToolkit(values.toolkit)
