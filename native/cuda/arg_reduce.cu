@@ -23,6 +23,7 @@ template <ArgOp op, class T>
 struct ArgReducer {
   using Element = T;
   using Accumulator = Found<T>;
+  static constexpr bool takesDenseRows = false;
 
   static ADJOINT_DEVICE Found<T> identity() { return {T(0), kNowhere}; }
   ADJOINT_DEVICE Found<T> load(T x, int64_t index) const { return {x, index}; }

@@ -10,6 +10,7 @@ template <ReduceOp op, class T>
 struct Reducer {
   using Element = T;
   using Accumulator = T;
+  static constexpr bool takesDenseRows = std::is_floating_point<T>::value;
 
   static ADJOINT_DEVICE T identity() {
     if constexpr (op == ReduceOp::prod || op == ReduceOp::all) return T(1);

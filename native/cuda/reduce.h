@@ -5,10 +5,12 @@
 // sums are pairwise but for short runs, and their order depends on the shape alone.
 #pragma once
 #include <cstdint>
+#include <optional>
 
 #include "contract.h"
 #include "cuda/elements.h"
 #include "cuda/group.h"
+#include "cuda/vectors.h"
 #include "cuda/walk.h"
 #include "cuda/workspace.h"
 
@@ -50,6 +52,18 @@ ADJOINT_DEVICE typename R::Accumulator loadElement(const R& reducer, const ViewR
   }
 }
 
+template <class R>
+ADJOINT_DEVICE void storeTotal(const R& reducer, const ReduceShape& s, const ReduceTarget& target,
+                               int64_t row, int64_t chunk, typename R::Accumulator total) {
+  if (target.partial) {
+    static_cast<typename R::Accumulator*>(target.partial)[row * s.chunks + chunk] = total;
+    return;
+  }
+  int64_t offset[2];
+  target.rows.offsets(static_cast<uint32_t>(row), offset);
+  storeAs(target.y, target.dtype, offset[1], reducer.finish(total, s.count));
+}
+
 template <class R, bool fromView>
 __global__ void __launch_bounds__(kGroupThreads)
     reduceKernel(const R reducer, const ReduceShape s, const ViewRows view, const void* partials,
@@ -87,15 +101,55 @@ __global__ void __launch_bounds__(kGroupThreads)
     A total =
         reducer.combine(reducer.combine(chain[0], chain[1]), reducer.combine(chain[2], chain[3]));
     total = combineGroup(reducer, total, shared, s.group.lanes, s.group.alongMemory);
-    if (task < tasks && place.lane == 0) {
-      if (target.partial) {
-        static_cast<A*>(target.partial)[row * s.chunks + chunk] = total;
-      } else {
-        int64_t offset[2];
-        target.rows.offsets(static_cast<uint32_t>(row), offset);
-        storeAs(target.y, target.dtype, offset[1], reducer.finish(total, s.count));
+    if (task < tasks && place.lane == 0) storeTotal(reducer, s, target, row, chunk, total);
+  }
+}
+
+// The same for rows of which neighbours are neighbours in memory, 16 bytes at a time.
+template <class R, class S>
+__global__ void __launch_bounds__(kGroupThreads)
+    denseReduceKernel(const R reducer, const ReduceShape s, const ViewRows view,
+                      const ReduceTarget target) {
+  using A = typename R::Accumulator;
+  constexpr int V = kPerAccess<S>;
+  ADJOINT_SHARED(A, shared, kGroupThreads);
+  const GroupPlace place = groupPlace(s.group.lanes, true);
+  const int rowsPerBlock = kGroupThreads / s.group.lanes;
+  const int64_t tasks = s.rowCount * s.chunks;
+  for (int64_t first = int64_t(blockIdx.x) * rowsPerBlock; first < tasks;
+       first += int64_t(gridDim.x) * rowsPerBlock) {
+    const int64_t task = first + place.row;
+    const int64_t chunk = task / s.rowCount, row = task - chunk * s.rowCount;
+    A chain[V];
+    for (int j = 0; j < V; j++) chain[j] = R::identity();
+    if (task < tasks) {
+      int64_t offset[2];
+      view.rows.offsets(static_cast<uint32_t>(row), offset);
+      const S* x = static_cast<const S*>(view.x) + offset[0];
+      const int64_t begin = chunk * s.chunk;
+      const int64_t end = begin + s.chunk < s.length ? begin + s.chunk : s.length;
+      const int64_t step = int64_t(s.group.lanes) * V;
+      int64_t i = begin + place.lane * V;
+      for (; i + 3 * step < end; i += 4 * step) {
+        A value[4][V];  // all loads are on their way before the first is used
+        for (int k = 0; k < 4; k++) loadFrom(x + i + k * step, value[k]);
+        for (int k = 0; k < 4; k++) {
+          for (int j = 0; j < V; j++) {
+            chain[j] = reducer.combine(chain[j], reducer.load(value[k][j], 0));
+          }
+        }
+      }
+      for (; i < end; i += step) {
+        A value[V];
+        loadFrom(x + i, value);
+        for (int j = 0; j < V; j++) chain[j] = reducer.combine(chain[j], reducer.load(value[j], 0));
       }
     }
+    for (int n = V / 2; n > 0; n /= 2) {
+      for (int j = 0; j < n; j++) chain[j] = reducer.combine(chain[j], chain[j + n]);
+    }
+    const A total = combineGroup(reducer, chain[0], shared, s.group.lanes, true);
+    if (task < tasks && place.lane == 0) storeTotal(reducer, s, target, row, chunk, total);
   }
 }
 
@@ -104,26 +158,70 @@ inline int64_t chunkFor(int64_t rowCount, const GroupShape& group) {
   return group.lanes * (rowCount >= 256 ? int64_t(256) : int64_t(16));
 }
 
+// Rows whose elements are neighbours, which all begin and end at multiples of 16 bytes.
+inline bool hasDenseRows(const ViewRows& view, int64_t length) {
+  const auto bytes = static_cast<int64_t>(itemSize(view.dtype));
+  if (view.row.ndim != 1 || view.row.stride[0][0] != 1) return false;
+  bool isAligned = isWideAligned(view.x) && length * bytes % 16 == 0;
+  for (int axis = 0; axis < view.rows.ndim; axis++) {
+    isAligned = isAligned && view.rows.stride[0][axis] * bytes % 16 == 0;
+  }
+  return isAligned;
+}
+
+// Like groupShape, with about four accesses of 16 bytes a lane.
+inline GroupShape denseGroupShape(int64_t length, int perAccess) {
+  int lanes = 8;
+  while (lanes < kGroupThreads && int64_t(lanes) * perAccess * 4 < length) lanes *= 2;
+  return {lanes, true};
+}
+
+// Whether there are kernels for dense rows of this dtype.
+template <class R>
+bool takesDenseRows(DType dtype) {
+  if constexpr (!R::takesDenseRows) return false;
+  return isFloating(dtype) && (computeDType(dtype) == DType::float64) ==
+                                  std::is_same<typename R::Element, double>::value;
+}
+
+template <class R>
+void launchDenseReduce(const R& reducer, const ReduceShape& s, const ViewRows& view,
+                       const ReduceTarget& target) {
+  if constexpr (R::takesDenseRows) {
+    visitFloats("reduce", view.dtype, [&](auto tag) {
+      using S = typename decltype(tag)::type;
+      if constexpr (std::is_same<ComputeOf<S>, typename R::Element>::value) {
+        launch(gridFor(s.rowCount * s.chunks, s.group.rowsPerBlock()), kGroupThreads, 0, stream(),
+               denseReduceKernel<R, S>, reducer, s, view, target);
+      }
+    });
+  }
+}
+
 // One pass over rows that lie in a view or, from the second pass on, in a workspace.
 template <class R, bool fromView>
 void reducePass(const R& reducer, ReduceShape s, const ViewRows& view, const void* partials,
                 bool alongMemory, ReduceTarget target) {
-  s.group = groupShape(s.length, alongMemory);
+  const bool dense = fromView && takesDenseRows<R>(view.dtype) && hasDenseRows(view, s.length);
+  s.group = dense ? denseGroupShape(s.length, static_cast<int>(16 / itemSize(view.dtype)))
+                  : groupShape(s.length, alongMemory);
   s.chunk = chunkFor(s.rowCount, s.group);
   s.chunks = s.length > s.chunk ? ceilDiv(s.length, s.chunk) : 1;
-  const unsigned grid = gridFor(s.rowCount * s.chunks, s.group.rowsPerBlock());
-  if (s.chunks == 1) {
-    launch(grid, kGroupThreads, 0, stream(), reduceKernel<R, fromView>, reducer, s, view, partials,
-           target);
-    return;
-  }
-  Workspace next(static_cast<size_t>(s.rowCount * s.chunks) * sizeof(typename R::Accumulator));
+  std::optional<Workspace> next;
   ReduceTarget inner = target;
-  inner.partial = next.data();
-  launch(grid, kGroupThreads, 0, stream(), reduceKernel<R, fromView>, reducer, s, view, partials,
-         inner);
+  if (s.chunks > 1) {
+    next.emplace(static_cast<size_t>(s.rowCount * s.chunks) * sizeof(typename R::Accumulator));
+    inner.partial = next->data();
+  }
+  if (dense) {
+    launchDenseReduce(reducer, s, view, inner);
+  } else {
+    launch(gridFor(s.rowCount * s.chunks, s.group.rowsPerBlock()), kGroupThreads, 0, stream(),
+           reduceKernel<R, fromView>, reducer, s, view, partials, inner);
+  }
+  if (!next) return;
   s.length = s.chunks;
-  reducePass<R, false>(reducer, s, view, next.data(), true, target);
+  reducePass<R, false>(reducer, s, view, next->data(), true, target);
 }
 
 // The reduced axes are those of size 1 in y.

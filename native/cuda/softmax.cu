@@ -2,6 +2,7 @@
 #include "contract.h"
 #include "cuda/elements.h"
 #include "cuda/group.h"
+#include "cuda/softmax_rows.h"
 #include "cuda/walk.h"
 #include "shared/functors.h"
 
@@ -161,6 +162,7 @@ void launchRows(const View* const (&views)[N], int axis, const F& kernelFor) {
 }  // namespace cuda
 
 void backend::softmax(const View& y, const View& x, int axis, bool logarithm) {
+  if (cuda::softmaxRows(y, x, axis, logarithm)) return;
   cuda::launchRows<2>({&y, &x}, axis, [&](auto tag) {
     using T = typename decltype(tag)::type;
     return logarithm ? cuda::softmaxKernel<T, true> : cuda::softmaxKernel<T, false>;
@@ -169,6 +171,7 @@ void backend::softmax(const View& y, const View& x, int axis, bool logarithm) {
 
 void backend::softmaxBackward(const View& dx, const View& dy, const View& y, int axis,
                               bool logarithm) {
+  if (cuda::softmaxRowsBackward(dx, dy, y, axis, logarithm)) return;
   cuda::launchRows<3>({&dx, &dy, &y}, axis, [&](auto tag) {
     using T = typename decltype(tag)::type;
     return logarithm ? cuda::softmaxBackwardKernel<T, true> : cuda::softmaxBackwardKernel<T, false>;
