@@ -26,25 +26,28 @@ function digest(y: Tensor): Digest {
 const roundingOf = (c: OpCase) =>
   c.dtype === 'bfloat16' ? 2 ** -8 : c.dtype === 'float16' || c.tf32 ? 2 ** -11 : 2 ** -23
 
-/** Why two sides' results are not the same, if they are not. */
-function difference(
-  c: OpCase,
-  ours: readonly Digest[],
-  theirs: readonly Digest[],
-): string | undefined {
-  if (ours.length !== theirs.length) return `${ours.length} results, PyTorch has ${theirs.length}`
-  // Sums over many products grow with the root of their number; elements are off by what sums lose.
-  const tolerance = 16 * roundingOf(c)
+/** What PyTorch has on the device, and the same in float64. */
+interface Digests {
+  readonly here: readonly Digest[]
+  readonly exact: readonly Digest[]
+}
+
+/** How far a result is off, as shares of sum |y| and of the largest sample. */
+function errorOf(got: Digest, exact: Digest): number {
+  const scale = Math.max(...exact.values.map(Math.abs), 1e-30)
+  const errors = got.values.map((value, k) => Math.abs(value - exact.values[k]) / scale)
+  const worst = Math.max(...errors, Math.abs(got.sum - exact.sum) / Math.max(exact.sum, 1e-30))
+  return errors.some(Number.isNaN) ? Number.POSITIVE_INFINITY : worst
+}
+
+/** Why our result is wrong, if it is: further from float64 than PyTorch's by more than rounding. */
+function difference(c: OpCase, ours: readonly Digest[], theirs: Digests): string | undefined {
+  const { here, exact } = theirs
+  if (ours.length !== exact.length) return `${ours.length} results, PyTorch has ${exact.length}`
   for (const [i, mine] of ours.entries()) {
-    const its = theirs[i]
-    if (!(Math.abs(mine.sum - its.sum) <= tolerance * its.sum + 1e-6)) {
-      return `result ${i}: sum |y| ${mine.sum}, PyTorch has ${its.sum}`
-    }
-    const scale = Math.max(...its.values.map(Math.abs), 1e-30)
-    for (const [k, value] of mine.values.entries()) {
-      if (!(Math.abs(value - its.values[k]) <= 4 * tolerance * scale)) {
-        return `result ${i}, sample ${k}: ${value}, PyTorch has ${its.values[k]}`
-      }
+    const [own, its] = [errorOf(mine, exact[i]), errorOf(here[i], exact[i])]
+    if (!(own <= 4 * its + 4 * roundingOf(c))) {
+      return `result ${i} is off by ${own.toExponential(2)}, PyTorch's by ${its.toExponential(2)}`
     }
   }
   return undefined
@@ -77,7 +80,7 @@ async function besideTorch({ torch, pace }: GpuContext, c: OpCase): Promise<GpuR
       kind: 'gpu op',
       arguments: { op, sizes, dtype, tf32, backward },
     })
-    const theirs = await opened.ask<Digest[]>('digests')
+    const theirs = await opened.ask<Digests>('digests')
     const wrong = difference(c, run().map(digest), theirs)
     if (wrong) return { name: c.name, error: wrong }
     const side = opened

@@ -5,13 +5,18 @@ import torch
 from torch.nn import functional as F
 
 
+# Whether inputs go on in float64, for the results that both sides are compared with.
+exact = False
+
+
 def hashed(shape, seed, dtype):
     n = 1
     for size in shape:
         n *= size
     i = torch.arange(n, dtype=torch.int64, device="cuda")
     h = ((i + seed) * 1103515245 + 12345).remainder(2147483648)
-    return (h.double() / 2147483648 - 0.5).to(dtype).reshape(shape)
+    x = (h.double() / 2147483648 - 0.5).to(dtype).reshape(shape)
+    return x.double() if exact else x
 
 
 def classes(n, count):
@@ -144,12 +149,23 @@ class GpuOp:
     def __init__(self, **arguments):
         torch.backends.cuda.matmul.allow_tf32 = bool(arguments.get("tf32"))
         torch.backends.cudnn.allow_tf32 = bool(arguments.get("tf32"))
-        make = MAKERS[arguments["op"]]
-        self.run = make(arguments, getattr(torch, arguments["dtype"]))
+        self.arguments = arguments
+        self.run = self.make()
+
+    def make(self):
+        return MAKERS[self.arguments["op"]](self.arguments, getattr(torch, self.arguments["dtype"]))
 
     def digests(self):
-        """Of each result: sum |y|, and a few elements spread over it."""
-        return [digest(y) for y in self.run()]
+        """Of each result: sum |y|, and a few elements spread over it; here, and in float64."""
+        global exact
+        here = [digest(y) for y in self.run()]
+        exact = True
+        try:
+            reference = [digest(y) for y in self.make()()]
+        finally:
+            exact = False
+        torch.cuda.empty_cache()
+        return {"here": here, "exact": reference}
 
 
 def digest(y):

@@ -172,17 +172,18 @@ test('a query that sees no key gives 0, and gradients of 0', () => {
 })
 
 test('NaN and infinity stay in the rows that read them', () => {
-  const [q, k, v] = sequence(1, 1, 70, 70, 4)
+  const [q, k, v] = sequence(1, 1, 200, 200, 4)
   const bad = q.clone()
   bad.select(2, 3).fill_(Number.NaN)
   const y = scaledDotProductAttention(bad, k, v, { isCausal: true })
   expect(values(y.select(2, 3)).every(Number.isNaN)).toBe(true)
   expect(y.isnan().any(-1).sum().item()).toBe(1)
+  // Queries of the block that an infinity is in may see it through a weight of 0, later ones do.
   const late = v.clone()
-  late.select(2, 60).fill_(Number.POSITIVE_INFINITY)
+  late.select(2, 190).fill_(Number.POSITIVE_INFINITY)
   const z = scaledDotProductAttention(q, k, late, { isCausal: true })
-  expect(z.slice(2, 0, 32).isfinite().all().item()).toBe(1)
-  expect(z.slice(2, 60).isinf().all().item()).toBe(1)
+  expect(z.slice(2, 0, 128).isfinite().all().item()).toBe(1)
+  expect(z.slice(2, 190).isinf().all().item()).toBe(1)
 })
 
 test('empty sizes', () => {
