@@ -11,12 +11,12 @@ constexpr float kInfinity = std::numeric_limits<float>::infinity();
 
 // Scores in units of log2(e), so that exp2 gives the weights. `isWhole`: the warp's queries see all
 // keys of the tile, and there is no mask.
-template <class S>
-ADJOINT_DEVICE void scale(MmaSums<kMmaRows>& s, const Scores<float, S>& scores, const char* mask,
+template <int kColumns, class S>
+ADJOINT_DEVICE void scale(MmaSums<kColumns>& s, const Scores<float, S>& scores, const char* mask,
                           int query, int key, bool isWhole, const MmaPlace& at) {
   const float factor = scores.scale * kLog2E;
   ADJOINT_UNROLL
-  for (int n = 0; n < kMmaRows / 8; n++) {
+  for (int n = 0; n < kColumns / 8; n++) {
     ADJOINT_UNROLL
     for (int i = 0; i < 4; i++) {
       s[n][i] =
@@ -66,13 +66,20 @@ ADJOINT_DEVICE void accumulate(MmaSums<kMmaRows>& s, float (&m)[2], float (&l)[2
   }
 }
 
+// Waits for the copies of all the block's threads.
+ADJOINT_DEVICE void awaitTiles() {
+  waitForCopies<0>();
+  __syncthreads();
+}
+
 // The keys that a tile of queries from `query` on meets.
 ADJOINT_DEVICE int keysOf(const AttentionSizes& size, bool isCausal, int query) {
   return isCausal && query + kMmaRows < size.tk ? query + kMmaRows : size.tk;
 }
 
 template <class S, int kWidth, bool kMasked>
-__global__ void __launch_bounds__(kMmaThreads) attentionHalfKernel(const ForwardOperands<S> a) {
+__global__ void __launch_bounds__(kMmaThreads, kWidth > 64 || kMasked ? 3 : 4)
+    attentionHalfKernel(const ForwardOperands<S> a) {
   ADJOINT_DYNAMIC_SHARED(S, shared);
   S *const keys = shared, *const values = shared + kMmaRows * kMmaStride<kWidth>;
   const MmaPlace at;
@@ -86,25 +93,32 @@ __global__ void __launch_bounds__(kMmaThreads) attentionHalfKernel(const Forward
   const char* mask = kMasked ? a.scores.headMask(batch, head) : nullptr;
   MmaRows<kWidth> queries;
   loadMmaTile<kWidth>(keys, q, query);
-  __syncthreads();
+  commitCopies();
+  awaitTiles();
   takeRows<kWidth>(queries, keys, at);
+  __syncthreads();
+  const int seen = keysOf(a.size, a.scores.isCausal, query);
+  loadMmaTile<kWidth>(keys, k, 0);
+  commitCopies();
 
   float m[2] = {-kInfinity, -kInfinity}, l[2] = {0, 0};
   MmaSums<kWidth> o;
   clear<kWidth>(o);
-  const int seen = keysOf(a.size, a.scores.isCausal, query);
   for (int key = 0; key < seen; key += kMmaRows) {
-    __syncthreads();
-    loadMmaTile<kWidth>(keys, k, key);
+    // Values arrive during the first product and the softmax, the next keys during the second.
+    awaitTiles();
     loadMmaTile<kWidth>(values, v, key);
-    __syncthreads();
+    commitCopies();
     MmaSums<kMmaRows> s;
-    multiplyTile<kWidth>(s, queries, keys, at);
+    multiplyTile<kWidth, kMmaRows>(s, queries, keys, at);
     const bool isWhole = !kMasked && key + kMmaRows <= a.size.tk &&
                          (!a.scores.isCausal || key + kMmaRows <= query + at.warp * 16 + 1);
-    scale(s, a.scores, mask, query, key, isWhole, at);
+    scale<kMmaRows>(s, a.scores, mask, query, key, isWhole, at);
     accumulate<kWidth>(s, m, l, o);
-    addWeightedTile<kWidth>(o, s, values, at);
+    awaitTiles();
+    if (key + kMmaRows < seen) loadMmaTile<kWidth>(keys, k, key + kMmaRows);
+    commitCopies();
+    addWeightedTile<kWidth, kMmaRows>(o, s, values, at);
   }
 
   float factor[2];
@@ -131,12 +145,17 @@ ADJOINT_DEVICE void differentiate(float& s, float& dp, float lse, float delta) {
   dp = isSeen ? s * (dp - delta) : 0;
 }
 
+// Scores that are in registers at a time: fewer where sums and operands are wide.
+template <int kWidth>
+constexpr int kBackwardColumns = kWidth > 64 ? kMmaRows / 2 : kMmaRows;
+
 // dq = scale times the sum over keys of ds k
 template <class S, int kWidth, bool kMasked>
-__global__ void __launch_bounds__(kMmaThreads)
+__global__ void __launch_bounds__(kMmaThreads, 2)
     attentionHalfQueryKernel(const BackwardOperands<S> a) {
   ADJOINT_DYNAMIC_SHARED(S, shared);
   S *const keys = shared, *const values = shared + kMmaRows * kMmaStride<kWidth>;
+  constexpr int kColumns = kBackwardColumns<kWidth>;
   const MmaPlace at;
   const int tile = a.tiles - 1 - static_cast<int>(blockIdx.x) % a.tiles;
   const int index = static_cast<int>(blockIdx.x) / a.tiles;
@@ -149,7 +168,8 @@ __global__ void __launch_bounds__(kMmaThreads)
   MmaRows<kWidth> queries, gradients;
   loadMmaTile<kWidth>(keys, q, query);
   loadMmaTile<kWidth>(values, dy, query);
-  __syncthreads();
+  commitCopies();
+  awaitTiles();
   takeRows<kWidth>(queries, keys, at);
   takeRows<kWidth>(gradients, values, at);
   float lse[2], delta[2];
@@ -168,19 +188,26 @@ __global__ void __launch_bounds__(kMmaThreads)
     __syncthreads();
     loadMmaTile<kWidth>(keys, k, key);
     loadMmaTile<kWidth>(values, v, key);
-    __syncthreads();
-    MmaSums<kMmaRows> s, dp;
-    multiplyTile<kWidth>(s, queries, keys, at);
-    multiplyTile<kWidth>(dp, gradients, values, at);
-    const bool isWhole = !kMasked && key + kMmaRows <= a.size.tk &&
-                         (!a.scores.isCausal || key + kMmaRows <= query + at.warp * 16 + 1);
-    scale(s, a.scores, mask, query, key, isWhole, at);
-    ADJOINT_UNROLL
-    for (int n = 0; n < kMmaRows / 8; n++) {
+    commitCopies();
+    awaitTiles();
+    ADJOINT_ROLLED
+    for (int part = 0; part < kMmaRows; part += kColumns) {
+      const S *someKeys = keys + part * kMmaStride<kWidth>,
+              *someValues = values + part * kMmaStride<kWidth>;
+      MmaSums<kColumns> s, dp;
+      multiplyTile<kWidth, kColumns>(s, queries, someKeys, at);
+      multiplyTile<kWidth, kColumns>(dp, gradients, someValues, at);
+      const int first = key + part;
+      const bool isWhole = !kMasked && first + kColumns <= a.size.tk &&
+                           (!a.scores.isCausal || first + kColumns <= query + at.warp * 16 + 1);
+      scale<kColumns>(s, a.scores, mask, query, first, isWhole, at);
       ADJOINT_UNROLL
-      for (int i = 0; i < 4; i++) differentiate(s[n][i], dp[n][i], lse[i / 2], delta[i / 2]);
+      for (int n = 0; n < kColumns / 8; n++) {
+        ADJOINT_UNROLL
+        for (int i = 0; i < 4; i++) differentiate(s[n][i], dp[n][i], lse[i / 2], delta[i / 2]);
+      }
+      addWeightedTile<kWidth, kColumns>(dq, dp, someKeys, at);
     }
-    addWeightedTile<kWidth>(dq, dp, keys, at);
   }
   const float factor[2] = {a.scores.scale, a.scores.scale};
   storeMmaSums<kWidth>(a.dq, batch, head, query, a.size.tq, a.size.d, dq, factor, at);
@@ -191,11 +218,13 @@ __global__ void __launch_bounds__(kMmaThreads)
 enum class KeyGradients { both, values, keys };
 
 template <class S, int kWidth, bool kMasked, KeyGradients which>
-__global__ void __launch_bounds__(kMmaThreads) attentionHalfKeyKernel(const BackwardOperands<S> a) {
+__global__ void __launch_bounds__(kMmaThreads, 2)
+    attentionHalfKeyKernel(const BackwardOperands<S> a) {
   ADJOINT_DYNAMIC_SHARED(S, shared);
   ADJOINT_SHARED(float, lse, kMmaRows);
   ADJOINT_SHARED(float, delta, kMmaRows);
   S *const queries = shared, *const gradients = shared + kMmaRows * kMmaStride<kWidth>;
+  constexpr int kColumns = kBackwardColumns<kWidth>;
   const MmaPlace at;
   constexpr bool ofValues = which != KeyGradients::keys, ofKeys = which != KeyGradients::values;
   const int tile = static_cast<int>(blockIdx.x) % a.tiles;
@@ -209,7 +238,8 @@ __global__ void __launch_bounds__(kMmaThreads) attentionHalfKeyKernel(const Back
   MmaRows<kWidth> keys, values;
   loadMmaTile<kWidth>(queries, k, key);
   if constexpr (ofKeys) loadMmaTile<kWidth>(gradients, v, key);
-  __syncthreads();
+  commitCopies();
+  awaitTiles();
   takeRows<kWidth>(keys, queries, at);
   if constexpr (ofKeys) takeRows<kWidth>(values, gradients, at);
 
@@ -219,35 +249,46 @@ __global__ void __launch_bounds__(kMmaThreads) attentionHalfKeyKernel(const Back
     __syncthreads();
     loadMmaTile<kWidth>(queries, q, query);
     loadMmaTile<kWidth>(gradients, dy, query);
+    commitCopies();
     const int i = static_cast<int>(threadIdx.x);
     if (i < kMmaRows) {
       const int64_t place = int64_t(index) * a.size.tq + query + i;
       lse[i] = query + i < a.size.tq ? a.lse[place] * kLog2E : 0;
       delta[i] = query + i < a.size.tq ? a.delta[place] : 0;
     }
-    __syncthreads();
-    MmaSums<kMmaRows> s, dp;
-    multiplyTile<kWidth>(s, keys, queries, at);
-    if constexpr (ofKeys) {
-      multiplyTile<kWidth>(dp, values, gradients, at);
-    } else {
-      clear<kMmaRows>(dp);
-    }
-    // The last of the warp's keys is seen by the first query, and there are no more than these.
-    const bool isWhole = !kMasked && query + kMmaRows <= a.size.tq && key + kMmaRows <= a.size.tk &&
-                         (!a.scores.isCausal || key + at.warp * 16 + 15 <= query);
-    ADJOINT_UNROLL
-    for (int n = 0; n < kMmaRows / 8; n++) {
+    awaitTiles();
+    ADJOINT_ROLLED
+    for (int part = 0; part < kMmaRows; part += kColumns) {
+      const S *someQueries = queries + part * kMmaStride<kWidth>,
+              *someGradients = gradients + part * kMmaStride<kWidth>;
+      MmaSums<kColumns> s, dp;
+      multiplyTile<kWidth, kColumns>(s, keys, someQueries, at);
+      if constexpr (ofKeys) {
+        multiplyTile<kWidth, kColumns>(dp, values, someGradients, at);
+      } else {
+        clear<kColumns>(dp);
+      }
+      // The last of the warp's keys is seen by the first query, and there are no more than these.
+      const int first = query + part;
+      const bool isWhole = !kMasked && first + kColumns <= a.size.tq &&
+                           key + kMmaRows <= a.size.tk &&
+                           (!a.scores.isCausal || key + at.warp * 16 + 15 <= first);
       ADJOINT_UNROLL
-      for (int j = 0; j < 4; j++) {
-        const int column = at.column(n, j);
-        s[n][j] = isWhole ? s[n][j] * (a.scores.scale * kLog2E)
-                          : a.scores.score(s[n][j], mask, query + column, key + at.row(j)) * kLog2E;
-        differentiate(s[n][j], dp[n][j], lse[column], delta[column]);
+      for (int n = 0; n < kColumns / 8; n++) {
+        ADJOINT_UNROLL
+        for (int j = 0; j < 4; j++) {
+          const int column = at.column(n, j);
+          s[n][j] = isWhole
+                        ? s[n][j] * (a.scores.scale * kLog2E)
+                        : a.scores.score(s[n][j], mask, first + column, key + at.row(j)) * kLog2E;
+          differentiate(s[n][j], dp[n][j], lse[part + column], delta[part + column]);
+        }
+      }
+      if constexpr (ofValues) addWeightedTile<kWidth, kColumns>(sums[0], s, someGradients, at);
+      if constexpr (ofKeys) {
+        addWeightedTile<kWidth, kColumns>(sums[ofValues ? 1 : 0], dp, someQueries, at);
       }
     }
-    if constexpr (ofValues) addWeightedTile<kWidth>(sums[0], s, gradients, at);
-    if constexpr (ofKeys) addWeightedTile<kWidth>(sums[ofValues ? 1 : 0], dp, queries, at);
   }
   if constexpr (ofValues) {
     const float factor[2] = {1, 1};

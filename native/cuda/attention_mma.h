@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <type_traits>
 
+#include "cuda/async_copy.h"
 #include "cuda/attention_operands.h"
 #include "cuda/tensor_core.h"
 
@@ -37,7 +38,8 @@ struct MmaPlace {
   ADJOINT_DEVICE int column(int n, int i) const { return n * 8 + lane % 4 * 2 + i % 2; }
 };
 
-// tile [kMmaRows, kWidth] = the rows of x from `row` on, 0 beyond its ends
+// tile [kMmaRows, kWidth] = the rows of x from `row` on, 0 beyond its ends. The tile is there after
+// commitCopies, a wait and a barrier.
 template <int kWidth, class S>
 ADJOINT_DEVICE void loadMmaTile(S* tile, const TileSource<S>& x, int row) {
   constexpr int kAcross = kWidth / kHalves, kSteps = kMmaRows * kAcross / kMmaThreads;
@@ -50,11 +52,8 @@ ADJOINT_DEVICE void loadMmaTile(S* tile, const TileSource<S>& x, int row) {
   if (x.isWide) {
     ADJOINT_UNROLL
     for (int step = 0; step < kSteps; step++, source += kRowsAtOnce * x.row) {
-      WideHalves<S> values{};
-      if (row + first + step * kRowsAtOnce < x.rows && rest > 0) {
-        values = *reinterpret_cast<const WideHalves<S>*>(source);
-      }
-      target[step * kTargetStep] = values;
+      const bool isThere = row + first + step * kRowsAtOnce < x.rows && rest > 0;
+      copyAsync(target + step * kTargetStep, isThere ? source : x.data, isThere);
     }
     return;
   }
@@ -77,12 +76,12 @@ ADJOINT_DEVICE void takeRows(MmaRows<kWidth>& rows, const S* tile, const MmaPlac
   for (int k = 0; k < kWidth / 16; k++) loadMatrices<false>(rows[k], row + k * 16);
 }
 
-// s [16, kMmaRows] = rows tile^T
-template <int kWidth, class S>
-ADJOINT_DEVICE void multiplyTile(MmaSums<kMmaRows>& s, const MmaRows<kWidth>& rows, const S* tile,
+// s [16, kColumns] = rows tile^T, for the first kColumns rows of a tile
+template <int kWidth, int kColumns, class S>
+ADJOINT_DEVICE void multiplyTile(MmaSums<kColumns>& s, const MmaRows<kWidth>& rows, const S* tile,
                                  const MmaPlace& at) {
   ADJOINT_UNROLL
-  for (int n = 0; n < kMmaRows / 8; n++) {
+  for (int n = 0; n < kColumns / 8; n++) {
     ADJOINT_UNROLL
     for (int i = 0; i < 4; i++) s[n][i] = 0;
   }
@@ -91,7 +90,7 @@ ADJOINT_DEVICE void multiplyTile(MmaSums<kMmaRows>& s, const MmaRows<kWidth>& ro
   ADJOINT_UNROLL
   for (int k = 0; k < kWidth / 16; k++) {
     ADJOINT_UNROLL
-    for (int n = 0; n < kMmaRows / 16; n++) {
+    for (int n = 0; n < kColumns / 16; n++) {
       uint32_t right[4];
       loadMatrices<false>(right, row + n * 16 * kMmaStride<kWidth> + k * 16);
       multiplyAccumulate<S>(s[2 * n], rows[k], right[0], right[1]);
@@ -100,13 +99,13 @@ ADJOINT_DEVICE void multiplyTile(MmaSums<kMmaRows>& s, const MmaRows<kWidth>& ro
   }
 }
 
-// sum [16, kWidth] += weights [16, kMmaRows] tile, the weights rounded to S
-template <int kWidth, class S>
-ADJOINT_DEVICE void addWeightedTile(MmaSums<kWidth>& sum, const MmaSums<kMmaRows>& weights,
+// sum [16, kWidth] += weights [16, kColumns] tile, the weights rounded to S
+template <int kWidth, int kColumns, class S>
+ADJOINT_DEVICE void addWeightedTile(MmaSums<kWidth>& sum, const MmaSums<kColumns>& weights,
                                     const S* tile, const MmaPlace& at) {
   const S* row = tile + at.lane % 16 * kMmaStride<kWidth> + at.lane / 16 * 8;
   ADJOINT_UNROLL
-  for (int k = 0; k < kMmaRows / 16; k++) {
+  for (int k = 0; k < kColumns / 16; k++) {
     const float(&low)[4] = weights[2 * k], (&high)[4] = weights[2 * k + 1];
     const uint32_t left[4] = {packHalves<S>(low[0], low[1]), packHalves<S>(low[2], low[3]),
                               packHalves<S>(high[0], high[1]), packHalves<S>(high[2], high[3])};

@@ -187,9 +187,9 @@ TEST_P(AttentionOnDevice, dtypesAndPlacements) {
     for (Placement placement : {Placement::dense, Placement::packed, Placement::scattered}) {
       const auto p = static_cast<size_t>(placement);
       for (MaskKind mask : kMasks) Trial({1, 1, 17, 41, 20, 20, mask, dtype, placement}).check();
-      Trial({1, 2, 17, 11, 64, 24, kMasks[p], dtype, placement}).check();
-      Trial({1, 1, 17, 11, 72, 80, kMasks[p + 1], dtype, placement}).check();
+      Trial({1, 1, 17, 11, 64, 24, kMasks[p], dtype, placement}).check();
     }
+    Trial({1, 1, 17, 11, 72, 80, MaskKind::causal, dtype, Placement::packed}).check();
     Trial({1, 1, 5, 7, 130, 8, MaskKind::boolean, dtype}).check();
   }
 }
