@@ -8,6 +8,8 @@ const rooms = ['autograd', 'core', 'data', 'io', 'nn', 'ops', 'optim']
 export default defineConfig({
   test: {
     ...base.test,
+    // Ten thousand digits through a convolutional network: minutes on the emulation.
+    exclude: process.env.ADJOINT_TEST_CUDA === 'real' ? [] : ['test/nn/pretrained.test.ts'],
     setupFiles: ['test/support/default-device.ts'],
     include: [
       ...rooms.map((room) => `test/${room}/**/*.test.ts`),

@@ -255,11 +255,12 @@ describe('a replay that cannot go right is an error', () => {
 
 describe('other devices', () => {
   const cuda = testCuda()
+  const here = tensor([[1, 2, 3]], { device: 'cpu' })
 
   test('have the CPU do no work in their steps', () => {
     const there = zeros([3], { device: cuda })
     const step = capture((a: Tensor) => {
-      x.add(1)
+      here.add(1)
       return a.add(1)
     })
     step(there)
@@ -273,12 +274,12 @@ describe('other devices', () => {
       there.add(1)
       return a.add(1)
     })
-    step(x)
-    expect(() => step(x)).toThrow(/^binary: .*cuda/)
+    step(here)
+    expect(() => step(here)).toThrow(/^binary: .*cuda/)
     expect(() => step(there.add(1))).toThrow(DeviceError)
     const moves = capture((a: Tensor) => a.to('cuda'))
-    moves(x)
-    expect(() => moves(x)).toThrow(/^to: /)
+    moves(here)
+    expect(() => moves(here)).toThrow(/^to: /)
     expect(there.add(1).toArray()).toEqual([1, 1, 1])
   })
 })

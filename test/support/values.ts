@@ -1,5 +1,5 @@
 import { expect } from 'vitest'
-import { AdjointError, type Tensor } from '../../src/index.js'
+import { AdjointError, synchronize, type Tensor } from '../../src/index.js'
 
 /** The elements in row-major order as plain numbers. */
 export function values(t: Tensor | null): number[] {
@@ -13,6 +13,8 @@ type ErrorClass = abstract new (...args: never[]) => Error
 export function errorOf(kind: ErrorClass, body: () => unknown): string {
   try {
     body()
+    // What a kernel finds wrong may be raised only now.
+    synchronize()
   } catch (error) {
     expect(error).toBeInstanceOf(AdjointError)
     expect((error as Error).constructor).toBe(kind)
