@@ -1,17 +1,17 @@
 import { describe, expect, test } from 'vitest'
 import { ArgumentError, cuda, full, OutOfMemoryError, setMemoryCap } from '../src/index.js'
-import { testCuda } from './support/cuda.js'
+import { isRealCuda, testCuda } from './support/cuda.js'
 
 const gpu = testCuda()
 
 describe('cuda', () => {
   test('describes the device', () => {
     expect(cuda.isAvailable()).toBe(true)
-    expect(cuda.deviceCount()).toBe(1)
-    expect(cuda.getDeviceName()).toBe('emulated')
-    expect(cuda.getDeviceCapability()).toEqual(
-      gpu.native.deviceInfo().computeCapability.split('.').map(Number),
-    )
+    expect(cuda.deviceCount()).toBeGreaterThanOrEqual(1)
+    expect(cuda.getDeviceName() === 'emulated').toBe(!isRealCuda)
+    const [major, minor] = cuda.getDeviceCapability()
+    expect(major).toBeGreaterThanOrEqual(7)
+    expect(Number.isInteger(minor)).toBe(true)
     cuda.synchronize()
   })
 

@@ -2,7 +2,7 @@ import { copyFileSync, mkdirSync, mkdtempSync, rmSync } from 'node:fs'
 import os from 'node:os'
 import path from 'node:path'
 import { afterAll, afterEach, beforeEach, describe, expect, test, vi } from 'vitest'
-import { testCuda } from './support/cuda.js'
+import { emulatedCuda } from './support/emulated.js'
 
 const machine = vi.hoisted(() => ({ driver: null as string | null }))
 vi.mock('../src/bindings/driver.js', () => ({ nvidiaDriver: () => machine.driver }))
@@ -20,7 +20,7 @@ afterAll(() => rmSync(folder, { recursive: true }))
 /** Built, but without a context: a device that failed once is to be tried here. */
 function emulatedCudaInItsPlace(): { addonPath: string } {
   process.env.ADJOINT_EMULATION_ERROR = 'not yet'
-  expect(() => testCuda()).toThrow(/not yet/)
+  expect(() => emulatedCuda()).toThrow(/not yet/)
   return { addonPath: path.join(process.env.ADJOINT_ADDON_DIR ?? '', 'adjoint_emulated.node') }
 }
 
