@@ -102,7 +102,7 @@ function compare(c: Case, dtype: FloatDType, there: (x: Tensor) => Tensor, what:
     expectWithin(
       y,
       want[i],
-      roundings[dtype],
+      roundings[y.dtype as FloatDType],
       `${what} ${name}`,
       rounded.has(name) ? dtype : 'float64',
     )

@@ -173,8 +173,10 @@ describe.each(Object.entries(layers))('%s', (_name, { make, x }) => {
 
 describe('Module.to', () => {
   test('moves parameters, gradients and buffers, and they stay the same objects', () => {
-    const net = new nn.Sequential(new nn.Linear(3, 3), new nn.BatchNorm1d(3))
-    const loss = (x: Tensor) => net.forward(x).square().sum()
+    // No bias: batch norm takes it out again.
+    const net = new nn.Sequential(new nn.Linear(3, 3, { bias: false }), new nn.BatchNorm1d(3))
+    const factors = s.normal([4, 3]).to('float32')
+    const loss = (x: Tensor) => net.forward(x).mul(at(factors, x)).sum()
     net.parameters()[0].grad = s.normal([3, 3]).to('float32')
     const before = new Map(net.namedParameters())
     net.to('cuda')
