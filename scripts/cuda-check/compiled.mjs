@@ -26,7 +26,11 @@ async function linesOf(command, args, onLine) {
 
 /** Demangled names, in the order of the mangled ones. */
 function demangle(names) {
-  const done = spawnSync('c++filt', { input: names.join('\n'), encoding: 'utf8', maxBuffer: 2 ** 28 })
+  const done = spawnSync('c++filt', {
+    input: names.join('\n'),
+    encoding: 'utf8',
+    maxBuffer: 2 ** 28,
+  })
   if (done.status !== 0) throw new Error('c++filt (binutils) is needed')
   return done.stdout.split('\n')
 }
@@ -134,5 +138,7 @@ export function complaints(kernel, architecture) {
       found.push(needs === 'wideLoads' ? 'no load of 16 bytes' : 'no tensor core')
     }
   }
-  return found.filter((what) => !ALLOWED.some((a) => a.pattern.test(kernel.name) && a.what.test(what)))
+  return found.filter(
+    (what) => !ALLOWED.some((a) => a.pattern.test(kernel.name) && a.what.test(what)),
+  )
 }
