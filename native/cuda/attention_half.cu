@@ -78,7 +78,7 @@ ADJOINT_DEVICE int keysOf(const AttentionSizes& size, bool isCausal, int query) 
 }
 
 template <class S, int kWidth, bool kMasked>
-__global__ void __launch_bounds__(kMmaThreads, kWidth > 64 || kMasked ? 3 : 4)
+__global__ void __launch_bounds__(kMmaThreads, kWidth > 64 ? 2 : 3)
     attentionHalfKernel(const ForwardOperands<S> a) {
   ADJOINT_DYNAMIC_SHARED(S, shared);
   S *const keys = shared, *const values = shared + kMmaRows * kMmaStride<kWidth>;
