@@ -2,6 +2,7 @@ import { afterEach, describe, expect, it } from 'vitest'
 import {
   ArgumentError,
   autocast,
+  defaultDevice,
   getFloat32MatmulPrecision,
   linear,
   type MatmulPrecision,
@@ -29,17 +30,24 @@ function errors(a: Tensor, b: Tensor, y: Tensor): { greatest: number; rms: numbe
 /**
  * Bounds of the greatest error. float32 sums run over at most 1024 products at a time, each step
  * within 2^-24. Rounding to bfloat16 is within 2^-8, and of a rest x - bfloat16(x) within 2^-16: two
- * rests are rounded and their product is dropped. docs/precision.md has what this test measured.
+ * rests are rounded and their product is dropped. docs/precision.md has what this test measured. On
+ * a GPU `high` rounds both operands to TF32, within 2^-11.
  */
+const isTf32 = defaultDevice().type === 'cuda'
 const sums = 1024 * 2 ** -24
 const bounds: Record<MatmulPrecision | 'autocast', number> = {
   highest: sums,
-  high: 3 * 2 ** -16 + sums,
+  high: (isTf32 ? 2.01 * 2 ** -11 : 3 * 2 ** -16) + sums,
   medium: 2.01 * 2 ** -8 + sums,
   autocast: 3.01 * 2 ** -8 + sums,
 }
 /** Roundings are independent, so the root mean square stays far below. */
-const typical: typeof bounds = { highest: 1e-6, high: 3e-6, medium: 1e-3, autocast: 2e-3 }
+const typical: typeof bounds = {
+  highest: 1e-6,
+  high: isTf32 ? 3e-4 : 3e-6,
+  medium: 1e-3,
+  autocast: 2e-3,
+}
 
 describe('setFloat32MatmulPrecision', () => {
   const report = process.env.ADJOINT_PRINT_ERRORS === '1'
@@ -66,16 +74,17 @@ describe('setFloat32MatmulPrecision', () => {
     const [x, w, b] = [randn([33, 70]), randn([21, 70]), randn([21])]
     const exact = values(linear(x.to('float64'), w.to('float64'), b.to('float64')))
     setFloat32MatmulPrecision('high')
+    const tolerance = isTf32 ? 0.03 : 1e-3
     const y = linear(x, w.requiresGrad_(), b)
     expect(y.dtype).toBe('float32')
     values(y).forEach((v, i) => {
-      expect(Math.abs(v - exact[i])).toBeLessThan(1e-3)
+      expect(Math.abs(v - exact[i])).toBeLessThan(tolerance)
     })
     y.backward(x.narrow(1, 0, 21))
     const dy = x.narrow(1, 0, 21).to('float64')
     const expected = values(matmul(dy.t(), x.to('float64')))
     values(w.grad as Tensor).forEach((v, i) => {
-      expect(Math.abs(v - expected[i])).toBeLessThan(1e-3)
+      expect(Math.abs(v - expected[i])).toBeLessThan(tolerance)
     })
   })
 
