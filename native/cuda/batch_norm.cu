@@ -23,7 +23,7 @@ __global__ void __launch_bounds__(kNormThreads)
   using T = ComputeOf<S>;
   using Place = ChannelPlace<1, V, planes>;
   constexpr int kChannels = Place::kChannels, kMany = kUnderWay<V>;
-  ADJOINT_SHARED(Moments<T>, shared, kNormThreads);
+  ADJOINT_SHARED(Moments<T>, shared, (kChannelSlots<kChannels, planes>));
   const Place place(a, blockIdx.x);
   T count = T(0), mean[kChannels] = {}, squares[kChannels] = {};
   for (uint32_t first = place.begin; first < place.end; first += kMany * place.step) {
@@ -56,13 +56,12 @@ __global__ void __launch_bounds__(kNormThreads)
       squares[c] += fewSquares + d * d * both;
     }
   }
-  for (int c = 0; c < kChannels; c++) {
-    const Moments<T> total = combineChannel(
-        MomentsCombiner<T>(), Moments<T>{count, mean[c], squares[c]}, shared, a.lanes);
-    if (static_cast<int>(threadIdx.x) < a.lanes && place.isActive(a)) {
-      partial[int64_t(place.channel + c) * a.chunks + place.chunk] = total;
-    }
-  }
+  Moments<T> own[kChannels];
+  for (int c = 0; c < kChannels; c++) own[c] = {count, mean[c], squares[c]};
+  combineChannels(MomentsCombiner<T>(), own, shared, a.lanes, [&](int c, const Moments<T>& total) {
+    const int channel = place.firstOfBlock + c;
+    if (channel < a.channels) partial[int64_t(channel) * a.chunks + place.chunk] = total;
+  });
 }
 
 // rstd = 1 / sqrt(var + eps), and the coefficients of y = (x - mean) scale + bias, [3, C]; running

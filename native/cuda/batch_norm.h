@@ -12,7 +12,8 @@
 namespace adjoint::cuda {
 
 constexpr int kNormThreads = 256, kNormWarps = kNormThreads / kWarp;
-constexpr int64_t kNormBlocks = 2048;  // enough to fill a large device
+// Enough blocks to fill a large device; those of columns have more registers and more to combine.
+constexpr int64_t kPlaneBlocks = 2048, kColumnBlocks = 1024;
 // Accesses that a thread has under way.
 template <int V>
 constexpr int kUnderWay = V == 1 ? 8 : 4;
@@ -80,7 +81,7 @@ struct ChannelAccess {
 template <int N, int V, bool planes>
 struct ChannelPlace {
   static constexpr int kChannels = planes ? 1 : V;  // of a thread
-  int channel;                                      // the first one
+  int firstOfBlock, channel;                        // the block's first one, the thread's
   int chunk;
   int64_t base[N];      // of the plane in which the chunk begins
   uint32_t begin, end;  // accesses of this thread, from that plane's start
@@ -90,7 +91,8 @@ struct ChannelPlace {
     const int thread = static_cast<int>(threadIdx.x);
     chunk = static_cast<int>(block / a.groups);
     const int group = static_cast<int>(block - static_cast<unsigned>(chunk * a.groups));
-    channel = (group * a.lanes + (thread & (a.lanes - 1))) * kChannels;
+    firstOfBlock = group * a.lanes * kChannels;
+    channel = firstOfBlock + (thread & (a.lanes - 1)) * kChannels;
     const int64_t first = chunk * a.chunk, plane = first / a.perPlane.divisor;
     const int64_t last = first + a.chunk < a.accesses ? first + a.chunk : a.accesses;
     const auto start = static_cast<uint32_t>(first - plane * a.perPlane.divisor);
@@ -109,24 +111,31 @@ struct ChannelPlace {
   }
 };
 
-// The combination over the threads of a block that have one channel, known to the first of them
-// (of warp 0, lanes < a.lanes). `shared` has kNormThreads elements.
-template <class Combiner, class A>
-ADJOINT_DEVICE A combineChannel(const Combiner& combiner, A value, A* shared, int lanes) {
-  const int thread = static_cast<int>(threadIdx.x), lane = thread % kWarp;
+// Combines what the threads of a block bring for their J channels, in order, and calls
+// store(channel, total) for each channel of the block. `shared`: kChannelSlots<J> elements.
+template <int J, bool planes>
+constexpr int kChannelSlots = kNormWarps*(planes ? 1 : kWarp* J);
+
+template <int J, class Combiner, class A, class Store>
+ADJOINT_DEVICE void combineChannels(const Combiner& combiner, A (&value)[J], A* shared, int lanes,
+                                    const Store& store) {
+  const int thread = static_cast<int>(threadIdx.x), lane = thread % kWarp, warp = thread / kWarp;
   for (int d = kWarp / 2; d >= lanes; d /= 2) {
-    const A other = shuffleXor(value, d);
-    value = lane & d ? combiner.combine(other, value) : combiner.combine(value, other);
-  }
-  __syncthreads();  // the last call's reads of `shared`
-  shared[thread] = value;
-  __syncthreads();
-  if (thread < lanes) {
-    for (int w = 1; w < kNormWarps; w++) {
-      value = combiner.combine(value, shared[w * kWarp + thread]);
+    for (int c = 0; c < J; c++) {
+      const A other = shuffleXor(value[c], d);
+      value[c] = lane & d ? combiner.combine(other, value[c]) : combiner.combine(value[c], other);
     }
   }
-  return value;
+  const int channels = lanes * J;
+  for (int c = 0; c < J && lane < lanes; c++) shared[warp * channels + lane * J + c] = value[c];
+  __syncthreads();
+  for (int channel = thread; channel < channels; channel += kNormThreads) {
+    A total = shared[channel];
+    for (int w = 1; w < kNormWarps; w++) {
+      total = combiner.combine(total, shared[w * channels + channel]);
+    }
+    store(channel, total);
+  }
 }
 
 // `views` share their layout and dtype.
@@ -152,7 +161,8 @@ ChannelAccess<N> channelAccess(const View* const (&views)[N], ChannelLayout layo
   while (!isPlanes && a.lanes < kWarp && a.lanes * width < a.channels) a.lanes *= 2;
   a.groups = static_cast<int>(ceilDiv(a.channels, isPlanes ? 1 : a.lanes * width));
   const int64_t threads = kNormThreads / a.lanes;
-  const int64_t most = ceilDiv(a.accesses, threads * 4), wanted = ceilDiv(kNormBlocks, a.groups);
+  const int64_t most = ceilDiv(a.accesses, threads * 4),
+                wanted = ceilDiv(isPlanes ? kPlaneBlocks : kColumnBlocks, a.groups);
   a.chunk = ceilDiv(ceilDiv(a.accesses, wanted < most ? wanted : most), threads) * threads;
   if (a.chunk > kMaxIndex / 8) a.chunk = kMaxIndex / 8 / threads * threads;
   a.chunks = static_cast<int>(ceilDiv(a.accesses, a.chunk));

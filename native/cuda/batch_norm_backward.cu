@@ -45,7 +45,7 @@ __global__ void __launch_bounds__(kNormThreads)
   using T = ComputeOf<S>;
   using Place = ChannelPlace<2, V, planes>;
   constexpr int kChannels = Place::kChannels, kMany = kUnderWay<V> / 2;
-  ADJOINT_SHARED(GradientSums<T>, shared, kNormThreads);
+  ADJOINT_SHARED(GradientSums<T>, shared, (kChannelSlots<kChannels, planes>));
   const Place place(a, blockIdx.x);
   T mean[kChannels] = {}, scale[kChannels] = {}, bias[kChannels] = {};
   T sumG[kChannels] = {}, sumGX[kChannels] = {};
@@ -76,13 +76,14 @@ __global__ void __launch_bounds__(kNormThreads)
       }
     }
   }
-  for (int c = 0; c < kChannels; c++) {
-    const GradientSums<T> total =
-        combineChannel(GradientCombiner<T>(), GradientSums<T>{sumG[c], sumGX[c]}, shared, a.lanes);
-    if (static_cast<int>(threadIdx.x) < a.lanes && place.isActive(a)) {
-      partial[int64_t(place.channel + c) * a.chunks + place.chunk] = total;
-    }
-  }
+  GradientSums<T> own[kChannels];
+  for (int c = 0; c < kChannels; c++) own[c] = {sumG[c], sumGX[c]};
+  combineChannels(GradientCombiner<T>(), own, shared, a.lanes,
+                  [&](int c, const GradientSums<T>& total) {
+                    const int channel = place.firstOfBlock + c;
+                    if (channel >= a.channels) return;
+                    partial[int64_t(channel) * a.chunks + place.chunk] = total;
+                  });
 }
 
 // dweight = rstd sum(g (x - mean)), dbias = sum(g), and what gradientKernel needs, [5, C]: mean,
