@@ -36,22 +36,25 @@ __global__ void __launch_bounds__(kNormThreads)
       loadFrom(x + place.offset(a, 0, i), value[u]);
       n++;
     }
-    // Of these few values, in two passes; then combined with those before (moments.h).
+    // Of these few values, in two passes, the second of which gives back what rounding took from
+    // their mean; then combined with those before (moments.h).
     const T few = static_cast<T>(planes ? n * V : n), each = T(1) / few;
     const T share = few / (count + few), both = count * share;
     count += few;
     for (int c = 0; c < kChannels; c++) {
-      T sum = T(0), fewSquares = T(0);
+      T sum = T(0), fewSquares = T(0), residue = T(0);
       for (int u = 0; u < kMany; u++) {
         for (int j = c; j < V; j += kChannels) sum += value[u][j];
       }
-      const T fewMean = sum * each, d = fewMean - mean[c];
+      const T rounded = sum * each;
       for (int u = 0; u < kMany; u++) {
         for (int j = c; j < V; j += kChannels) {
-          const T e = value[u][j] - fewMean;
-          fewSquares += u < n ? e * e : T(0);
+          const T e = u < n ? value[u][j] - rounded : T(0);
+          residue += e;
+          fewSquares += e * e;
         }
       }
+      const T d = (rounded - mean[c]) + residue * each;
       mean[c] += d * share;
       squares[c] += fewSquares + d * d * both;
     }
