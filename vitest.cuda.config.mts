@@ -1,6 +1,7 @@
 import { defineConfig } from 'vitest/config'
 import base from './vitest.config.mjs'
 
+const isReal = process.env.ADJOINT_TEST_CUDA === 'real'
 const rooms = ['autograd', 'core', 'data', 'io', 'nn', 'ops', 'optim']
 
 // `npm run test:cuda`: the tests that name no device once more, with CUDA as the default one. That
@@ -8,8 +9,8 @@ const rooms = ['autograd', 'core', 'data', 'io', 'nn', 'ops', 'optim']
 export default defineConfig({
   test: {
     ...base.test,
-    // Ten thousand digits through a convolutional network: minutes on the emulation.
-    exclude: process.env.ADJOINT_TEST_CUDA === 'real' ? [] : ['test/nn/pretrained.test.ts'],
+    // Those take minutes on the emulation; test/cuda/memory.test.ts has shorter loops.
+    exclude: isReal ? [] : ['test/nn/pretrained.test.ts', 'test/memory/reclaim.test.ts'],
     setupFiles: ['test/support/default-device.ts'],
     include: [
       ...rooms.map((room) => `test/${room}/**/*.test.ts`),

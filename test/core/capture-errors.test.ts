@@ -227,9 +227,12 @@ describe('a replay that cannot go right is an error', () => {
       return loss
     })
     for (let i = 0; i < 3; i++) step(x, y)
-    for (let i = 0; i < 2; i++) expect(() => step(x, tensor([7n]))).toThrow(IndexError)
+    for (let i = 0; i < 2; i++) {
+      expect(() => step(x, tensor([7n])).item()).toThrow(IndexError)
+    }
     step(x, y)
-    expect(adam.stateDict().state[0].step).toBe(4)
+    // A GPU finds it while it computes: by then the step has been taken.
+    expect(adam.stateDict().state[0].step).toBe(x.device.type === 'cpu' ? 4 : 6)
   })
 
   test('a disposed step, also in its own function', () => {

@@ -1,5 +1,5 @@
 import { describe, expect, test } from 'vitest'
-import { AdjointError, type DType, ones, tensor, zeros } from '../../src/index.js'
+import { AdjointError, type DType, ones, synchronize, tensor, zeros } from '../../src/index.js'
 import * as nn from '../../src/nn/index.js'
 
 const F = nn.functional
@@ -223,6 +223,7 @@ describe('bad input', () => {
       let error: unknown
       try {
         body()
+        synchronize()
       } catch (e) {
         error = e
       }

@@ -259,7 +259,7 @@ describe('modes', () => {
       .sum()
       .backward()
     expect(weight.grad?.dtype).toBe('float64')
-    net.to({ device: 'cpu', dtype: 'float32' })
+    net.to({ device: weight.device, dtype: 'float32' })
     expect(values(net.forward(ones([3, 2])))).toHaveLength(6)
     errorOf(DTypeError, () => net.to('int32'))
     errorOf(ArgumentError, () => net.to(5 as unknown as 'float32'))
