@@ -1,9 +1,9 @@
-// Begins to read values of the emulated device; then ends the process, or waits to be ended.
+// Begins to read values of the CUDA device; then ends the process, or waits to be ended.
 import { parentPort } from 'node:worker_threads'
 import { full } from '../src/index.js'
-import { emulatedCuda } from './support/emulated.js'
+import { testCuda } from './support/cuda.js'
 
-const cuda = emulatedCuda()
+const cuda = testCuda()
 let x = full([200_000], 0, { device: cuda })
 for (let i = 0; i < 100; i++) x = x.add(1)
 void x.data()

@@ -1,18 +1,18 @@
 import path from 'node:path'
 import { describe, expect, test } from 'vitest'
 import { arange, DisposedError, device, full, tensor } from '../src/index.js'
-import { emulatedCuda } from './support/emulated.js'
+import { isRealCuda, testCuda } from './support/cuda.js'
 import { root, runScript } from './support/run.js'
 import { startWorker } from './support/worker.js'
 
-const cuda = emulatedCuda()
+const cuda = testCuda()
 const cpu = device('cpu')
 
-/** A value that takes the emulated device some tenths of a second. */
-function slowValue(steps = 60) {
-  let x = full([200_000], 0, { device: cuda })
-  for (let i = 0; i < steps; i++) x = x.add(1)
-  return x
+/** Values that take the device a while: some tenths of a second of emulation, some hundredths. */
+function slowValues(steps = 60) {
+  const x = full([isRealCuda ? 100_000_000 : 200_000], 0, { device: cuda })
+  for (let i = 0; i < steps; i++) x.add_(1)
+  return x.slice(0, 0, 200_000).clone()
 }
 
 describe('await x.data()', () => {
@@ -27,7 +27,7 @@ describe('await x.data()', () => {
   })
 
   test('lets other JavaScript run while the device computes', async () => {
-    const values = slowValue().data()
+    const values = slowValues().data()
     let turns = 0
     let isWaiting = true
     const count = () => {
@@ -71,7 +71,7 @@ describe('values that are still awaited', () => {
     const worker = startWorker(path.join(root, 'test/async-data.script.ts'))
     await new Promise((resolve) => worker.once('message', resolve))
     expect(await worker.terminate()).toBe(1)
-    expect((await slowValue(1).data())[0]).toBe(1)
+    expect((await slowValues(1).data())[0]).toBe(1)
   })
 
   test('when the process ends', () => {

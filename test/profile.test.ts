@@ -15,10 +15,10 @@ import {
   randn,
   type Tensor,
 } from '../src/index.js'
-import { emulatedCuda } from './support/emulated.js'
+import { testCuda } from './support/cuda.js'
 
 const cpu = device('cpu')
-const cuda = emulatedCuda()
+const cuda = testCuda()
 const folder = mkdtempSync(path.join(os.tmpdir(), 'adjoint-profile-'))
 afterAll(() => rmSync(folder, { recursive: true }))
 

@@ -1,6 +1,6 @@
 import { type ArgOpcode, numberOpcodes, opcodes, type ReduceOpcode } from '../bindings/opcodes.js'
 import { apply } from '../core/apply.js'
-import { withoutAutocast } from '../core/autocast.js'
+import { autocastTo, withoutAutocast } from '../core/autocast.js'
 import { category, checkDType, type DType, floatType } from '../core/dtype.js'
 import { ArgumentError, checkOptions, DTypeError, describe, ShapeError } from '../core/errors.js'
 import { defineOp, from, type Op, type Rule, type Sampler } from '../core/op.js'
@@ -363,7 +363,8 @@ export function norm(x: Tensor, p = 2, axes?: Axes, options: ReduceOptions = {})
   const isSumOfPowers = p !== 0 && Number.isFinite(p)
   if (isSumOfPowers && (x.dtype === 'float16' || x.dtype === 'bfloat16')) {
     // Powers and their sums leave the range of float16 where the norm does not.
-    return cast(norm(cast(x, 'float32'), p, axes, options), x.dtype)
+    const y = norm(cast(x, 'float32'), p, axes, options)
+    return autocastTo('float32 on cuda', [x])[0] === x ? cast(y, x.dtype) : y
   }
   if (p === 2) return root(sum(unary('square', x), axes, options), 2)
   const magnitude = unary('abs', x)

@@ -19,7 +19,7 @@ import {
 } from '../../src/index.js'
 import * as nn from '../../src/nn/index.js'
 import { AdamW } from '../../src/optim/index.js'
-import { emulatedCuda } from '../support/emulated.js'
+import { testCuda } from '../support/cuda.js'
 import { readGolden } from '../support/golden.js'
 import { values } from '../support/values.js'
 
@@ -127,7 +127,7 @@ describe('autocast', () => {
   it.each(['float32', 'float16'] as const)(
     'gives the dtypes of PyTorch on a GPU, of %s',
     (dtype) => {
-      compare(emulatedCuda(), 'float16', dtype)
+      compare(testCuda(), 'float16', dtype)
     },
   )
 

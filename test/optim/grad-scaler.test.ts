@@ -15,12 +15,12 @@ import {
 } from '../../src/index.js'
 import * as nn from '../../src/nn/index.js'
 import { AdamW, clipGradNorm_, GradScaler, type Optimizer, SGD } from '../../src/optim/index.js'
-import { emulatedCuda } from '../support/emulated.js'
+import { testCuda } from '../support/cuda.js'
 import { readGolden } from '../support/golden.js'
 import { values } from '../support/values.js'
 
 const cpu = device('cpu')
-const cuda = emulatedCuda()
+const cuda = testCuda()
 
 interface Run {
   readonly optimizer: 'SGD' | 'AdamW'
