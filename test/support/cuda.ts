@@ -34,7 +34,7 @@ export function kernelsOf(at: Device, body: () => void): Set<string> {
  * Kernels that the CUDA backend does not have so far. `test/cuda/kernels.test.ts` sees to it that
  * each is really missing and that no other is, so what lands has to be taken off this list.
  */
-export const notYet: ReadonlySet<string> = new Set(['unscale'])
+export const notYet: ReadonlySet<string> = new Set()
 
 /** Of the kernels that a body calls on the CPU, those that CUDA does not have so far. */
 export function missingFor(body: () => void): string[] {
