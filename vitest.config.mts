@@ -1,4 +1,4 @@
-import { defineConfig } from 'vitest/config'
+import { configDefaults, defineConfig } from 'vitest/config'
 
 export default defineConfig({
   test: {
@@ -11,6 +11,8 @@ export default defineConfig({
     // milliseconds, so the counts of live tensors would be off by a few now and then.
     execArgv: ['--no-concurrent-recompilation'],
     include: ['test/**/*.test.ts'],
+    // `npm run test:cuda`
+    exclude: [...configDefaults.exclude, 'test/cuda/**'],
     testTimeout: 30_000,
   },
 })

@@ -30,28 +30,6 @@ ADJOINT_DEVICE C applyTo(const F& f, const C* x, std::integer_sequence<int, I...
 template <class C, int N>
 using ElementwiseKernel = void (*)(Elementwise<C, N>);
 
-template <class C, int N>
-ADJOINT_DEVICE void loadVectors(const Elementwise<C, N>& e, uint32_t v, C (&x)[N + 1][kVector]) {
-  for (int k = 1; k <= N; k++) {
-    if (e.isNumber[k]) {
-      for (int j = 0; j < kVector; j++) x[k][j] = e.number[k];
-    } else {
-      loadVector(e.data[k], e.dtype[k], int64_t(v) * kVector, x[k]);
-    }
-  }
-}
-
-template <class F, class C, int N>
-ADJOINT_DEVICE void applyToVectors(const F& f, const Elementwise<C, N>& e, uint32_t v,
-                                   C (&x)[N + 1][kVector]) {
-  for (int j = 0; j < kVector; j++) {
-    C column[N + 1];
-    for (int k = 1; k <= N; k++) column[k - 1] = x[k][j];
-    x[0][j] = applyTo(f, column, std::make_integer_sequence<int, N>());
-  }
-  storeVector(e.data[0], e.dtype[0], int64_t(v) * kVector, x[0]);
-}
-
 template <class F, class C, int N>
 __global__ void __launch_bounds__(kElementwiseThreads)
     elementwiseKernel(const Elementwise<C, N> e) {
@@ -60,14 +38,22 @@ __global__ void __launch_bounds__(kElementwiseThreads)
   const uint32_t thread = blockIdx.x * blockDim.x + threadIdx.x;
   const uint32_t threads = gridDim.x * blockDim.x;
   const uint32_t vectors = e.dense ? e.numel / kVector : 0;
-  // Two vectors at a time, so that enough reads are on their way; the last one may be alone.
-  for (uint32_t v = thread; v < vectors; v += 2 * threads) {
-    const bool two = vectors - v > threads;
-    C first[N + 1][kVector], second[N + 1][kVector];
-    loadVectors(e, v, first);
-    if (two) loadVectors(e, v + threads, second);
-    applyToVectors(f, e, v, first);
-    if (two) applyToVectors(f, e, v + threads, second);
+  // One vector at a time: two at once took registers from other warps, and were slower on an H200.
+  for (uint32_t v = thread; v < vectors; v += threads) {
+    C x[N + 1][kVector];
+    for (int k = 1; k <= N; k++) {
+      if (e.isNumber[k]) {
+        for (int j = 0; j < kVector; j++) x[k][j] = e.number[k];
+      } else {
+        loadVector(e.data[k], e.dtype[k], int64_t(v) * kVector, x[k]);
+      }
+    }
+    for (int j = 0; j < kVector; j++) {
+      C column[N + 1];
+      for (int k = 1; k <= N; k++) column[k - 1] = x[k][j];
+      x[0][j] = applyTo(f, column, inputs);
+    }
+    storeVector(e.data[0], e.dtype[0], int64_t(v) * kVector, x[0]);
   }
   // What no vector covers: the tail, or everything.
   for (uint32_t i = vectors * kVector + thread; i < e.numel; i += threads) {

@@ -12,8 +12,11 @@ import { makeToolkit } from '../cuda-toolkit.mjs'
 
 const root = path.resolve(path.dirname(fileURLToPath(import.meta.url)), '..', '..')
 const MOST_BYTES = 60e6
-// What only a developer's machine needs.
-const LEFT_OUT = ['@biomejs', '@types', 'typescript', 'echarts', 'zrender', 'node-gyp', 'cmake-js']
+// What only a developer's machine needs, or a browser.
+const LEFT_OUT = [
+  ...['@biomejs', '@types', 'typescript', 'node-gyp', 'cmake-js', '*.map'],
+  ...['echarts/dist', 'echarts/i18n', 'echarts/types', 'zrender/dist'],
+]
 
 const { values } = parseArgs({
   options: {

@@ -55,7 +55,7 @@ build() {
 
 selftest() { ./selftest_cuda --gtest_brief=1; }
 
-suite() { node node_modules/vitest/vitest.mjs run --maxWorkers "${WORKERS:-8}" test/cuda test/devices.test.ts; }
+suite() { node node_modules/vitest/vitest.mjs run --config vitest.cuda.config.mts --maxWorkers "${WORKERS:-8}"; }
 
 # Every kernel of the self-test again, its memory and its barriers watched.
 sanitizers() {
