@@ -332,4 +332,24 @@ void adam(const std::vector<AdamEntry>& entries, const AdamArgs& args);
 // was infinite or NaN before.
 void unscale(const std::vector<View>& grads, double factor, const View& found);
 
+// ---------------------------------------------------------------- a user's own kernels
+// CUDA C++ compiled now, and the number of the kernel `name` in it: the same one for the same text,
+// which is kept as long as the process. Throws an argument error with the compiler's log, and a
+// device error where there is no compiler.
+int compileCudaKernel(const std::string& source, const std::string& name,
+                      const std::vector<std::string>& options);
+struct CudaKernelLaunch {
+  unsigned grid[3], block[3];
+  size_t sharedBytes;
+};
+// A parameter of a kernel as it lies in memory: a tensor's address or a number.
+struct CudaKernelArgument {
+  size_t bytes;
+  unsigned char value[8];
+};
+// Throws an argument error where number or sizes of the arguments are not those of the parameters.
+// A grid with no block queues nothing.
+void launchCudaKernel(int kernel, const CudaKernelLaunch& launch,
+                      const std::vector<CudaKernelArgument>& arguments);
+
 }  // namespace adjoint::backend

@@ -298,6 +298,7 @@ export const table: Record<string, readonly Argument[]> = {
   randperm: [value('size', 3), O],
 
   grad: [['tensor', () => shared.mul(2).sum()], ['tensors', () => [shared]], O],
+  cudaKernel: [['options', kernelSpec]],
   customFunction: [['function', spec]],
   setFloat32MatmulPrecision: [value('precision', 'highest')],
   getFloat32MatmulPrecision: [],

@@ -68,6 +68,7 @@ napi_value initialize(napi_env env, napi_value exports) {
   exportProfile(functions);
   exportState(functions);
   exportCapture(functions);
+  exportCompiler(functions);
   module.Set("backend", backend::name());
   auto numbers = Napi::Object::New(env);
   for (size_t i = 0; i < kernels().size(); i++) {

@@ -56,5 +56,6 @@ void exportPendingCopies(Exports& exports);  // pending_copy.cpp: reading values
 void exportProfile(Exports& exports);        // profile.cpp: times between moments
 void exportState(Exports& exports);          // state.cpp: settings, generators, memory, the device
 void exportCapture(Exports& exports);        // capture.cpp: recorded steps
+void exportCompiler(Exports& exports);       // compiler.cpp: a user's own kernels
 
 }  // namespace adjoint

@@ -57,6 +57,9 @@ export interface Native {
   setGenerator(generator: number, seed: bigint, offset: bigint): void
   getGenerator(generator: number): [seed: bigint, offset: bigint]
 
+  /** Compiles CUDA C++, and gives back the number of the kernel `name` in it. */
+  compileCudaKernel(source: string, name: string, options: readonly string[]): number
+
   /** Notes this moment in the order of queued work; gives back the process's live bytes. */
   mark(): number
   /** Milliseconds from the first moment noted to each; waits for the last, and forgets them. */

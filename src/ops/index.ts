@@ -22,6 +22,14 @@ export { type Conv2dOptions, conv2d } from './conv2d.js'
 export { cast, clone, contiguous } from './copy.js'
 export * from './creation.js'
 export { type CrossEntropyOptions, crossEntropy } from './cross-entropy.js'
+export {
+  type CudaExtent,
+  type CudaKernel,
+  type CudaKernelCall,
+  type CudaKernelOutput,
+  type CudaKernelSpec,
+  cudaKernel,
+} from './cuda-kernel.js'
 export { type DropoutOptions, dropout } from './dropout.js'
 export { type EmbeddingOptions, embedding } from './embedding.js'
 export {
