@@ -377,6 +377,11 @@ function ints0(): Tensor {
   return tensor([0n, 1n])
 }
 
+function kernelSpec(): unknown {
+  const outputs = (x: Tensor) => [x]
+  return { source: 'x', name: 'f', inputs: ['float32'], outputs, grid: 1, block: 1 }
+}
+
 function spec(): unknown {
   return { forward: (_: unknown, x: Tensor) => x.mul(2), backward: (_: unknown, dy: Tensor) => dy }
 }

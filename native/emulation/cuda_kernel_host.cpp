@@ -42,6 +42,7 @@ static const AdjointMachine* adjointMachine;
 #line 1 "cudaKernel.cu"
 )";
 constexpr const char* kAfter = R"(
+#define ADJOINT_EXPORT extern "C" __attribute__((visibility("default")))
 template <class... P>
 int adjointSizes(void (*)(P...), size_t* bytes, int most) {
   const size_t all[] = {sizeof(P)..., 0};
@@ -56,10 +57,10 @@ template <class... P>
 void adjointCall(void (*kernel)(P...), void** parameters) {
   adjointCall(kernel, parameters, std::index_sequence_for<P...>());
 }
-extern "C" int adjointParameters(size_t* bytes, int most) {
+ADJOINT_EXPORT int adjointParameters(size_t* bytes, int most) {
   return adjointSizes(ADJOINT_KERNEL, bytes, most);
 }
-extern "C" void adjointRun(const AdjointMachine* machine, void** parameters) {
+ADJOINT_EXPORT void adjointRun(const AdjointMachine* machine, void** parameters) {
   adjointMachine = machine;
   adjointCall(ADJOINT_KERNEL, parameters);
 }
@@ -129,7 +130,8 @@ CompiledKernel compileKernel(const std::string& source, const std::string& name,
   std::ofstream(text) << kBefore << source << "\n#line 1 \"launch\"\n"
                       << "#define ADJOINT_KERNEL " << name << "\n"
                       << kAfter;
-  std::string command = "c++ -std=c++17 -O1 -shared -fPIC -w";
+  // Hidden, since the arrays of one template in two libraries would otherwise be one.
+  std::string command = "c++ -std=c++17 -O1 -shared -fPIC -fvisibility=hidden -w";
   for (const std::string& option : options) {
     if (option.rfind("-D", 0) == 0) command += " " + quoted(option);
   }

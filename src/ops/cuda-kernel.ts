@@ -1,6 +1,13 @@
 import { customFunction } from '../core/custom-function.js'
 import { commonDevice, type Device } from '../core/device.js'
-import { checkBigInt, checkDType, type DType, dtypeCodes, isFloating, itemSize } from '../core/dtype.js'
+import {
+  checkBigInt,
+  checkDType,
+  type DType,
+  dtypeCodes,
+  isFloating,
+  itemSize,
+} from '../core/dtype.js'
 import {
   ArgumentError,
   AutogradError,

@@ -61,6 +61,7 @@ TEST(CudaKernel, IsCompiledOnceAndRuns) {
 
 TEST(CudaKernel, MayBeAnInstanceWithBarriers) {
   const int n = 100;
+  backend::compileCudaKernel(kScale, "reverse<double>", {"-DSIZE=1"});
   const int kernel = backend::compileCudaKernel(kScale, "reverse<double>", {"-DSIZE=100"});
   const DeviceTensor x(DType::float64, {n}, countTo(n)),
       y = DeviceTensor::empty(DType::float64, {n});
