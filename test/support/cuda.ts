@@ -29,15 +29,3 @@ export function kernelsOf(at: Device, body: () => void): Set<string> {
   }
   return seen
 }
-
-/**
- * Kernels that the CUDA backend does not have so far. `test/cuda/kernels.test.ts` sees to it that
- * each is really missing and that no other is, so what lands has to be taken off this list.
- */
-export const notYet: ReadonlySet<string> = new Set()
-
-/** Of the kernels that a body calls on the CPU, those that CUDA does not have so far. */
-export function missingFor(body: () => void): string[] {
-  if (notYet.size === 0) return []
-  return [...kernelsOf(device('cpu'), body)].filter((kernel) => notYet.has(kernel))
-}
