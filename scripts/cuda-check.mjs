@@ -1,0 +1,195 @@
+// npm run cuda:check: what can be known of the CUDA backend on a machine without a GPU. Named checks,
+// a line each; a failure prints the end of its log; the last line counts them.
+//   --full               all of it, for --architectures; without, the part that CI has time for
+//   --toolkit DIR        a CUDA toolkit, or where scripts/cuda-toolkit.mjs puts one
+//   --architectures 90   compute capabilities, without the dot (--full: 75;80;90)
+//   --write              docs/cuda-kernels.md too: what the compiler made of the kernels
+import { spawn, spawnSync } from 'node:child_process'
+import { existsSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import path from 'node:path'
+import { fileURLToPath } from 'node:url'
+import { parseArgs } from 'node:util'
+import { complaints, exceptions, kernelsOf, staleRules, tableOf } from './cuda-check/compiled.mjs'
+import { makeToolkit, nvccOf } from './cuda-toolkit.mjs'
+
+const root = path.resolve(path.dirname(fileURLToPath(import.meta.url)), '..')
+const folder = path.join(root, 'build', 'cuda-check')
+const { values } = parseArgs({
+  options: {
+    full: { type: 'boolean', default: false },
+    write: { type: 'boolean', default: false },
+    toolkit: { type: 'string', default: path.join(root, '.cache', 'cuda-toolkit') },
+    architectures: { type: 'string' },
+  },
+})
+const toolkit = path.resolve(values.toolkit)
+const architectures = values.architectures ?? (values.full ? '75;80;90' : '90')
+const addon = path.join(folder, 'Release', 'adjoint_cuda.node')
+
+// What the addon may be linked with: the system's own libraries, and nothing of NVIDIA's.
+const SYSTEM_LIBRARIES = /^(lib(c|m|dl|rt|pthread|stdc\+\+|gcc_s)\.so|ld-linux)/
+const FEW_PLANS = '*channelsLastIsWhatTensorCoresRead*:*efus*'
+
+let passed = 0
+let failed = 0
+
+/** Runs a check, a function that is given `log`; it has failed if it throws. */
+async function check(name, body) {
+  const began = performance.now()
+  const lines = []
+  let isGood = true
+  try {
+    await body((text) => lines.push(...String(text).trimEnd().split('\n')))
+  } catch (error) {
+    isGood = false
+    lines.push(error.message)
+  }
+  if (isGood) passed++
+  else failed++
+  const seconds = Math.round((performance.now() - began) / 1000)
+  const verdict = isGood ? 'ok    ' : 'FAILED'
+  console.log(`${verdict}  ${name.padEnd(60)} ${String(seconds).padStart(4)} s`)
+  if (!isGood) console.log(lines.slice(-40).join('\n').replace(/^/gm, '    '))
+  return isGood
+}
+
+/** A program's output goes to the log. */
+function run(log, command, args, options = {}) {
+  return new Promise((resolve, reject) => {
+    const child = spawn(command, args, {
+      cwd: root,
+      stdio: ['ignore', 'pipe', 'pipe'],
+      ...options,
+    })
+    child.stdout.on('data', log)
+    child.stderr.on('data', log)
+    child.on('error', reject)
+    child.on('close', (status, signal) => {
+      if (status === 0) resolve()
+      else reject(new Error(`${command} ended with ${status ?? signal}`))
+    })
+  })
+}
+
+function output(command, args) {
+  const done = spawnSync(command, args, { encoding: 'utf8', maxBuffer: 2 ** 28 })
+  if (done.error) throw done.error
+  if (done.status !== 0) throw new Error(`${command} ${args.join(' ')}: ${done.stderr}`)
+  return done.stdout
+}
+
+async function configure(log, where, ...options) {
+  const generator = spawnSync('ninja', ['--version']).status === 0 ? ['-G', 'Ninja'] : []
+  await run(log, 'cmake', ['-S', root, '-B', where, ...generator, ...options])
+}
+
+async function build(log, where, ...targets) {
+  await run(log, 'cmake', ['--build', where, '--parallel', '--target', ...targets])
+}
+
+// ---- compile and link
+async function configureCuda(log) {
+  makeToolkit(toolkit)
+  await configure(
+    log,
+    folder,
+    ...['-DCMAKE_BUILD_TYPE=Release', '-DADJOINT_SELFTEST=ON', '-DADJOINT_CUDA=ON'],
+    `-DADJOINT_CUDA_TOOLKIT=${toolkit}`,
+    `-DADJOINT_CUDA_ARCHITECTURES=${architectures}`,
+  )
+}
+
+function neededLibraries(log) {
+  const needed = [...output('readelf', ['-d', addon]).matchAll(/\(NEEDED\).*\[(.+)\]/g)]
+  const names = needed.map((match) => match[1])
+  log(names.join('\n'))
+  const foreign = names.filter((name) => !SYSTEM_LIBRARIES.test(name))
+  if (foreign.length > 0) throw new Error(`the addon is linked with ${foreign.join(', ')}`)
+}
+
+// A module links with functions missing; what loads it would see the first call fail.
+function undefinedFunctions() {
+  const missing = output('nm', ['-DCu', addon])
+    .split('\n')
+    .filter((line) => line.includes('adjoint::'))
+  if (missing.length > 0) throw new Error(`not defined:\n${missing.join('\n')}`)
+}
+
+// ---- compiled code
+const tables = []
+
+async function compiledCode(log, architecture) {
+  const kernels = await kernelsOf(addon, path.dirname(nvccOf(toolkit)), architecture)
+  const wrong = kernels
+    .flatMap((kernel) => complaints(kernel, architecture).map((what) => `${kernel.name}: ${what}`))
+    .concat(staleRules(kernels, architecture))
+  tables.push(
+    `## sm_${architecture}: ${kernels.length} kernels\n\n${tableOf(kernels, architecture)}`,
+  )
+  if (wrong.length === 0) return
+  log(wrong.join('\n'))
+  throw new Error(`${wrong.length} complaints about ${kernels.length} kernels`)
+}
+
+function writeTables() {
+  const version = /release (\S+),/.exec(output(nvccOf(toolkit), ['--version']))?.[1]
+  const text = `# Compiled kernels
+
+What nvcc ${version} makes of \`native/cuda\`, read from the addon by \`npm run cuda:check -- --write\`, without a GPU. A line for each kernel's template: the most registers, bytes of stack and bytes of static shared memory among its instances; how many of them load and store 16 bytes at once or multiply on tensor cores; and the least share of a multiprocessor's threads that can be resident in blocks of 256 (from registers and static shared memory; what a launch adds is not counted). 16-byte accesses are asked of the instances for dense rows; those beside them are for strided or unaligned operands and for integers.
+
+Kernels have no stack, no access to local memory and no arithmetic in float64 unless they compute in it, except:
+
+${exceptions.join('\n')}
+
+${tables.join('\n\n')}
+`
+  writeFileSync(path.join(root, 'docs', 'cuda-kernels.md'), text)
+}
+
+// ---- what is run
+// CMake keeps the compiler that it has found in a folder.
+const cache = path.join(folder, 'CMakeCache.txt')
+if (existsSync(cache) && !readFileSync(cache, 'utf8').includes(`TOOLKIT:PATH=${toolkit}\n`)) {
+  rmSync(folder, { recursive: true })
+}
+
+const listed = architectures.split(';').map(Number)
+const isConfigured = await check('toolkit and configuration', configureCuda)
+const isBuilt =
+  isConfigured &&
+  (await check(`addon, sm_${listed.join(', ')}: compiles and links`, (log) =>
+    build(log, folder, 'adjoint_cuda'),
+  ))
+if (isBuilt) {
+  await check('addon: needs no library of NVIDIA', neededLibraries)
+  await check('addon: every function of the contract', undefinedFunctions)
+  for (const architecture of listed) {
+    await check(`compiled code, sm_${architecture}`, (log) => compiledCode(log, architecture))
+  }
+  if (values.write && tables.length > 0) writeTables()
+}
+if (isConfigured) {
+  await check('self-test: compiles and links', (log) => build(log, folder, 'selftest_cuda'))
+  await check(`plans of cuDNN without a device${values.full ? '' : ', a few'}`, async (log) => {
+    await build(log, folder, 'selftest_plans')
+    const filter = values.full ? [] : [`--gtest_filter=${FEW_PLANS}`]
+    const lines = []
+    await run((text) => lines.push(String(text)), path.join(folder, 'selftest_plans'), filter, {
+      env: { ...process.env, ADJOINT_CUDA_PATH: toolkit },
+    }).finally(() => log(lines.join('')))
+    if (/\[ {2}SKIPPED/.test(lines.join(''))) throw new Error('cuDNN was not loaded')
+  })
+}
+// CI runs the emulated kernels in steps of their own, with sanitizers and the race detector.
+if (values.full) {
+  await check('kernels on the emulated device', async (log) => {
+    const emulated = path.join(root, 'build', 'cuda-check-emulated')
+    const options = ['-DADJOINT_ADDON=OFF', '-DADJOINT_SELFTEST=ON', '-DADJOINT_EMULATION=ON']
+    await configure(log, emulated, ...options)
+    await build(log, emulated, 'selftest_emulated')
+    await run(log, path.join(emulated, 'selftest_emulated'), ['--gtest_brief=1'])
+  })
+}
+
+console.log(`\n${passed} passed, ${failed} failed`)
+process.exit(failed === 0 && passed > 0 ? 0 : 1)
