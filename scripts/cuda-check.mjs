@@ -5,7 +5,7 @@
 //   --architectures 90   compute capabilities, without the dot (--full: 75;80;90)
 //   --write              docs/cuda-kernels.md too: what the compiler made of the kernels
 import { spawn, spawnSync } from 'node:child_process'
-import { existsSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { existsSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import path from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { parseArgs } from 'node:util'
@@ -36,20 +36,26 @@ let failed = 0
 /** Runs a check, a function that is given `log`; it has failed if it throws. */
 async function check(name, body) {
   const began = performance.now()
-  const lines = []
+  const chunks = []
   let isGood = true
   try {
-    await body((text) => lines.push(...String(text).trimEnd().split('\n')))
+    await body((text) => chunks.push(String(text)))
   } catch (error) {
     isGood = false
-    lines.push(error.message)
+    chunks.push(`\n${error.message}`)
   }
   if (isGood) passed++
   else failed++
   const seconds = Math.round((performance.now() - began) / 1000)
   const verdict = isGood ? 'ok    ' : 'FAILED'
   console.log(`${verdict}  ${name.padEnd(60)} ${String(seconds).padStart(4)} s`)
-  if (!isGood) console.log(lines.slice(-40).join('\n').replace(/^/gm, '    '))
+  if (!isGood) {
+    const lines = chunks
+      .join('')
+      .split('\n')
+      .filter((line) => line)
+    for (const line of lines.slice(-40)) console.log(`    ${line.slice(0, 400)}`)
+  }
   return isGood
 }
 
@@ -107,8 +113,15 @@ function neededLibraries(log) {
   if (foreign.length > 0) throw new Error(`the addon is linked with ${foreign.join(', ')}`)
 }
 
-// A module links with functions missing; what loads it would see the first call fail.
-function undefinedFunctions() {
+// A module links with functions missing, and a family without a file of native/cuda is left out of it.
+function missingFunctions() {
+  const stems = (folder) =>
+    readdirSync(path.join(root, folder))
+      .filter((name) => /\.(cu|cpp)$/.test(name))
+      .map((name) => path.parse(name).name)
+  const there = stems('native/cuda')
+  const families = stems('native/addon/families').filter((stem) => !there.includes(stem))
+  if (families.length > 0) throw new Error(`native/cuda lacks ${families.join(', ')}`)
   const missing = output('nm', ['-DCu', addon])
     .split('\n')
     .filter((line) => line.includes('adjoint::'))
@@ -162,7 +175,7 @@ const isBuilt =
   ))
 if (isBuilt) {
   await check('addon: needs no library of NVIDIA', neededLibraries)
-  await check('addon: every function of the contract', undefinedFunctions)
+  await check('addon: every function of the contract', missingFunctions)
   for (const architecture of listed) {
     await check(`compiled code, sm_${architecture}`, (log) => compiledCode(log, architecture))
   }
@@ -173,11 +186,11 @@ if (isConfigured) {
   await check(`plans of cuDNN without a device${values.full ? '' : ', a few'}`, async (log) => {
     await build(log, folder, 'selftest_plans')
     const filter = values.full ? [] : [`--gtest_filter=${FEW_PLANS}`]
-    const lines = []
-    await run((text) => lines.push(String(text)), path.join(folder, 'selftest_plans'), filter, {
+    const chunks = []
+    await run((text) => chunks.push(String(text)), path.join(folder, 'selftest_plans'), filter, {
       env: { ...process.env, ADJOINT_CUDA_PATH: toolkit },
-    }).finally(() => log(lines.join('')))
-    if (/\[ {2}SKIPPED/.test(lines.join(''))) throw new Error('cuDNN was not loaded')
+    }).finally(() => log(chunks.join('')))
+    if (/\[ {2}SKIPPED/.test(chunks.join(''))) throw new Error('cuDNN was not loaded')
   })
 }
 // CI runs the emulated kernels in steps of their own, with sanitizers and the race detector.
