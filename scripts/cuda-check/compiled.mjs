@@ -149,11 +149,6 @@ const ALLOWED = [
     stack: 8,
     why: 'one value is put aside: blocks of 1024 threads have 64 registers for each',
   },
-  {
-    pattern: /^attentionHalfKernel</,
-    stack: 16,
-    why: 'up to four values are put aside, for a third or fourth block on each multiprocessor',
-  },
 ]
 
 const WIDE_BY_WIDTH = [
