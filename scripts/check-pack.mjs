@@ -19,8 +19,8 @@ const ALLOWED = [
   /^LICENSE$/,
   /^CMakeLists\.txt$/,
   /^dist\/.*\.(js|mjs|d\.ts|d\.mts)$/,
-  /^native\/(contract\.h|(addon|cpu|shared|cuda)\/.*\.(h|cpp|cu|cuh)|binding\.gyp)$/,
-  /^scripts\/(install|build-native)\.mjs$/,
+  /^native\/(contract\.h|(addon|cpu|shared|cuda)\/.*\.(h|cpp|cu)|binding\.gyp|cuda\/build\.cmake)$/,
+  /^scripts\/(install|build-native|cuda-toolkit)\.mjs$/,
 ]
 /** … and must hold. */
 const REQUIRED = [
@@ -32,7 +32,9 @@ const REQUIRED = [
   'CMakeLists.txt',
   'native/contract.h',
   'native/binding.gyp',
+  'native/cuda/build.cmake',
   'scripts/install.mjs',
+  'scripts/cuda-toolkit.mjs',
   'dist/cli/main.js',
 ]
 
