@@ -8,6 +8,7 @@
 #include "cpu/blocks.h"
 #include "cpu/compute_view.h"
 #include "cpu/kernels/elementwise.h"
+#include "shared/index_views.h"
 
 namespace adjoint::cpu {
 namespace {
@@ -21,9 +22,7 @@ int64_t indexAt(const View& index, int64_t i) {
 
 // index [N], values in [0, rows)
 void checkIndices(const char* name, const View& index, int64_t rows) {
-  if (index.dtype != DType::int64) {
-    fail(ErrorKind::dtype, "%s: expected int64 indices, got %s", name, dtypeName(index.dtype));
-  }
+  checkIndexType(name, index);
   for (int64_t i = 0; i < index.size[0]; i++) {
     const int64_t value = indexAt(index, i);
     if (value < 0 || value >= rows) {

@@ -6,6 +6,7 @@
 #include "cpu/kernels/elementwise.h"
 #include "shared/convert.h"
 #include "shared/functors.h"
+#include "shared/index_views.h"
 
 namespace adjoint::cpu {
 namespace {
@@ -23,49 +24,6 @@ void visitSize(DType dtype, F f) {
     default:
       return f(uint64_t());
   }
-}
-
-void checkIndexType(const char* name, const View& index) {
-  if (index.dtype != DType::int64) {
-    fail(ErrorKind::dtype, "%s: expected int64 indices, got %s", name, dtypeName(index.dtype));
-  }
-}
-
-void checkTypes(const char* name, const View& a, const View& b, const View& index) {
-  checkIndexType(name, index);
-  if (a.dtype != b.dtype) {
-    fail(ErrorKind::dtype, "%s: expected one dtype, got %s and %s", name, dtypeName(a.dtype),
-         dtypeName(b.dtype));
-  }
-}
-
-// `v` cut to the shape of `index`, with stride 0 along `axis` where the index will be added.
-View alongIndex(const char* name, const View& v, const View& index, int axis, bool indexed) {
-  View out = v;
-  if (v.ndim != index.ndim) {
-    fail(ErrorKind::shape, "%s: expected %d axes, got %d", name, v.ndim, index.ndim);
-  }
-  for (int i = 0; i < v.ndim; i++) {
-    if (i == axis && indexed) {
-      out.stride[i] = 0;
-    } else if (v.size[i] < index.size[i]) {
-      fail(ErrorKind::shape, "%s: expected at most %lld indices along axis %d, got %lld", name,
-           static_cast<long long>(v.size[i]), i, static_cast<long long>(index.size[i]));
-    }
-    out.size[i] = index.size[i];
-  }
-  return out;
-}
-
-// index [n] as a view of `shape` that varies along `axis` alone.
-View expandIndex(const View& index, const View& shape, int axis) {
-  View out = index;
-  out.ndim = shape.ndim;
-  for (int i = 0; i < shape.ndim; i++) {
-    out.size[i] = i == axis ? index.numel() : shape.size[i];
-    out.stride[i] = i == axis && index.ndim > 0 ? index.stride[0] : 0;
-  }
-  return out;
 }
 
 int64_t checkedIndex(const char* name, int64_t i, int64_t size) {
@@ -97,7 +55,7 @@ struct Axis {
 };
 
 void gatherAlong(const char* name, const View& y, const View& x, const View& index, int axis) {
-  checkTypes(name, y, x, index);
+  checkIndexedTypes(name, y, x, index);
   const View source = alongIndex(name, x, index, axis, true);
   const View target = alongIndex(name, y, index, axis, false);
   const Axis from(x, axis);
@@ -143,7 +101,7 @@ void addTo(S& y, S x) {
 // y[.., index, ..] += source along `axis`: the other axes are cut into tiles, each of which one
 // thread walks along the axis in order.
 void addAlong(const char* name, const View& y, const View& index, const View& source, int axis) {
-  checkTypes(name, y, source, index);
+  checkIndexedTypes(name, y, source, index);
   for (int64_t i = 0; i < index.ndim; i++) {
     if (index.size[i] == 0) return;
   }

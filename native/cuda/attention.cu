@@ -55,7 +55,7 @@ void AttentionInputs::check(const char* what, const View& x, int64_t rows, int64
 }
 
 void AttentionInputs::checkStatistics(const View& lse) const {
-  const DType dtype = attentionComputeDType(q_.dtype);
+  const DType dtype = computeDType(q_.dtype);
   bool fits = lse.dtype == dtype && lse.ndim == 3 && lse.isContiguous();
   for (int i = 0; i < 3; i++) fits = fits && lse.size[i] == q_.size[i];
   if (!fits) {

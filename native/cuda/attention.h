@@ -5,15 +5,10 @@
 
 #include "contract.h"
 #include "cuda/elements.h"
+#include "cuda/vectors.h"
 
 namespace adjoint::cuda {
 
-template <class S>
-using ComputeOf = typename std::conditional<std::is_same<S, double>::value, double, float>::type;
-
-constexpr DType attentionComputeDType(DType d) {
-  return d == DType::float64 ? DType::float64 : DType::float32;
-}
 constexpr bool isHalf(DType d) {
   return d == DType::bfloat16 || d == DType::float16;
 }

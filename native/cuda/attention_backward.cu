@@ -245,7 +245,7 @@ void backend::attentionBackward(const AttentionBackwardArgs& args) {
   in.check("dy", args.dy, size.tq, size.e);
   in.check("y", args.y, size.tq, size.e);
   if (size.count() == 0) return;
-  const Statistics lse(args.lse, attentionComputeDType(args.q.dtype));
+  const Statistics lse(args.lse, computeDType(args.q.dtype));
   in.checkStatistics(lse.view());
   if (isHalf(args.q.dtype) && !args.mask && attentionBackwardByLibrary(args, lse.view())) return;
   visitFloating(args.q.dtype, [&](auto tag) {

@@ -12,14 +12,6 @@ namespace {
 
 constexpr int kThreads = 256;
 
-void checkTypes(const char* op, const View& a, const View& b, const View& index) {
-  checkIndexType(op, index);
-  if (a.dtype != b.dtype) {
-    fail(ErrorKind::dtype, "%s: expected one dtype, got %s and %s", op, dtypeName(a.dtype),
-         dtypeName(b.dtype));
-  }
-}
-
 // A tensor of no axes has one element along its only place.
 View withAxes(View v) {
   if (v.ndim > 0) return v;
@@ -27,35 +19,6 @@ View withAxes(View v) {
   v.size[0] = 1;
   v.stride[0] = 0;
   return v;
-}
-
-// `v` cut to the shape of `index`, with stride 0 along `axis` where the index will be added.
-View alongIndex(const char* op, const View& v, const View& index, int axis, bool indexed) {
-  View out = v;
-  if (v.ndim != index.ndim) {
-    fail(ErrorKind::shape, "%s: expected %d axes, got %d", op, v.ndim, index.ndim);
-  }
-  for (int i = 0; i < v.ndim; i++) {
-    if (i == axis && indexed) {
-      out.stride[i] = 0;
-    } else if (v.size[i] < index.size[i]) {
-      fail(ErrorKind::shape, "%s: expected at most %lld indices along axis %d, got %lld", op,
-           static_cast<long long>(v.size[i]), i, static_cast<long long>(index.size[i]));
-    }
-    out.size[i] = index.size[i];
-  }
-  return out;
-}
-
-// index [n] as a view of `shape` that varies along `axis` alone.
-View expandIndex(const View& index, const View& shape, int axis) {
-  View out = index;
-  out.ndim = shape.ndim;
-  for (int i = 0; i < shape.ndim; i++) {
-    out.size[i] = i == axis ? index.numel() : shape.size[i];
-    out.stride[i] = i == axis && index.ndim > 0 ? index.stride[0] : 0;
-  }
-  return out;
 }
 
 // What moves is bits: S has the elements' size, and V of them go at a time. stride: along x's axis.
@@ -214,7 +177,7 @@ void addByKeys(const Scatter& s) {
 
 // y[.., index, ..] += source along `axis`
 void addAlong(const char* op, View y, View index, View source, int axis) {
-  checkTypes(op, y, source, index);
+  checkIndexedTypes(op, y, source, index);
   for (View* v : {&y, &index, &source}) *v = withAxes(*v);
   const int64_t places = y.size[axis];
   Scatter s{alongIndex(op, y, index, axis, true), alongIndex(op, source, index, axis, false), index,
@@ -293,15 +256,9 @@ void accumulatePiece(const Plan<2>& piece, DType dtype) {
 
 }  // namespace
 
-void checkIndexType(const char* op, const View& index) {
-  if (index.dtype != DType::int64) {
-    fail(ErrorKind::dtype, "%s: expected int64 indices, got %s", op, dtypeName(index.dtype));
-  }
-}
-
 void gatherAlong(const char* op, const View& toY, const View& fromX, const View& byIndex,
                  int axis) {
-  checkTypes(op, toY, fromX, byIndex);
+  checkIndexedTypes(op, toY, fromX, byIndex);
   const View y = withAxes(toY), x = withAxes(fromX), index = withAxes(byIndex);
   const View source = alongIndex(op, x, index, axis, true);
   const View target = alongIndex(op, y, index, axis, false);

@@ -1,10 +1,8 @@
 // What embedding shares with indexing.
 #pragma once
-#include "shared/view.h"
+#include "shared/index_views.h"
 
 namespace adjoint::cuda {
-
-void checkIndexType(const char* op, const View& index);
 
 // y[.., i, ..] = x[.., index[.., i, ..], ..]; errors name `op`.
 void gatherAlong(const char* op, const View& y, const View& x, const View& index, int axis);

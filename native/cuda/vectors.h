@@ -44,18 +44,13 @@ inline bool isWideAligned(const void* p) {
 // Calls f(TypeTag<S>) with the stored type S of a floating dtype.
 template <class F>
 void visitFloats(const char* op, DType dtype, const F& f) {
-  switch (dtype) {
-    case DType::float32:
-      return f(TypeTag<float>());
-    case DType::float64:
-      return f(TypeTag<double>());
-    case DType::bfloat16:
-      return f(TypeTag<BFloat16>());
-    case DType::float16:
-      return f(TypeTag<Float16>());
-    default:
-      fail(ErrorKind::dtype, "%s: expected a floating-point dtype, got %s", op, dtypeName(dtype));
+  if (!isFloating(dtype)) {
+    fail(ErrorKind::dtype, "%s: expected a floating-point dtype, got %s", op, dtypeName(dtype));
   }
+  visitDType(dtype, [&](auto tag) {
+    using S = typename decltype(tag)::type;
+    if constexpr (!std::is_integral<S>::value && !std::is_same<S, Boolean>::value) f(tag);
+  });
 }
 
 }  // namespace adjoint::cuda
