@@ -70,14 +70,14 @@ std::string keyOf(const FusedAttention& a) {
 
 // The plan for it, or nullptr: also where there is no cuDNN, which is found out once. Locked by the
 // caller.
-const AttentionPlan* planFor(const FusedAttention& a) {
-  static auto* plans = new std::unordered_map<std::string, std::unique_ptr<AttentionPlan>>;
+const CudnnPlan* planFor(const FusedAttention& a) {
+  static auto* plans = new std::unordered_map<std::string, std::unique_ptr<CudnnPlan>>;
   static bool isMissing = false;
   if (isMissing || !cudnnLibrary().isLoaded()) return nullptr;
   const std::string key = keyOf(a);
   if (const auto known = plans->find(key); known != plans->end()) return known->second.get();
   if (plans->size() >= kMostPlans) return nullptr;
-  AttentionTarget target{};
+  CudnnTarget target{};
   try {
     target.handle = cudnnHandle(stream());
   } catch (const Error&) {
@@ -93,7 +93,7 @@ const AttentionPlan* planFor(const FusedAttention& a) {
 // Queues it; false where there is no plan, or no memory for its workspace.
 bool run(const FusedAttention& a) {
   std::lock_guard<std::mutex> lock(cudnnMutex());
-  const AttentionPlan* plan = planFor(a);
+  const CudnnPlan* plan = planFor(a);
   if (!plan) return false;
   std::optional<Workspace> workspace;
   try {

@@ -67,79 +67,22 @@ void addBackward(graph::Graph& g, const FusedAttention& a) {
   output(dv, a.dv, kDv, "dv");
 }
 
-fe::error_t build(graph::Graph& g, const FusedAttention& a, const AttentionTarget& target,
-                  int64_t workspaceLimit) {
-  g.set_io_data_type(a.dtype == DType::bfloat16 ? fe::DataType_t::BFLOAT16 : fe::DataType_t::HALF)
-      .set_intermediate_data_type(fe::DataType_t::FLOAT)
-      .set_compute_data_type(fe::DataType_t::FLOAT);
-  g.set_sm_version(target.capability);
-  if (!target.handle) {
-    auto properties = std::make_shared<fe::DeviceProperties>();
-    const std::vector<uint8_t> json(target.properties.begin(), target.properties.end());
-    if (auto status = properties->deserialize(json); status.is_bad()) return status;
-    g.set_device_properties(properties);
-  }
-#if CUDNN_FRONTEND_VERSION >= 13200
-  // Plans are never destroyed, so a captured graph need not hold them.
-  g.set_cuda_graph_retention(fe::CudaGraphRetention_t::NONE);
-#endif
-  if (a.isBackward) {
-    addBackward(g, a);
-  } else {
-    addForward(g, a);
-  }
-  if (auto status = g.validate(); status.is_bad()) return status;
-  auto status = target.handle ? g.build_operation_graph(target.handle) : g.build_operation_graph();
-  if (status.is_bad()) return status;
-  status = g.create_execution_plans({fe::HeurMode_t::A, fe::HeurMode_t::FALLBACK});
-  if (status.is_bad()) return status;
-  g.deselect_workspace_greater_than(workspaceLimit);
-  if (status = g.check_support(); status.is_bad()) return status;
-  return g.build_plans(fe::BuildPlanPolicy_t::HEURISTICS_CHOICE);
-}
-
 }  // namespace
 
-std::unique_ptr<AttentionPlan> planAttention(const FusedAttention& a, const AttentionTarget& target,
-                                             int64_t workspaceLimit, std::string* reason) {
-  cudnnLibrary();
-  auto g = std::make_shared<graph::Graph>();
-  // The front end throws where this version of cuDNN lacks a function.
-  try {
-    fe::error_t status = build(*g, a, target, workspaceLimit);
-    auto plan = std::make_unique<AttentionPlan>();
-    if (status.is_good()) status = g->get_plan_name(plan->engine);
-    if (status.is_good()) {
-      plan->workspaceBytes = static_cast<size_t>(g->get_workspace_size());
-      plan->graph = g;
-      return plan;
-    }
-    *reason = status.get_message();
-  } catch (const Error&) {
-    throw;
-  } catch (const std::exception& error) {
-    *reason = error.what();
-  }
-  return nullptr;
+std::unique_ptr<CudnnPlan> planAttention(const FusedAttention& a, const CudnnTarget& target,
+                                         int64_t workspaceLimit, std::string* reason) {
+  const auto add = [&](graph::Graph& g) { a.isBackward ? addBackward(g, a) : addForward(g, a); };
+  return planGraph({a.dtype, add, {}}, target, workspaceLimit, reason);
 }
 
-void runAttentionPlan(const AttentionPlan& plan, const FusedAttention& a, cudnnHandle_t handle,
+void runAttentionPlan(const CudnnPlan& plan, const FusedAttention& a, cudnnHandle_t handle,
                       void* workspace) {
   std::unordered_map<int64_t, void*> pointers = {
       {kQ, a.q.data}, {kK, a.k.data}, {kV, a.v.data}, {kY, a.y.data}, {kLse, a.lse}};
   if (a.isBackward) {
     pointers.insert({{kDy, a.dy.data}, {kDq, a.dq.data}, {kDk, a.dk.data}, {kDv, a.dv.data}});
   }
-  std::string reason;
-  try {
-    fe::error_t status =
-        static_cast<graph::Graph*>(plan.graph.get())->execute(handle, pointers, workspace);
-    if (status.is_good()) return;
-    reason = status.get_message();
-  } catch (const std::exception& error) {
-    reason = error.what();
-  }
-  fail(ErrorKind::device, "cudnn: attention: %s", reason.c_str());
+  runPlan(plan, "attention", std::move(pointers), handle, workspace);
 }
 
 }  // namespace adjoint::cuda

@@ -38,12 +38,12 @@ std::string& refusal() {
 
 // The plan for it, or nullptr: also where there is no cuDNN, which is found out once. Locked by the
 // caller.
-const Conv2dPlan* planFor(const Conv2d& c, int64_t limit, cudaStream_t stream) {
-  static auto* plans = new std::unordered_map<std::string, std::unique_ptr<Conv2dPlan>>;
+const CudnnPlan* planFor(const Conv2d& c, int64_t limit, cudaStream_t stream) {
+  static auto* plans = new std::unordered_map<std::string, std::unique_ptr<CudnnPlan>>;
   if (!refusal().empty() || !cudnnLibrary().isLoaded()) return nullptr;
   const std::string key = keyOf(c, limit);
   if (const auto known = plans->find(key); known != plans->end()) return known->second.get();
-  Conv2dTarget target{};
+  CudnnTarget target{};
   try {
     target.handle = cudnnHandle(stream);
   } catch (const Error& error) {
@@ -72,7 +72,7 @@ bool libraryTakes(const Conv2d& c) {
 
 void convolveByLibrary(const Conv2d& c, cudaStream_t stream) {
   std::lock_guard<std::mutex> lock(cudnnMutex());
-  const Conv2dPlan* plan = nullptr;
+  const CudnnPlan* plan = nullptr;
   std::optional<Workspace> workspace;
   for (int64_t limit : {workspaceLimit(c), kShortLimits[0], kShortLimits[1]}) {
     plan = planFor(c, limit, stream);

@@ -8,21 +8,6 @@ namespace fe = cudnn_frontend;
 namespace graph = cudnn_frontend::graph;
 using Tensor = std::shared_ptr<graph::Tensor_attributes>;
 
-fe::DataType_t dataType(DType dtype) {
-  switch (dtype) {
-    case DType::float32:
-      return fe::DataType_t::FLOAT;
-    case DType::float64:
-      return fe::DataType_t::DOUBLE;
-    case DType::bfloat16:
-      return fe::DataType_t::BFLOAT16;
-    case DType::float16:
-      return fe::DataType_t::HALF;
-    default:
-      fail(ErrorKind::dtype, "conv2d: expected a floating dtype, got %s", dtypeName(dtype));
-  }
-}
-
 // The numbers of a graph's tensors.
 enum Uid : int64_t { kX = 1, kW, kY, kBias };
 
@@ -95,35 +80,11 @@ std::vector<fe::NumericalNote_t> refusedNotes(const Conv2d& c) {
   return notes;
 }
 
-fe::error_t build(graph::Graph& g, const Conv2d& c, const Conv2dTarget& target, int64_t limit) {
-  const fe::DataType_t computed =
-      c.dtype == DType::float64 ? fe::DataType_t::DOUBLE : fe::DataType_t::FLOAT;
-  g.set_io_data_type(dataType(c.dtype))
-      .set_intermediate_data_type(computed)
-      .set_compute_data_type(computed);
-  g.set_sm_version(target.capability);
-  if (!target.handle) {
-    auto properties = std::make_shared<fe::DeviceProperties>();
-    const std::vector<uint8_t> json(target.properties.begin(), target.properties.end());
-    if (auto status = properties->deserialize(json); status.is_bad()) return status;
-    g.set_device_properties(properties);
-  }
-#if CUDNN_FRONTEND_VERSION >= 13200
-  // Plans are never destroyed, so a captured graph need not hold them.
-  g.set_cuda_graph_retention(fe::CudaGraphRetention_t::NONE);
-#endif
+void addOperation(graph::Graph& g, const Conv2d& c) {
   const Tensor result = c.op == Conv2dOp::forward         ? addForward(g, c)
                         : c.op == Conv2dOp::backwardInput ? addBackwardInput(g, c)
                                                           : addBackwardWeight(g, c);
-  result->set_output(true).set_data_type(dataType(c.dtype));
-  if (auto status = g.validate(); status.is_bad()) return status;
-  auto status = target.handle ? g.build_operation_graph(target.handle) : g.build_operation_graph();
-  if (status.is_bad()) return status;
-  status = g.create_execution_plans({fe::HeurMode_t::A, fe::HeurMode_t::FALLBACK});
-  if (status.is_bad()) return status;
-  g.deselect_numeric_notes(refusedNotes(c)).deselect_workspace_greater_than(limit);
-  if (status = g.check_support(); status.is_bad()) return status;
-  return g.build_plans(fe::BuildPlanPolicy_t::HEURISTICS_CHOICE);
+  result->set_output(true).set_data_type(cudnnType(c.dtype));
 }
 
 }  // namespace
@@ -136,43 +97,16 @@ int64_t workspaceLimit(const Conv2d& c) {
   return (int64_t(256) << 20) + bytes(c.x) + bytes(c.y);
 }
 
-std::unique_ptr<Conv2dPlan> planConv2d(const Conv2d& c, const Conv2dTarget& target, int64_t limit,
-                                       std::string* reason) {
-  cudnnLibrary();
-  auto g = std::make_shared<graph::Graph>();
-  // The front end throws where this version of cuDNN lacks a function.
-  try {
-    fe::error_t status = build(*g, c, target, limit);
-    auto plan = std::make_unique<Conv2dPlan>();
-    if (status.is_good()) status = g->get_plan_name(plan->engine);
-    if (status.is_good()) {
-      plan->workspaceBytes = static_cast<size_t>(g->get_workspace_size());
-      plan->candidates = g->get_execution_plan_count();
-      plan->graph = g;
-      return plan;
-    }
-    *reason = status.get_message();
-  } catch (const Error&) {
-    throw;
-  } catch (const std::exception& error) {
-    *reason = error.what();
-  }
-  return nullptr;
+std::unique_ptr<CudnnPlan> planConv2d(const Conv2d& c, const CudnnTarget& target, int64_t limit,
+                                      std::string* reason) {
+  const auto add = [&](graph::Graph& g) { addOperation(g, c); };
+  return planGraph({c.dtype, add, refusedNotes(c)}, target, limit, reason);
 }
 
-void runConv2dPlan(const Conv2dPlan& plan, const Conv2d& c, cudnnHandle_t handle, void* workspace) {
+void runConv2dPlan(const CudnnPlan& plan, const Conv2d& c, cudnnHandle_t handle, void* workspace) {
   std::unordered_map<int64_t, void*> pointers = {{kX, c.x.data}, {kW, c.w.data}, {kY, c.y.data}};
   if (c.bias) pointers[kBias] = const_cast<void*>(c.bias);
-  std::string reason;
-  try {
-    fe::error_t status =
-        static_cast<graph::Graph*>(plan.graph.get())->execute(handle, pointers, workspace);
-    if (status.is_good()) return;
-    reason = status.get_message();
-  } catch (const std::exception& error) {
-    reason = error.what();
-  }
-  fail(ErrorKind::device, "cudnn: convolution: %s", reason.c_str());
+  runPlan(plan, "convolution", std::move(pointers), handle, workspace);
 }
 
 }  // namespace adjoint::cuda

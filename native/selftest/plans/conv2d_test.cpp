@@ -112,8 +112,8 @@ class PlansFor : public ::testing::TestWithParam<Card> {
   void SetUp() override {
     if (!cuda::cudnnLibrary().isLoaded()) GTEST_SKIP() << cuda::cudnnLibrary().reason();
   }
-  std::unique_ptr<cuda::Conv2dPlan> plan(const Conv2d& c, std::string* reason) const {
-    cuda::Conv2dTarget target{GetParam().capability, nullptr, GetParam().json()};
+  std::unique_ptr<cuda::CudnnPlan> plan(const Conv2d& c, std::string* reason) const {
+    cuda::CudnnTarget target{GetParam().capability, nullptr, GetParam().json()};
     return planConv2d(c, target, cuda::workspaceLimit(c), reason);
   }
   void expectPlans(const std::vector<Case>& layers) const {
