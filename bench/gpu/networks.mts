@@ -3,7 +3,7 @@
 import { randint, randn, type Tensor } from 'adjoint'
 import * as nn from 'adjoint/nn'
 import { Gpt } from '../../examples/support/gpt.mjs'
-import { ResidualBlock } from '../../examples/support/resnet.mjs'
+import { ResidualBlock, shortcut } from '../../examples/support/resnet.mjs'
 import { type StepRow, stepRows } from '../support/steps.mjs'
 
 const { relu } = nn.functional
@@ -26,13 +26,7 @@ class Bottleneck extends nn.Module {
       new nn.Conv2d(width, outChannels, 1, { bias: false }),
       new nn.BatchNorm2d(outChannels),
     )
-    this.shortcut =
-      stride === 1 && inChannels === outChannels
-        ? new nn.Sequential()
-        : new nn.Sequential(
-            new nn.Conv2d(inChannels, outChannels, 1, { stride, bias: false }),
-            new nn.BatchNorm2d(outChannels),
-          )
+    this.shortcut = shortcut(inChannels, outChannels, stride)
   }
 
   forward(x: Tensor): Tensor {

@@ -51,6 +51,16 @@ def lenet_bn():
     )
 
 
+def shortcut(in_channels, out_channels, stride):
+    """Around a residual block: projected where shapes differ."""
+    if stride == 1 and in_channels == out_channels:
+        return nn.Sequential()
+    return nn.Sequential(
+        nn.Conv2d(in_channels, out_channels, 1, stride, bias=False),
+        nn.BatchNorm2d(out_channels),
+    )
+
+
 class ResidualBlock(nn.Module):
     def __init__(self, in_channels, out_channels, stride):
         super().__init__()
@@ -61,13 +71,7 @@ class ResidualBlock(nn.Module):
             nn.Conv2d(out_channels, out_channels, 3, padding=1, bias=False),
             nn.BatchNorm2d(out_channels),
         )
-        if stride == 1 and in_channels == out_channels:
-            self.shortcut = nn.Sequential()
-        else:
-            self.shortcut = nn.Sequential(
-                nn.Conv2d(in_channels, out_channels, 1, stride, bias=False),
-                nn.BatchNorm2d(out_channels),
-            )
+        self.shortcut = shortcut(in_channels, out_channels, stride)
 
     def forward(self, x):
         return F.relu(self.body(x) + self.shortcut(x))
@@ -154,13 +158,7 @@ class Bottleneck(nn.Module):
             nn.Conv2d(width, out_channels, 1, bias=False),
             nn.BatchNorm2d(out_channels),
         )
-        if stride == 1 and in_channels == out_channels:
-            self.shortcut = nn.Sequential()
-        else:
-            self.shortcut = nn.Sequential(
-                nn.Conv2d(in_channels, out_channels, 1, stride, bias=False),
-                nn.BatchNorm2d(out_channels),
-            )
+        self.shortcut = shortcut(in_channels, out_channels, stride)
 
     def forward(self, x):
         return F.relu(self.body(x) + self.shortcut(x))

@@ -3,6 +3,15 @@ import * as nn from 'adjoint/nn'
 
 const { relu } = nn.functional
 
+/** What goes around a residual block: nothing, or a projection where shapes differ. */
+export function shortcut(inChannels: number, outChannels: number, stride: number): nn.Sequential {
+  if (stride === 1 && inChannels === outChannels) return new nn.Sequential()
+  return new nn.Sequential(
+    new nn.Conv2d(inChannels, outChannels, 1, { stride, bias: false }),
+    new nn.BatchNorm2d(outChannels),
+  )
+}
+
 /** Two 3x3 convolutions with batch norm around a shortcut, which is projected where shapes differ. */
 export class ResidualBlock extends nn.Module {
   readonly body: nn.Sequential
@@ -17,13 +26,7 @@ export class ResidualBlock extends nn.Module {
       new nn.Conv2d(outChannels, outChannels, 3, { padding: 1, bias: false }),
       new nn.BatchNorm2d(outChannels),
     )
-    this.shortcut =
-      stride === 1 && inChannels === outChannels
-        ? new nn.Sequential()
-        : new nn.Sequential(
-            new nn.Conv2d(inChannels, outChannels, 1, { stride, bias: false }),
-            new nn.BatchNorm2d(outChannels),
-          )
+    this.shortcut = shortcut(inChannels, outChannels, stride)
   }
 
   forward(x: Tensor): Tensor {
