@@ -4,8 +4,9 @@
 #include <cstdlib>
 #include <cstring>
 #include <memory>
-#include <mutex>
 #include <vector>
+
+#include "cuda/free_list.h"
 
 namespace adjoint {
 
@@ -54,33 +55,16 @@ struct Value {
   size_t block, offset, bytes;
 };
 
-// Streams for captures. They are kept: libraries remember a stream by its address.
-class CaptureStreams {
- public:
-  cudaStream_t take() {
-    std::lock_guard<std::mutex> lock(mutex_);
-    cudaStream_t stream = nullptr;
-    if (free_.empty()) {
-      ADJOINT_CUDA(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking));
-    } else {
-      stream = free_.back();
-      free_.pop_back();
-    }
-    return stream;
-  }
-  void give(cudaStream_t stream) {
-    std::lock_guard<std::mutex> lock(mutex_);
-    free_.push_back(stream);
-  }
-
- private:
-  std::mutex mutex_;
-  std::vector<cudaStream_t> free_;
-};
-
-CaptureStreams& captureStreams() {
-  static auto* streams = new CaptureStreams;
+// Streams for captures. They are never destroyed: libraries remember a stream by its address.
+cuda::FreeList<cudaStream_t>& captureStreams() {
+  static auto* streams = new cuda::FreeList<cudaStream_t>;
   return *streams;
+}
+
+cudaStream_t makeStream() {
+  cudaStream_t stream = nullptr;
+  ADJOINT_CUDA(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking));
+  return stream;
 }
 
 }  // namespace
@@ -207,7 +191,7 @@ Graph* beginGraph() {
   const char* setting = std::getenv("ADJOINT_CUDA_GRAPHS");
   if (setting && std::strcmp(setting, "0") == 0) return nullptr;
   auto graph = std::make_unique<Graph>();
-  graph->stream = captureStreams().take();
+  graph->stream = captureStreams().take(makeStream);
   // Relaxed: the step may allocate, and use the one stream beside this one.
   const cudaError_t status = cudaStreamBeginCapture(graph->stream, cudaStreamCaptureModeRelaxed);
   if (status != cudaSuccess) captureStreams().give(graph->stream);

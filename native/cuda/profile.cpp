@@ -1,43 +1,23 @@
 // Moments in the order of the stream's work: events.
-#include <mutex>
 #include <vector>
 
 #include "contract.h"
+#include "cuda/free_list.h"
 #include "cuda/launch.h"
 
 namespace adjoint {
 namespace cuda {
 namespace {
 
-// Making an event takes longer than recording it, so they are kept.
-class Events {
- public:
-  cudaEvent_t take() {
-    {
-      std::lock_guard<std::mutex> lock(mutex_);
-      if (!free_.empty()) {
-        cudaEvent_t event = free_.back();
-        free_.pop_back();
-        return event;
-      }
-    }
-    cudaEvent_t event = nullptr;
-    ADJOINT_CUDA(cudaEventCreateWithFlags(&event, cudaEventDefault));
-    return event;
-  }
-  void give(cudaEvent_t event) {
-    std::lock_guard<std::mutex> lock(mutex_);
-    free_.push_back(event);
-  }
-
- private:
-  std::mutex mutex_;
-  std::vector<cudaEvent_t> free_;
-};
-
-Events& events() {
-  static Events* e = new Events;
+FreeList<cudaEvent_t>& events() {
+  static auto* e = new FreeList<cudaEvent_t>;
   return *e;
+}
+
+cudaEvent_t makeEvent() {
+  cudaEvent_t event = nullptr;
+  ADJOINT_CUDA(cudaEventCreateWithFlags(&event, cudaEventDefault));
+  return event;
 }
 
 cudaEvent_t eventOf(backend::Moment moment) {
@@ -50,7 +30,7 @@ cudaEvent_t eventOf(backend::Moment moment) {
 namespace backend {
 
 Moment mark() {
-  cudaEvent_t event = cuda::events().take();
+  cudaEvent_t event = cuda::events().take(cuda::makeEvent);
   ADJOINT_CUDA(cudaEventRecord(event, cuda::stream()));
   return reinterpret_cast<Moment>(event);
 }
