@@ -17,50 +17,6 @@ const AttentionKernels<double>& attentionKernels<double>() {
   return attentionTable().f64;
 }
 
-AttentionInputs::AttentionInputs(const char* name, const View& q, const View& k, const View& v,
-                                 const View* mask)
-    : name_(name), q_(q), mask_(mask) {
-  if (!isFloating(q.dtype) || k.dtype != q.dtype || v.dtype != q.dtype) {
-    fail(ErrorKind::dtype, "%s: expected q, k and v of one floating dtype, got %s, %s and %s", name,
-         dtypeName(q.dtype), dtypeName(k.dtype), dtypeName(v.dtype));
-  }
-  if (q.ndim != 4 || k.ndim != 4 || v.ndim != 4 || k.size[3] != q.size[3] ||
-      v.size[2] != k.size[2]) {
-    fail(ErrorKind::shape, "%s: expected q [B, H, Tq, D], k [B, H, Tk, D] and v [B, H, Tk, E]",
-         name);
-  }
-  check("k", k, k.size[2], q.size[3]);
-  check("v", v, k.size[2], v.size[3]);
-  if (!mask) return;
-  if (mask->dtype != DType::boolean) {
-    check("mask", *mask, q.size[2], k.size[2]);
-    floatMask_.emplace(*mask);
-    return;
-  }
-  View asFloat = *mask;
-  asFloat.dtype = q.dtype;
-  check("mask", asFloat, q.size[2], k.size[2]);
-}
-
-void AttentionInputs::check(const char* what, const View& x, int64_t rows, int64_t columns) const {
-  const int64_t expected[4] = {q_.size[0], q_.size[1], rows, columns};
-  if (x.dtype != q_.dtype || x.ndim != 4 || !std::equal(expected, expected + 4, x.size)) {
-    fail(ErrorKind::shape, "%s: expected %s of %s [%lld, %lld, %lld, %lld], got %s", name_, what,
-         dtypeName(q_.dtype), static_cast<long long>(expected[0]),
-         static_cast<long long>(expected[1]), static_cast<long long>(rows),
-         static_cast<long long>(columns), dtypeName(x.dtype));
-  }
-}
-
-void AttentionInputs::checkStatistics(const View& lse) const {
-  const DType dtype = computeDType(q_.dtype);
-  if (lse.dtype != dtype || lse.ndim != 3 || !std::equal(lse.size, lse.size + 3, q_.size) ||
-      !lse.isContiguous()) {
-    fail(ErrorKind::shape, "%s: expected lse as dense %s [B, H, Tq], got %s", name_,
-         dtypeName(dtype), dtypeName(lse.dtype));
-  }
-}
-
 namespace {
 
 template <class T>

@@ -9,6 +9,7 @@
 #include "cpu/gemm.h"
 #include "cpu/kernels/attention.h"
 #include "cpu/kernels/convert.h"
+#include "shared/attention_checks.h"
 
 namespace adjoint::cpu {
 
@@ -116,18 +117,15 @@ void AttentionSizes::write(const View& y, int64_t index, int64_t begin, int64_t 
 }
 
 // Checks the inputs; a mask that is added is held in the type of computation.
-class AttentionInputs {
+class AttentionInputs : public AttentionChecks {
  public:
-  AttentionInputs(const char* name, const View& q, const View& k, const View& v, const View* mask);
+  AttentionInputs(const char* name, const View& q, const View& k, const View& v, const View* mask)
+      : AttentionChecks(name, q, k, v, mask), mask_(mask) {
+    if (mask && mask->dtype != DType::boolean) floatMask_.emplace(*mask);
+  }
   const View* mask() const { return floatMask_ ? &floatMask_->view() : mask_; }
-  // x is [B, H, rows, columns] of q's dtype.
-  void check(const char* what, const View& x, int64_t rows, int64_t columns) const;
-  // x is dense [B, H, Tq] of the type of computation.
-  void checkStatistics(const View& lse) const;
 
  private:
-  const char* name_;
-  const View& q_;
   const View* mask_;
   std::optional<ComputeInput> floatMask_;
 };

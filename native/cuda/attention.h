@@ -6,6 +6,7 @@
 #include "contract.h"
 #include "cuda/elements.h"
 #include "cuda/vectors.h"
+#include "shared/attention_checks.h"
 
 namespace adjoint::cuda {
 
@@ -65,18 +66,12 @@ struct AttentionSizes {
 };
 
 // Checks the inputs of `name`.
-class AttentionInputs {
+class AttentionInputs : public AttentionChecks {
  public:
   AttentionInputs(const char* name, const View& q, const View& k, const View& v, const View* mask);
-  // x is [B, H, rows, columns] of q's dtype.
-  void check(const char* what, const View& x, int64_t rows, int64_t columns) const;
-  // x is dense [B, H, Tq] of the type of computation.
-  void checkStatistics(const View& lse) const;
   const AttentionSizes& sizes() const { return sizes_; }
 
  private:
-  const char* name_;
-  const View& q_;
   AttentionSizes sizes_{};
 };
 
