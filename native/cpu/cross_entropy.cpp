@@ -8,6 +8,7 @@
 #include "cpu/kernels/softmax.h"
 #include "cpu/workspace.h"
 #include "shared/convert.h"
+#include "shared/loss_checks.h"
 
 namespace adjoint::cpu {
 namespace {
@@ -33,14 +34,7 @@ int64_t targetOf(const View& target, int64_t row) {
 // perRow: tensors [N]
 void checkArguments(const char* name, const View& logits, const View& target,
                     std::initializer_list<const View*> perRow, int64_t ignoreIndex) {
-  if (!isFloating(logits.dtype) || target.dtype != DType::int64) {
-    fail(ErrorKind::dtype, "%s: expected floating-point logits and int64 targets, got %s and %s",
-         name, dtypeName(logits.dtype), dtypeName(target.dtype));
-  }
-  const auto isPerRow = [&](const View& v) { return v.ndim == 1 && v.size[0] == logits.size[0]; };
-  bool fits = logits.ndim == 2 && isPerRow(target);
-  for (const View* v : perRow) fits = fits && isPerRow(*v);
-  if (!fits) fail(ErrorKind::shape, "%s: expected logits [N, C], targets and losses [N]", name);
+  checkLossArguments(name, logits, target, perRow);
   for (int64_t row = 0; row < target.size[0]; row++) {
     const int64_t t = targetOf(target, row);
     if (t != ignoreIndex && (t < 0 || t >= logits.size[1])) {

@@ -11,21 +11,6 @@
 namespace adjoint::cpu {
 namespace {
 
-// Calls f(unsigned integer of the element's size).
-template <class F>
-void visitSize(DType dtype, F f) {
-  switch (itemSize(dtype)) {
-    case 1:
-      return f(uint8_t());
-    case 2:
-      return f(uint16_t());
-    case 4:
-      return f(uint32_t());
-    default:
-      return f(uint64_t());
-  }
-}
-
 int64_t checkedIndex(const char* name, int64_t i, int64_t size) {
   if (i < 0 || i >= size) {
     fail(ErrorKind::index, "%s: expected indices in [0, %lld), got %lld", name,

@@ -169,7 +169,7 @@ void backend::attention(const View& y, const View& lse, const View& q, const Vie
   const AttentionSizes& size = in.sizes();
   if (size.count() == 0 || size.tq == 0) return;
   if (isHalf(q.dtype) && !mask && attentionByLibrary(y, lse, q, k, v, scale, isCausal)) return;
-  visitFloating(q.dtype, [&](auto tag) {
+  visitFloats("attention", q.dtype, [&](auto tag) {
     using S = typename decltype(tag)::type;
     using T = ComputeOf<S>;
     ForwardOperands<S> a{};

@@ -82,19 +82,4 @@ bool attentionByLibrary(const View& y, const View& lse, const View& q, const Vie
                         double scale, bool isCausal);
 bool attentionBackwardByLibrary(const backend::AttentionBackwardArgs& a, const View& lse);
 
-// Calls f(TypeTag<S>) with the stored type of a floating dtype.
-template <class F>
-void visitFloating(DType dtype, const F& f) {
-  switch (dtype) {
-    case DType::float32:
-      return f(TypeTag<float>());
-    case DType::float64:
-      return f(TypeTag<double>());
-    case DType::bfloat16:
-      return f(TypeTag<BFloat16>());
-    default:
-      return f(TypeTag<Float16>());
-  }
-}
-
 }  // namespace adjoint::cuda

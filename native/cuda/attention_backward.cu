@@ -248,7 +248,7 @@ void backend::attentionBackward(const AttentionBackwardArgs& args) {
   const Statistics lse(args.lse, computeDType(args.q.dtype));
   in.checkStatistics(lse.view());
   if (isHalf(args.q.dtype) && !args.mask && attentionBackwardByLibrary(args, lse.view())) return;
-  visitFloating(args.q.dtype, [&](auto tag) {
+  visitFloats("attention", args.q.dtype, [&](auto tag) {
     using S = typename decltype(tag)::type;
     using T = ComputeOf<S>;
     const Workspace delta(static_cast<size_t>(int64_t(size.count()) * size.tq) * sizeof(T) + 1);

@@ -6,6 +6,7 @@
 #include "cuda/cross_entropy.h"
 #include "cuda/dense.h"
 #include "cuda/group.h"
+#include "shared/loss_checks.h"
 
 namespace adjoint {
 namespace cuda {
@@ -189,14 +190,7 @@ __global__ void __launch_bounds__(kGroupThreads)
 // perRow: tensors [N]
 void checkArguments(const char* name, const View& logits, const View& target,
                     std::initializer_list<const View*> perRow) {
-  if (!isFloating(logits.dtype) || target.dtype != DType::int64) {
-    fail(ErrorKind::dtype, "%s: expected floating-point logits and int64 targets, got %s and %s",
-         name, dtypeName(logits.dtype), dtypeName(target.dtype));
-  }
-  const auto isPerRow = [&](const View& v) { return v.ndim == 1 && v.size[0] == logits.size[0]; };
-  bool fits = logits.ndim == 2 && isPerRow(target);
-  for (const View* v : perRow) fits = fits && isPerRow(*v);
-  if (!fits) fail(ErrorKind::shape, "%s: expected logits [N, C], targets and losses [N]", name);
+  checkLossArguments(name, logits, target, perRow);
   if (logits.size[1] > 0x3fffffff) {
     fail(ErrorKind::shape, "%s: expected fewer than 2^30 classes", name);
   }

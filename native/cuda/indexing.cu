@@ -45,21 +45,6 @@ void visitWidth(int width, const F& f) {
   }
 }
 
-// Calls f(unsigned integer of the element's size).
-template <class F>
-void visitSize(DType dtype, const F& f) {
-  switch (itemSize(dtype)) {
-    case 1:
-      return f(uint8_t());
-    case 2:
-      return f(uint16_t());
-    case 4:
-      return f(uint32_t());
-    default:
-      return f(uint64_t());
-  }
-}
-
 // One thread adds up what belongs to a line of y along the axis, in order.
 struct Lines {
   Walk<3> walk;  // to the lines of y, of the source and of the indices

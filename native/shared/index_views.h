@@ -1,9 +1,26 @@
 // The views that reading and adding at indices walk over together, and their checks.
 #pragma once
+#include <cstdint>
+
 #include "shared/error.h"
 #include "shared/view.h"
 
 namespace adjoint {
+
+// Calls f(unsigned integer of the element's size).
+template <class F>
+void visitSize(DType dtype, const F& f) {
+  switch (itemSize(dtype)) {
+    case 1:
+      return f(uint8_t());
+    case 2:
+      return f(uint16_t());
+    case 4:
+      return f(uint32_t());
+    default:
+      return f(uint64_t());
+  }
+}
 
 inline void checkIndexType(const char* op, const View& index) {
   if (index.dtype != DType::int64) {

@@ -14,37 +14,19 @@ import {
 import * as nn from '../../src/nn/index.js'
 import { AdamW } from '../../src/optim/index.js'
 import { testCuda } from '../support/cuda.js'
+import { leftBy, nothing } from '../support/live.js'
 import { runScript } from '../support/run.js'
 
 const cuda = testCuda()
 const on = { device: cuda }
 const MB = 2 ** 20
 
-/** Tensors, tape nodes and bytes that stay after a full collection. */
-function live() {
-  collectGarbage(cuda)
-  const { liveTensors, liveNodes, liveBytes } = memoryStats(cuda)
-  return { liveTensors, liveNodes, liveBytes }
-}
-
-/** What a body leaves behind; it runs in a frame of its own, so that none of its values stay. */
-function leftBy(body: () => void) {
-  const before = live()
-  body()
-  const after = live()
-  return {
-    tensors: after.liveTensors - before.liveTensors,
-    nodes: after.liveNodes - before.liveNodes,
-    bytes: after.liveBytes - before.liveBytes,
-  }
-}
-
-const nothing = { tensors: 0, nodes: 0, bytes: 0 }
+const leftThere = (body: () => void) => leftBy(body, cuda)
 
 describe('a plain loop', () => {
   test('of results keeps memory flat', () => {
     let peak = 0
-    const left = leftBy(() => {
+    const left = leftThere(() => {
       let x = zeros([32_768], on)
       for (let i = 0; i < 2000; i++) {
         x = x.add(1)
@@ -59,7 +41,7 @@ describe('a plain loop', () => {
   test('of training steps keeps memory flat', () => {
     let peak = 0
     let early = 0
-    const left = leftBy(() => {
+    const left = leftThere(() => {
       const net = new nn.Sequential(new nn.Linear(64, 64), new nn.Tanh(), new nn.Linear(64, 8)).to(
         cuda,
       )
@@ -85,7 +67,7 @@ describe('a plain loop', () => {
 
   test('of batches that come from the CPU keeps both flat', () => {
     let peak = 0
-    const left = leftBy(() => {
+    const left = leftThere(() => {
       for (let i = 0; i < 200; i++) {
         const batch = full([65_536], i).to(cuda)
         if (i % 50 === 0) expect(batch.select(0, 5).item()).toBe(i)
@@ -98,7 +80,7 @@ describe('a plain loop', () => {
 })
 
 test('dropped graphs, tidy and dispose give memory back', () => {
-  const left = leftBy(() => {
+  const left = leftThere(() => {
     const w = randn([32, 32], { ...on, requiresGrad: true })
     for (let i = 0; i < 20; i++) w.matmul(w).tanh().sum()
     const y = tidy(() => w.exp().mul(2).sum())

@@ -11,28 +11,8 @@ import {
   tidy,
   zeros,
 } from '../../src/index.js'
+import { leftBy, live, nothing } from '../support/live.js'
 import { runScript } from '../support/run.js'
-
-/** Tensors, tape nodes and bytes that stay after a full collection. */
-function live(): { tensors: number; nodes: number; bytes: number } {
-  collectGarbage()
-  const { liveTensors, liveNodes, liveBytes } = memoryStats()
-  return { tensors: liveTensors, nodes: liveNodes, bytes: liveBytes }
-}
-
-/** What a body leaves behind; it runs in a frame of its own, so that none of its values stay. */
-function leftBy(body: () => void): { tensors: number; nodes: number; bytes: number } {
-  const before = live()
-  body()
-  const after = live()
-  return {
-    tensors: after.tensors - before.tensors,
-    nodes: after.nodes - before.nodes,
-    bytes: after.bytes - before.bytes,
-  }
-}
-
-const nothing = { tensors: 0, nodes: 0, bytes: 0 }
 
 describe('reclamation', () => {
   it('pins the inputs of a call before it allocates', () => {
