@@ -64,13 +64,13 @@ ADJOINT_DEVICE void storeTotal(const R& reducer, const ReduceShape& s, const Red
   storeAs(target.y, target.dtype, offset[1], reducer.finish(total, s.count));
 }
 
-template <class R, bool fromView>
-__global__ void __launch_bounds__(kGroupThreads)
-    reduceKernel(const R reducer, const ReduceShape s, const ViewRows view, const void* partials,
-                 const ReduceTarget target) {
-  using A = typename R::Accumulator;
-  ADJOINT_SHARED(A, shared, kGroupThreads);
-  const GroupPlace place = groupPlace(s.group.lanes, s.group.alongMemory);
+// The walk that both kernels share: `sum(row, begin, end, lane)` gives a lane's part of elements
+// begin … end of a row, and the lanes' parts are combined and stored.
+template <class R, class Sum>
+ADJOINT_DEVICE void reduceChunks(const R& reducer, const ReduceShape& s, bool alongMemory,
+                                 typename R::Accumulator* shared, const ReduceTarget& target,
+                                 const Sum& sum) {
+  const GroupPlace place = groupPlace(s.group.lanes, alongMemory);
   const int rowsPerBlock = kGroupThreads / s.group.lanes;
   const int64_t tasks = s.rowCount * s.chunks;
   for (int64_t first = int64_t(blockIdx.x) * rowsPerBlock; first < tasks;
@@ -78,31 +78,40 @@ __global__ void __launch_bounds__(kGroupThreads)
     const int64_t task = first + place.row;
     // Neighbouring tasks are neighbouring rows.
     const int64_t chunk = task / s.rowCount, row = task - chunk * s.rowCount;
-    A chain[4] = {R::identity(), R::identity(), R::identity(), R::identity()};
+    typename R::Accumulator total = R::identity();
     if (task < tasks) {
-      int64_t offset[2] = {0, 0};
-      if constexpr (fromView) view.rows.offsets(static_cast<uint32_t>(row), offset);
       const int64_t begin = chunk * s.chunk;
       const int64_t end = begin + s.chunk < s.length ? begin + s.chunk : s.length;
-      const int64_t step = s.group.lanes;
-      int64_t i = begin + place.lane;
-      for (; i + 3 * step < end; i += 4 * step) {
-        for (int k = 0; k < 4; k++) {
-          chain[k] = reducer.combine(
-              chain[k],
-              loadElement<R, fromView>(reducer, view, partials, s, row, offset[0], i + k * step));
-        }
-      }
-      for (; i < end; i += step) {
-        chain[0] = reducer.combine(
-            chain[0], loadElement<R, fromView>(reducer, view, partials, s, row, offset[0], i));
-      }
+      total = sum(row, begin, end, place.lane);
     }
-    A total =
-        reducer.combine(reducer.combine(chain[0], chain[1]), reducer.combine(chain[2], chain[3]));
-    total = combineGroup(reducer, total, shared, s.group.lanes, s.group.alongMemory);
+    total = combineGroup(reducer, total, shared, s.group.lanes, alongMemory);
     if (task < tasks && place.lane == 0) storeTotal(reducer, s, target, row, chunk, total);
   }
+}
+
+template <class R, bool fromView>
+__global__ void __launch_bounds__(kGroupThreads)
+    reduceKernel(const R reducer, const ReduceShape s, const ViewRows view, const void* partials,
+                 const ReduceTarget target) {
+  using A = typename R::Accumulator;
+  ADJOINT_SHARED(A, shared, kGroupThreads);
+  const auto sum = [&](int64_t row, int64_t begin, int64_t end, int lane) {
+    int64_t offset[2] = {0, 0};
+    if constexpr (fromView) view.rows.offsets(static_cast<uint32_t>(row), offset);
+    const auto load = [&](int64_t i) {
+      return loadElement<R, fromView>(reducer, view, partials, s, row, offset[0], i);
+    };
+    A chain[4] = {R::identity(), R::identity(), R::identity(), R::identity()};
+    const int64_t step = s.group.lanes;
+    int64_t i = begin + lane;
+    for (; i + 3 * step < end; i += 4 * step) {
+      for (int k = 0; k < 4; k++) chain[k] = reducer.combine(chain[k], load(i + k * step));
+    }
+    for (; i < end; i += step) chain[0] = reducer.combine(chain[0], load(i));
+    return reducer.combine(reducer.combine(chain[0], chain[1]),
+                           reducer.combine(chain[2], chain[3]));
+  };
+  reduceChunks(reducer, s, s.group.alongMemory, shared, target, sum);
 }
 
 // The same for rows of which neighbours are neighbours in memory, 16 bytes at a time.
@@ -113,44 +122,33 @@ __global__ void __launch_bounds__(kGroupThreads)
   using A = typename R::Accumulator;
   constexpr int V = kPerAccess<S>;
   ADJOINT_SHARED(A, shared, kGroupThreads);
-  const GroupPlace place = groupPlace(s.group.lanes, true);
-  const int rowsPerBlock = kGroupThreads / s.group.lanes;
-  const int64_t tasks = s.rowCount * s.chunks;
-  for (int64_t first = int64_t(blockIdx.x) * rowsPerBlock; first < tasks;
-       first += int64_t(gridDim.x) * rowsPerBlock) {
-    const int64_t task = first + place.row;
-    const int64_t chunk = task / s.rowCount, row = task - chunk * s.rowCount;
+  const auto sum = [&](int64_t row, int64_t begin, int64_t end, int lane) {
+    int64_t offset[2];
+    view.rows.offsets(static_cast<uint32_t>(row), offset);
+    const S* x = static_cast<const S*>(view.x) + offset[0];
     A chain[V];
     for (int j = 0; j < V; j++) chain[j] = R::identity();
-    if (task < tasks) {
-      int64_t offset[2];
-      view.rows.offsets(static_cast<uint32_t>(row), offset);
-      const S* x = static_cast<const S*>(view.x) + offset[0];
-      const int64_t begin = chunk * s.chunk;
-      const int64_t end = begin + s.chunk < s.length ? begin + s.chunk : s.length;
-      const int64_t step = int64_t(s.group.lanes) * V;
-      int64_t i = begin + place.lane * V;
-      for (; i + 3 * step < end; i += 4 * step) {
-        A value[4][V];  // all loads are on their way before the first is used
-        for (int k = 0; k < 4; k++) loadFrom(x + i + k * step, value[k]);
-        for (int k = 0; k < 4; k++) {
-          for (int j = 0; j < V; j++) {
-            chain[j] = reducer.combine(chain[j], reducer.load(value[k][j], 0));
-          }
-        }
-      }
-      for (; i < end; i += step) {
-        A value[V];
-        loadFrom(x + i, value);
-        for (int j = 0; j < V; j++) chain[j] = reducer.combine(chain[j], reducer.load(value[j], 0));
-      }
+    const auto add = [&](const A(&value)[V]) {
+      for (int j = 0; j < V; j++) chain[j] = reducer.combine(chain[j], reducer.load(value[j], 0));
+    };
+    const int64_t step = int64_t(s.group.lanes) * V;
+    int64_t i = begin + lane * V;
+    for (; i + 3 * step < end; i += 4 * step) {
+      A value[4][V];  // all loads are on their way before the first is used
+      for (int k = 0; k < 4; k++) loadFrom(x + i + k * step, value[k]);
+      for (int k = 0; k < 4; k++) add(value[k]);
+    }
+    for (; i < end; i += step) {
+      A value[V];
+      loadFrom(x + i, value);
+      add(value);
     }
     for (int n = V / 2; n > 0; n /= 2) {
       for (int j = 0; j < n; j++) chain[j] = reducer.combine(chain[j], chain[j + n]);
     }
-    const A total = combineGroup(reducer, chain[0], shared, s.group.lanes, true);
-    if (task < tasks && place.lane == 0) storeTotal(reducer, s, target, row, chunk, total);
-  }
+    return chain[0];
+  };
+  reduceChunks(reducer, s, true, shared, target, sum);
 }
 
 // So many elements a lane adds up one after another: many where rows alone fill a device.
