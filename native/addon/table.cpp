@@ -153,12 +153,19 @@ void Table::dispose(Handle handle) {
 // Compacts the list to the entries that are still alive.
 void Table::sweepList(std::vector<Handle>& list) {
   constexpr size_t kPerScope = 1024;  // each live owner read takes a slot of the handle scope
+  // References and storages were last touched a whole budget of tensor data ago: each is a miss.
+  constexpr size_t kAhead = 8;
   size_t kept = 0;
   for (size_t begin = 0; begin < list.size(); begin += kPerScope) {
     napi_handle_scope scope;
     if (napi_open_handle_scope(env_, &scope) != napi_ok) return;
     size_t end = std::min(list.size(), begin + kPerScope);
     for (size_t i = begin; i < end; i++) {
+      if (i + kAhead < list.size()) {
+        const Entry& later = entries_[indexOf(list[i + kAhead])];
+        __builtin_prefetch(later.owner);
+        __builtin_prefetch(later.storage);
+      }
       const Entry* e = find(list[i]);
       if (!e) continue;  // disposed meanwhile
       napi_value owner = nullptr;
