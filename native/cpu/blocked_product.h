@@ -267,8 +267,16 @@ class BlockedProduct {
     for (int64_t j = 0; j < columns.size(); j += kernels_.columns) {
       GemmBlock<T> part = block;
       part.n = std::min(kernels_.columns, columns.size() - j);
-      kernels_.pack(panel, padded(part.n), p_.b + (columns.begin + j) * p_.bColumn + k * p_.bK,
-                    p_.bColumn, p_.bK, part.n, block.k);
+      const T* from = p_.b + (columns.begin + j) * p_.bColumn + k * p_.bK;
+      kernels_.pack(panel, padded(part.n), from, p_.bColumn, p_.bK, part.n, block.k);
+      const int64_t left = std::min(kernels_.columns, columns.size() - j - part.n);
+      if (left > 0) {
+        const bool isAlongDepth = p_.bK == 1;
+        part.next = from + part.n * p_.bColumn;
+        part.nextStride = isAlongDepth ? p_.bColumn : p_.bK;
+        part.nextRows = isAlongDepth ? left : block.k;
+        part.nextSize = isAlongDepth ? block.k : left;
+      }
       part.b = part.bEdge = panel;
       part.bRow = kernels_.columns;
       part.c += j;

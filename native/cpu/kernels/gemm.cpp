@@ -126,9 +126,20 @@ struct Tiles<uint64_t> : TileRow<uint64_t, 1, 2, 3, 4> {
   static constexpr int rows = kIntegerRows;
 };
 
+// The share of tile i in g.next, of `tiles`.
+template <class T>
+ADJOINT_INLINE void prefetchNext(const GemmBlock<T>& g, int64_t i, int64_t tiles) {
+  constexpr int64_t line = 64 / sizeof(T);
+  for (int64_t r = i * g.nextRows / tiles; r < (i + 1) * g.nextRows / tiles; r++) {
+    const T* row = g.next + r * g.nextStride;
+    for (int64_t x = 0; x < g.nextSize; x += line) __builtin_prefetch(row + x, 0, 2);
+  }
+}
+
 template <class T>
 void multiply(const GemmBlock<T>& g) {
   constexpr int64_t lanes = kLanes<T>, columns = kVectors * lanes;
+  const int64_t tiles = (g.m + g.panelRows - 1) / g.panelRows;
   for (int64_t j = 0; j < g.n; j += columns) {
     const int64_t width = g.n - j < columns ? g.n - j : columns;
     const int vectors = width <= lanes ? 1 : 2;
@@ -137,6 +148,7 @@ void multiply(const GemmBlock<T>& g) {
     const int64_t bRow = edge ? vectors * lanes : g.bRow;
     for (int64_t i = 0; i < g.m; i += g.panelRows) {
       const int64_t rows = g.m - i < g.panelRows ? g.m - i : g.panelRows;
+      if (g.next && j == 0) prefetchNext(g, i / g.panelRows, tiles);
       const TileFunction<T> run = Tiles<T>::byRows[vectors - 1][rows - 1];
       const T* a = g.a + i / g.panelRows * g.aPanel;
       T* c = g.c + i * g.cRow + j;

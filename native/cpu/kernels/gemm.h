@@ -18,6 +18,8 @@ namespace adjoint::cpu {
 //    (strides 0 repeat: a bias of the columns, zeros); may be c itself.
 // run: sums are formed in registers over so many steps at most, and then added to c: a sum of sums
 //    has smaller rounding errors.
+// next: what the caller packs after this block, nextRows runs of nextSize elements; each tile asks
+//    for its share, so that it comes from memory while the products go on. nullptr for nothing.
 template <class T>
 struct GemmBlock {
   int64_t m, n, k;
@@ -31,6 +33,8 @@ struct GemmBlock {
   const T* init;
   int64_t initRow, initColumn;
   int64_t run = INT64_MAX;
+  const T* next = nullptr;
+  int64_t nextStride = 0, nextRows = 0, nextSize = 0;
 };
 
 template <class T>
