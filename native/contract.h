@@ -39,6 +39,11 @@ void setFloat32Products(Float32Products precision);
 // startup throws where there is no device that can be used, and may be called again then.
 void startup();
 void shutdown();
+// Devices are numbered from 0. Each has memory, queued work, caches and statistics of its own, and
+// all other functions are about the one that this thread has named last, at first 0. useDevice
+// throws where the device is not there or can't be used; for one in use it compares a number.
+int deviceCount();
+void useDevice(int device);
 // Waits for all queued work. Where work is queued, this and copyToHost throw what an earlier kernel
 // found wrong with its data ("deferred"): the first such error, once.
 void synchronize();
@@ -81,9 +86,12 @@ void resetPeakMemory();  // the peak is what is live now
 // returns.
 void copyFromHost(void* target, const void* source, size_t bytes);
 void copyToHost(void* target, const void* source, size_t bytes);
-// The same in steps, so that another thread can wait: beginCopyToHost queues it, or returns nullptr
-// where copyToHost waits for nothing. waitForCopy may run on any thread. endCopy gives up the copy,
-// and fills `target` with its first bytes unless that is nullptr.
+// Dense bytes from another device's memory. Queued: it comes after what is queued so far on either
+// device, and before what is queued later.
+void copyFromDevice(void* target, const void* source, int sourceDevice, size_t bytes);
+// The same as copyToHost in steps, so that another thread can wait: beginCopyToHost queues it, or
+// returns nullptr where copyToHost waits for nothing. waitForCopy may run on any thread. endCopy
+// gives up the copy, and fills `target` with its first bytes unless that is nullptr.
 struct HostCopy;
 HostCopy* beginCopyToHost(const void* source, size_t bytes);
 void waitForCopy(HostCopy& copy);

@@ -37,6 +37,7 @@ beforeEach(() => {
   vi.stubEnv('ADJOINT_DEVICE', '')
   vi.stubEnv('ADJOINT_ADDON_DIR', withCuda)
   delete process.env.ADJOINT_EMULATION_ERROR
+  delete process.env.ADJOINT_EMULATION_DEVICES
 })
 afterEach(() => {
   vi.restoreAllMocks()
@@ -126,13 +127,26 @@ describe('ADJOINT_DEVICE', () => {
     expect(written.join()).toMatch(/index below 1/)
   })
 
+  test('cuda:1 on a machine with two: that one, which is also what cuda names', async () => {
+    process.env.ADJOINT_EMULATION_DEVICES = '2'
+    expect(String(await choose('cuda:1'))).toBe('cuda:1')
+    const { cuda, device, tensor } = await fresh()
+    expect(String(device('cuda'))).toBe('cuda:1')
+    expect(cuda.currentDevice()).toBe(1)
+    expect(cuda.deviceCount()).toBe(2)
+    expect(String(tensor([1]).add(1).device)).toBe('cuda:1')
+    expect(String(tensor([1]).to('cuda').device)).toBe('cuda:1')
+    expect(String(tensor([1]).to('cuda:0').device)).toBe('cuda:0')
+    expect(written).toEqual([])
+  })
+
   test('something else is an error that names the variable', async () => {
     await expect(choose('gpu')).rejects.toThrow('ADJOINT_DEVICE: expected cpu or cuda, got "gpu"')
   })
 })
 
 describe('device', () => {
-  test('takes the first of each type', async () => {
+  test('is the first of each type without a number', async () => {
     const { device } = await fresh()
     expect(device('cpu:0')).toBe(device('cpu'))
     expect(device('cuda:0')).toBe(device('cuda'))
@@ -149,12 +163,14 @@ describe('device', () => {
     expect(() => device('cuda:x')).toThrow(DeviceError)
   })
 
-  test('names CUDA_VISIBLE_DEVICES for one that is there', async () => {
-    const { device } = await fresh()
-    const { native } = device('cuda')
-    const info = native.deviceInfo()
-    vi.spyOn(native, 'deviceInfo').mockReturnValue({ ...info, devices: '4' })
-    expect(() => device('cuda:3')).toThrow(/expected 'cuda:0'.*CUDA_VISIBLE_DEVICES=3/)
+  test('is not touched before it is named', async () => {
+    process.env.ADJOINT_EMULATION_DEVICES = '3'
+    const { cuda, device } = await fresh()
+    const { openDevices } = await import('../src/core/device.js')
+    expect(cuda.deviceCount()).toBe(3)
+    expect(openDevices()).toEqual([])
+    expect(device('cuda:2')).not.toBe(device('cuda:1'))
+    expect(openDevices().map(String)).toEqual(['cuda:1', 'cuda:2'])
   })
 
   test('a setting of the process reaches one that is opened later', async () => {

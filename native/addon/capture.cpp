@@ -11,10 +11,10 @@ Napi::Value beginCapture(Environment& e, const Napi::CallbackInfo& info) {
   bool refuses = info[0].ToBoolean().Value();
   if (!refuses && !backend::canCapture()) {
     fail(ErrorKind::capture, "capture: expected a device that can record a step, got %s",
-         backend::name());
+         deviceName(e.device).c_str());
   }
   if (e.recorder) fail(ErrorKind::capture, "capture: expected one recording at a time");
-  e.recorder = std::make_unique<Recorder>(e.storages, refuses);
+  e.recorder = std::make_unique<Recorder>(e.storages, refuses, e.device);
   return info.Env().Undefined();
 }
 

@@ -2,7 +2,17 @@
 
 namespace adjoint {
 
+std::string deviceName(int device) {
+  const std::string name = backend::name();
+  return name == "cpu" ? name : name + ":" + std::to_string(device);
+}
+
 Environment::~Environment() {
+  try {
+    backend::useDevice(device);
+  } catch (const Error&) {
+    // A device that has failed: its memory is lost anyway.
+  }
   recorder.reset();
   table.clear();
   if (wordsRef_) napi_delete_reference(env, wordsRef_);
@@ -25,7 +35,7 @@ Storage* Environment::allocate(size_t bytes) {
     fail(ErrorKind::outOfMemory,
          "allocate: expected room for %zu bytes on %s, got none: %zu bytes live in %zu tensors and "
          "%zu tape nodes of this thread, %zu bytes reserved, %zu cached",
-         bytes, backend::name(), s.liveBytes, table.liveTensors(), table.liveNodes(),
+         bytes, deviceName(device).c_str(), s.liveBytes, table.liveTensors(), table.liveNodes(),
          s.reservedBytes, s.cachedBytes);
   }
   Storage* storage = storages.make(data, size);

@@ -1,9 +1,10 @@
-// The state of one JavaScript environment (the main thread or a worker): handles, generators of
-// random numbers, slots, and the array through which calls are encoded.
+// The state of one device in one JavaScript environment (the main thread or a worker): handles,
+// generators of random numbers, slots, and the array through which calls are encoded.
 #pragma once
 #include <node_api.h>
 
 #include <memory>
+#include <string>
 #include <vector>
 
 #include "reclaim.h"
@@ -12,10 +13,18 @@
 
 namespace adjoint {
 
+class Environment;
+// Those of one JavaScript environment, by the device's number; nullptr for one that is not in use.
+using Environments = std::vector<std::unique_ptr<Environment>>;
+
 class Environment {
  public:
-  explicit Environment(napi_env env)
-      : env(env), table(env), reclaimer(env, table, storages.liveBytes()) {
+  Environment(napi_env env, int device, const Environments& all)
+      : env(env),
+        device(device),
+        all(all),
+        table(env),
+        reclaimer(env, table, storages.liveBytes(), device) {
     generators.push_back({0, 0});
   }
   ~Environment();
@@ -38,6 +47,8 @@ class Environment {
   void throwError(ErrorKind kind, const char* message);
 
   napi_env env;
+  const int device;
+  const Environments& all;
   StoragePool storages;
   Table table;
   Reclaimer reclaimer;
@@ -53,10 +64,15 @@ class Environment {
   napi_ref errorClasses_[static_cast<int>(ErrorKind::internal) + 1] = {};
 };
 
-// Runs `body` and turns what it throws into a JavaScript exception; nothing crosses the C boundary.
+// "cpu", "cuda:1"
+std::string deviceName(int device);
+
+// Runs `body` on the environment's device, and turns what it throws into a JavaScript exception;
+// nothing crosses the C boundary.
 template <class F>
 napi_value guarded(Environment& environment, F&& body) {
   try {
+    backend::useDevice(environment.device);
     return body();
   } catch (const Error& e) {
     environment.throwError(e.kind, e.what());

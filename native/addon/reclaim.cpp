@@ -67,6 +67,8 @@ void Reclaimer::call(napi_ref function, napi_value* arguments, size_t count) {
   if (count == 1) napi_get_reference_value(env_, minorOptions_, &arguments[0]);
   napi_call_function(env_, receiver, callee, count, arguments, &result);
   napi_close_handle_scope(env_, scope);
+  // JavaScript may have used another one.
+  backend::useDevice(device_);
 }
 
 void Reclaimer::sweep(bool all) {

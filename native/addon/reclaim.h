@@ -20,10 +20,11 @@ struct ReclaimStats {
 class Reclaimer {
  public:
   // ADJOINT_GC_STRESS=1 collects before every allocation, so that tests find what is not pinned.
-  Reclaimer(napi_env env, Table& table, const size_t& liveBytes)
+  Reclaimer(napi_env env, Table& table, const size_t& liveBytes, int device)
       : env_(env),
         table_(table),
         liveBytes_(liveBytes),
+        device_(device),
         stress_(std::getenv("ADJOINT_GC_STRESS") != nullptr) {}
   ~Reclaimer();
   Reclaimer(const Reclaimer&) = delete;
@@ -70,6 +71,7 @@ class Reclaimer {
   napi_env env_;
   Table& table_;
   const size_t& liveBytes_;
+  const int device_;
   napi_ref gc_ = nullptr;
   napi_ref minorOptions_ = nullptr;
   napi_ref watcher_ = nullptr;

@@ -33,7 +33,7 @@ void Recorder::beginCall(const char* op) {
   if (!refuses_) return;
   fail(ErrorKind::capture,
        "%s: expected work on the device whose step is being captured, got a call on %s", op,
-       backend::name());
+       deviceName(device_).c_str());
 }
 
 int Recorder::number(Storage* storage, bool isForeign) {

@@ -77,7 +77,8 @@ class Recording {
 class Recorder {
  public:
   // `refuses`: no work may be done here while a step is recorded on another device.
-  Recorder(StoragePool& storages, bool refuses) : storages_(storages), refuses_(refuses) {}
+  Recorder(StoragePool& storages, bool refuses, int device)
+      : storages_(storages), refuses_(refuses), device_(device) {}
   Recorder(const Recorder&) = delete;
   Recorder& operator=(const Recorder&) = delete;
   ~Recorder();
@@ -122,6 +123,7 @@ class Recorder {
 
   StoragePool& storages_;
   const bool refuses_;
+  const int device_;
   bool callChanges_ = false;
   std::vector<Met> met_;  // by their number: StoragePool::recorded has the storages
   std::vector<Row> rows_;

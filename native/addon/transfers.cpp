@@ -22,6 +22,30 @@ Napi::Value fromHost(Environment& e, const Napi::CallbackInfo& info) {
   return Napi::Number::New(info.Env(), handle);
 }
 
+// fromDevice(device, source, offset, bytes, dtype, owner): a new tensor with bytes of a tensor of
+// another device of this backend, dense from `offset` on.
+Napi::Value fromDevice(Environment& e, const Napi::CallbackInfo& info) {
+  const double number = numberAt(info, 0), bytes = numberAt(info, 3), code = numberAt(info, 4);
+  const bool isKnown = number >= 0 && number < static_cast<double>(e.all.size()) &&
+                       e.all[static_cast<size_t>(number)] && number != e.device;
+  if (!isKnown) fail(ErrorKind::internal, "to: expected another device in use, got %g", number);
+  if (!(bytes >= 0 && bytes <= 140737488355328.0) || !(code >= 0 && code < kDTypeCount)) {
+    fail(ErrorKind::internal, "to: expected a size and a dtype");
+  }
+  e.refuseWhileCapturing("to", "a copy from another device");
+  Environment& other = *e.all[static_cast<size_t>(number)];
+  other.refuseWhileCapturing("to", "a copy to another device");
+  const auto length = static_cast<size_t>(bytes);
+  const HostRange source = rangeAt(other, info, 1, length, "to");
+  Storage* storage = e.allocate(length);
+  StorageRef pin(storage);
+  release(storage);
+  backend::copyFromDevice(storage->data, source.data, other.device, length);
+  Handle handle = e.table.addTensor(info[5], storage, static_cast<DType>(static_cast<int>(code)));
+  retain(storage);
+  return Napi::Number::New(info.Env(), handle);
+}
+
 // toHost(array, handle, offset): fills the array with the tensor's elements from `offset` on, which
 // are dense. Waits for queued work.
 Napi::Value toHost(Environment& e, const Napi::CallbackInfo& info) {
@@ -74,6 +98,7 @@ Napi::Value storageOf(Environment& e, const Napi::CallbackInfo& info) {
 
 void exportTransfers(Exports& exports) {
   exports.add<fromHost>("fromHost");
+  exports.add<fromDevice>("fromDevice");
   exports.add<toHost>("toHost");
   exports.add<overwrite>("overwrite");
   exports.add<reserve>("reserve");

@@ -85,6 +85,13 @@ void shutdown() {
   trimCache();
 }
 
+int deviceCount() {
+  return 1;
+}
+void useDevice(int device) {
+  if (device != 0) fail(ErrorKind::device, "cpu: expected device 0, got %d", device);
+}
+
 // Work is done when a call returns.
 void synchronize() {}
 bool canCapture() {

@@ -67,6 +67,9 @@ void copyFromHost(void* target, const void* source, size_t bytes) {
 void copyToHost(void* target, const void* source, size_t bytes) {
   copyBytes(target, source, bytes);
 }
+void copyFromDevice(void*, const void*, int, size_t) {
+  fail(ErrorKind::internal, "cpu: expected one device");
+}
 HostCopy* beginCopyToHost(const void*, size_t) {
   return nullptr;
 }

@@ -5,6 +5,7 @@
 #include <unordered_map>
 
 #include "cuda/attention_graph.h"
+#include "cuda/per_device.h"
 #include "cuda/workspace.h"
 
 namespace adjoint::cuda {
@@ -68,15 +69,21 @@ std::string keyOf(const FusedAttention& a) {
   return key;
 }
 
+// One device's.
+struct Plans {
+  std::unordered_map<std::string, std::unique_ptr<CudnnPlan>> byKey;
+  bool isMissing = false;  // cuDNN, or one that takes the device
+};
+
 // The plan for it, or nullptr: also where there is no cuDNN, which is found out once. Locked by the
 // caller.
 const CudnnPlan* planFor(const FusedAttention& a) {
-  static auto* plans = new std::unordered_map<std::string, std::unique_ptr<CudnnPlan>>;
-  static bool isMissing = false;
+  static PerDevice<Plans> plansOf;
+  auto& [plans, isMissing] = plansOf.get();
   if (isMissing || !cudnnLibrary().isLoaded()) return nullptr;
   const std::string key = keyOf(a);
-  if (const auto known = plans->find(key); known != plans->end()) return known->second.get();
-  if (plans->size() >= kMostPlans) return nullptr;
+  if (const auto known = plans.find(key); known != plans.end()) return known->second.get();
+  if (plans.size() >= kMostPlans) return nullptr;
   CudnnTarget target{};
   try {
     target.handle = cudnnHandle(stream());
@@ -87,7 +94,7 @@ const CudnnPlan* planFor(const FusedAttention& a) {
   target.capability = computeCapability();
   std::string reason;
   auto plan = planAttention(a, target, kWorkspaceLimit, &reason);
-  return plans->emplace(key, std::move(plan)).first->second.get();
+  return plans.emplace(key, std::move(plan)).first->second.get();
 }
 
 // Queues it; false where there is no plan, or no memory for its workspace.

@@ -6,6 +6,7 @@
 
 #include "cuda/conv2d.h"
 #include "cuda/conv2d_graph.h"
+#include "cuda/per_device.h"
 #include "cuda/workspace.h"
 
 namespace adjoint::cuda {
@@ -30,30 +31,31 @@ std::string keyOf(const Conv2d& c, int64_t limit) {
   return key;
 }
 
-// Why cuDNN is loaded and yet refuses this device. Locked with cudnnMutex.
-std::string& refusal() {
-  static auto* text = new std::string;
-  return *text;
-}
+// One device's. Locked with cudnnMutex.
+struct Plans {
+  std::unordered_map<std::string, std::unique_ptr<CudnnPlan>> byKey;
+  std::string refusal;  // why cuDNN is loaded and yet refuses this device
+};
+PerDevice<Plans> plansOf;
 
 // The plan for it, or nullptr: also where there is no cuDNN, which is found out once. Locked by the
 // caller.
 const CudnnPlan* planFor(const Conv2d& c, int64_t limit, cudaStream_t stream) {
-  static auto* plans = new std::unordered_map<std::string, std::unique_ptr<CudnnPlan>>;
-  if (!refusal().empty() || !cudnnLibrary().isLoaded()) return nullptr;
+  auto& [plans, refusal] = plansOf.get();
+  if (!refusal.empty() || !cudnnLibrary().isLoaded()) return nullptr;
   const std::string key = keyOf(c, limit);
-  if (const auto known = plans->find(key); known != plans->end()) return known->second.get();
+  if (const auto known = plans.find(key); known != plans.end()) return known->second.get();
   CudnnTarget target{};
   try {
     target.handle = cudnnHandle(stream);
   } catch (const Error& error) {
-    refusal() = error.what();
+    refusal = error.what();
     return nullptr;
   }
   target.capability = computeCapability();
   std::string reason;
   auto plan = planConv2d(c, target, limit, &reason);
-  return plans->emplace(key, std::move(plan)).first->second.get();
+  return plans.emplace(key, std::move(plan)).first->second.get();
 }
 
 }  // namespace
@@ -62,7 +64,8 @@ std::string convolutionLibrary() {
   std::lock_guard<std::mutex> lock(cudnnMutex());
   const Library& library = cudnnLibrary();
   if (!library.isLoaded()) return library.reason();
-  return library.path() + " " + cudnnVersion() + (refusal().empty() ? "" : ": " + refusal());
+  const std::string& refusal = plansOf.get().refusal;
+  return library.path() + " " + cudnnVersion() + (refusal.empty() ? "" : ": " + refusal);
 }
 
 bool libraryTakes(const Conv2d& c) {

@@ -5,11 +5,13 @@
 #include <memory>
 #include <mutex>
 
+#include "cuda/per_device.h"
+
 namespace adjoint {
 namespace cuda {
 namespace {
 
-// The kernels of all threads. Never destroyed, as the device itself (device.cpp).
+// One device's kernels, of all threads.
 class Kernels {
  public:
   int compile(const std::string& source, const std::string& name,
@@ -44,22 +46,19 @@ class Kernels {
   std::vector<Entry> kernels_;
 };
 
-Kernels& compiledKernels() {
-  static auto* kernels = new Kernels;
-  return *kernels;
-}
+PerDevice<Kernels> compiledKernels;
 
 }  // namespace
 }  // namespace cuda
 
 int backend::compileCudaKernel(const std::string& source, const std::string& name,
                                const std::vector<std::string>& options) {
-  return cuda::compiledKernels().compile(source, name, options);
+  return cuda::compiledKernels.get().compile(source, name, options);
 }
 
 void backend::launchCudaKernel(int number, const CudaKernelLaunch& launch,
                                const std::vector<CudaKernelArgument>& arguments) {
-  const auto [name, kernel] = cuda::compiledKernels().at(number);
+  const auto [name, kernel] = cuda::compiledKernels.get().at(number);
   // CUDA reads as many values as the kernel has parameters, whatever it is given.
   const std::vector<size_t>& expected = kernel->parameterBytes;
   if (arguments.size() != expected.size()) {

@@ -15,9 +15,9 @@ const Library& cudnnLibrary();
 // "9.28.1"; cuDNN must be loaded.
 std::string cudnnVersion();
 
-// The process's one handle, made at first use, on the stream that is asked for. Throws Error
-// (device) where cuDNN is not there or refuses the device. A handle takes one thread at a time:
-// lock cudnnMutex() around what uses it.
+// The current device's one handle, made at first use, on the stream that is asked for, one of it.
+// Throws Error (device) where cuDNN is not there or refuses the device. A handle takes one thread
+// at a time: lock cudnnMutex() around what uses it.
 cudnnHandle_t cudnnHandle(cudaStream_t stream);
 std::mutex& cudnnMutex();
 

@@ -4,6 +4,7 @@
 #include <new>
 
 #include "cuda/launch.h"
+#include "cuda/per_device.h"
 
 namespace adjoint::cuda {
 namespace {
@@ -14,15 +15,20 @@ std::mutex& mutex() {
   return *m;
 }
 
+struct Pinned {
+  Pinned() {
+    void* memory = nullptr;
+    ADJOINT_CUDA(cudaHostAlloc(&memory, sizeof(IndexReport), cudaHostAllocMapped));
+    report = new (memory) IndexReport{};
+  }
+  IndexReport* report;
+};
+PerDevice<Pinned> pinned;
+
 }  // namespace
 
 IndexReport* indexReport() {
-  static IndexReport* report = [] {
-    void* memory = nullptr;
-    ADJOINT_CUDA(cudaHostAlloc(&memory, sizeof(IndexReport), cudaHostAllocMapped));
-    return new (memory) IndexReport{};
-  }();
-  return report;
+  return pinned.get().report;
 }
 
 void raiseDeferredError() {

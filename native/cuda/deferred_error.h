@@ -16,10 +16,10 @@ struct IndexReport {
   int64_t index, position, size;
 };
 
-// In pinned memory, for the device to write to.
+// The current device's, in pinned memory, for it to write to.
 IndexReport* indexReport();
 
-// Throws what kernels of the past have reported, and forgets it. Called after a wait.
+// Throws what kernels of the current device have reported, and forgets it. Called after a wait.
 void raiseDeferredError();
 void forgetDeferredError();
 

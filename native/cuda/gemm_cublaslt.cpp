@@ -13,6 +13,7 @@
 
 #include "cuda/gemm.h"
 #include "cuda/library.h"
+#include "cuda/per_device.h"
 #include "cuda/workspace.h"
 
 namespace adjoint::cuda {
@@ -63,14 +64,14 @@ void check(cublasStatus_t status, const char* call) {
 
 constexpr size_t kWorkspaceBytes = size_t(32) << 20;
 
-// Never destroyed, as the device itself (device.cpp).
+// The library's context is that of one device.
+struct Context {
+  Context() { ADJOINT_CUBLAS(library().cublasLtCreate(&handle)); }
+  cublasLtHandle_t handle = nullptr;
+};
 cublasLtHandle_t handle() {
-  static const cublasLtHandle_t h = [] {
-    cublasLtHandle_t made = nullptr;
-    ADJOINT_CUBLAS(library().cublasLtCreate(&made));
-    return made;
-  }();
-  return h;
+  static PerDevice<Context> contexts;
+  return contexts.get().handle;
 }
 
 cudaDataType_t dataType(DType dtype) {
@@ -260,7 +261,7 @@ class GemmPlan {
   bool hasAlgorithm_ = false;
 };
 
-// The plans of all threads. Never destroyed, as the library.
+// One device's plans, of all threads.
 class Plans {
  public:
   // Whether the library can do it.
@@ -298,8 +299,9 @@ std::string gemmLibrary() {
 }
 
 void gemm(const Gemm& g, cudaStream_t stream) {
-  static Plans* plans = new Plans;
-  if (plans->run(g, stream)) return;
+  static PerDevice<Plans> plansOf;
+  Plans& plans = plansOf.get();
+  if (plans.run(g, stream)) return;
   Gemm rest = g;
   if (g.bias && !g.accumulate) {
     // The bias for each row first, to which the product is then added.
@@ -317,7 +319,7 @@ void gemm(const Gemm& g, cudaStream_t stream) {
     backend::copy(y, bias);
     rest.bias = nullptr;
     rest.accumulate = true;
-    if (plans->run(rest, stream)) return;
+    if (plans.run(rest, stream)) return;
   }
   fail(ErrorKind::device, "cublasLt: no algorithm for a product of %s [%lld, %lld] x [%lld, %lld]",
        dtypeName(g.dtype), static_cast<long long>(g.m), static_cast<long long>(g.k),

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "cuda/free_list.h"
+#include "cuda/per_device.h"
 
 namespace adjoint {
 
@@ -56,10 +57,7 @@ struct Value {
 };
 
 // Streams for captures. They are never destroyed: libraries remember a stream by its address.
-cuda::FreeList<cudaStream_t>& captureStreams() {
-  static auto* streams = new cuda::FreeList<cudaStream_t>;
-  return *streams;
-}
+cuda::PerDevice<cuda::FreeList<cudaStream_t>> captureStreams;
 
 cudaStream_t makeStream() {
   cudaStream_t stream = nullptr;
@@ -99,7 +97,7 @@ cudaGraph_t backend::Graph::endCapture(cudaError_t& status) {
   cudaGraph_t graph = nullptr;
   status = cudaStreamEndCapture(stream, &graph);
   if (status != cudaSuccess) graph = nullptr;
-  captureStreams().give(stream);
+  captureStreams.get().give(stream);
   stream = nullptr;
   return graph;
 }
@@ -191,10 +189,10 @@ Graph* beginGraph() {
   const char* setting = std::getenv("ADJOINT_CUDA_GRAPHS");
   if (setting && std::strcmp(setting, "0") == 0) return nullptr;
   auto graph = std::make_unique<Graph>();
-  graph->stream = captureStreams().take(makeStream);
+  graph->stream = captureStreams.get().take(makeStream);
   // Relaxed: the step may allocate, and use the one stream beside this one.
   const cudaError_t status = cudaStreamBeginCapture(graph->stream, cudaStreamCaptureModeRelaxed);
-  if (status != cudaSuccess) captureStreams().give(graph->stream);
+  if (status != cudaSuccess) captureStreams.get().give(graph->stream);
   cuda::check(status, "cudaStreamBeginCapture");
   graph->phase = Phase::making;
   return current = graph.release();

@@ -1,42 +1,15 @@
-#include <cuda_runtime.h>
-
 #include "cuda/cudnn_handle.h"
-
-// Where cudnn-frontend looks its functions up.
-namespace cudnn_frontend {
-void* cudnn_dlhandle = nullptr;
-}
+#include "cuda/per_device.h"
 
 namespace adjoint::cuda {
 
-const Library& cudnnLibrary() {
-  // cuDNN loads the compiler for its fused kernels by name; one that is in the process already is
-  // found wherever it lies.
-  static const Library* library = [] {
-    const std::string major = std::to_string(CUDART_VERSION / 1000);
-    static const Library compiler({"libnvrtc.so." + major});
-    auto* loaded = new Library({"libcudnn.so.9"});
-    cudnn_frontend::cudnn_dlhandle = loaded->handle();
-    return loaded;
-  }();
-  return *library;
-}
-
-std::string cudnnVersion() {
-  const size_t v = cudnnLibrary().function<size_t()>("cudnnGetVersion")();
-  return std::to_string(v / 10000) + "." + std::to_string(v / 100 % 100) + "." +
-         std::to_string(v % 100);
-}
-
-std::mutex& cudnnMutex() {
-  static auto* mutex = new std::mutex;
-  return *mutex;
-}
-
-// Never destroyed, as the device itself (device.cpp).
 cudnnHandle_t cudnnHandle(cudaStream_t stream) {
-  static cudnnHandle_t handle = nullptr;
-  static cudaStream_t current = nullptr;
+  struct Context {
+    cudnnHandle_t handle = nullptr;
+    cudaStream_t stream = nullptr;
+  };
+  static PerDevice<Context> contexts;
+  Context& context = contexts.get();
   const auto check = [](cudnnStatus_t status, const char* call) {
     if (status != CUDNN_STATUS_SUCCESS) {
       const auto describe =
@@ -44,17 +17,17 @@ cudnnHandle_t cudnnHandle(cudaStream_t stream) {
       fail(ErrorKind::device, "cudnn: %s: %s", call, describe(status));
     }
   };
-  if (!handle) {
+  if (!context.handle) {
     const auto create = cudnnLibrary().function<cudnnStatus_t(cudnnHandle_t*)>("cudnnCreate");
-    check(create(&handle), "cudnnCreate");
+    check(create(&context.handle), "cudnnCreate");
   }
-  if (current != stream) {
+  if (context.stream != stream) {
     const auto set =
         cudnnLibrary().function<cudnnStatus_t(cudnnHandle_t, cudaStream_t)>("cudnnSetStream");
-    check(set(handle, stream), "cudnnSetStream");
-    current = stream;
+    check(set(context.handle, stream), "cudnnSetStream");
+    context.stream = stream;
   }
-  return handle;
+  return context.handle;
 }
 
 }  // namespace adjoint::cuda

@@ -8,13 +8,20 @@
 #include "contract.h"
 #include "cuda/deferred_error.h"
 #include "cuda/launch.h"
+#include "cuda/per_device.h"
 
 namespace adjoint {
+namespace cuda {
+namespace {
+class HostCopies;
+}  // namespace
+}  // namespace cuda
+
 namespace backend {
 
 // A pinned buffer, and the event after the last copy into it.
 struct HostCopy {
-  explicit HostCopy(size_t capacity) : capacity(capacity) {
+  HostCopy(size_t capacity, cuda::HostCopies& owner) : capacity(capacity), owner(owner) {
     ADJOINT_CUDA(cudaHostAlloc(&buffer, capacity, cudaHostAllocDefault));
     // The thread that waits sleeps.
     const unsigned flags = cudaEventDisableTiming | cudaEventBlockingSync;
@@ -29,6 +36,8 @@ struct HostCopy {
     cudaFreeHost(buffer);
   }
   const size_t capacity;
+  cuda::HostCopies& owner;  // of its device
+  const int device = cuda::currentDevice();
   void* buffer = nullptr;
   cudaEvent_t event = nullptr;
 };
@@ -56,7 +65,7 @@ class HostCopies {
         return copy;
       }
     }
-    return new HostCopy(capacity);
+    return new HostCopy(capacity, *this);
   }
   void give(HostCopy* copy) {
     std::lock_guard<std::mutex> lock(mutex_);
@@ -86,10 +95,7 @@ class HostCopies {
   size_t freeBytes_ = 0;
 };
 
-HostCopies& copies() {
-  static HostCopies* c = new HostCopies;
-  return *c;
-}
+PerDevice<HostCopies> copies;
 
 }  // namespace
 }  // namespace cuda
@@ -97,27 +103,28 @@ HostCopies& copies() {
 namespace backend {
 
 HostCopy* beginCopyToHost(const void* source, size_t bytes) {
-  HostCopy* copy = cuda::copies().take(bytes);
+  HostCopy* copy = cuda::copies.get().take(bytes);
   try {
     ADJOINT_CUDA(
         cudaMemcpyAsync(copy->buffer, source, bytes, cudaMemcpyDeviceToHost, cuda::stream()));
     ADJOINT_CUDA(cudaEventRecord(copy->event, cuda::stream()));
   } catch (...) {
-    cuda::copies().give(copy);
+    copy->owner.give(copy);
     throw;
   }
   return copy;
 }
 
 void waitForCopy(HostCopy& copy) {
+  useDevice(copy.device);
   ADJOINT_CUDA(cudaEventSynchronize(copy.event));
-  cuda::copies().trim();
+  copy.owner.trim();
   cuda::raiseDeferredError();
 }
 
 void endCopy(HostCopy* copy, void* target, size_t bytes) {
   if (target) std::memcpy(target, copy->buffer, std::min(bytes, copy->capacity));
-  cuda::copies().give(copy);
+  copy->owner.give(copy);
 }
 
 }  // namespace backend

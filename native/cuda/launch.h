@@ -38,11 +38,12 @@ inline void check(cudaError_t status, const char* call) {
 }
 #define ADJOINT_CUDA(call) ::adjoint::cuda::check((call), #call)
 
-// The one stream that all work goes through (device.cpp), or that of the graph that this thread
-// makes (graph.h).
+// The one stream that all work of the current device goes through (device.cpp), or that of the
+// graph that this thread makes (graph.h).
 cudaStream_t stream();
 // Always the one stream.
 cudaStream_t mainStream();
+// Of the current device.
 int multiprocessors();
 int computeCapability();  // 90 for 9.0
 

@@ -6,6 +6,7 @@
 #include "contract.h"
 #include "cuda/graph.h"
 #include "cuda/launch.h"
+#include "cuda/per_device.h"
 #include "shared/block_allocator.h"
 
 namespace adjoint {
@@ -25,17 +26,12 @@ class DeviceSegments final : public SegmentSource {
   // still uses it must have ended. Called while tensors die, so it must not throw: after an error
   // of the device the segment is lost with everything else.
   void unmap(void* segment, size_t) override {
-    if (cudaStreamSynchronize(mainStream()) == cudaSuccess) cudaFree(segment);
+    if (cudaStreamSynchronize(stream_) == cudaSuccess) cudaFree(segment);
   }
-};
 
-BlockAllocator& allocator() {
-  static DeviceSegments* segments = new DeviceSegments;
-  // Not host memory, also where the emulation says so: a freed block may be in use by work that
-  // was queued before, so it cannot be poisoned.
-  static BlockAllocator* a = new BlockAllocator(*segments, {8, size_t(2) << 20, false});
-  return *a;
-}
+ private:
+  const cudaStream_t stream_ = mainStream();
+};
 
 // Pinned buffers between the caller's memory and the device, so that a copy to the device need not
 // wait for the work that is queued before it: the caller's memory is read at once, the rest happens
@@ -79,15 +75,24 @@ class Staging {
   unsigned next_ = 0;
 };
 
-Staging& staging() {
-  static Staging* s = new Staging;
-  return *s;
+struct DeviceMemory {
+  DeviceSegments segments;
+  // Not host memory, also where the emulation says so: a freed block may be in use by work that
+  // was queued before, so it cannot be poisoned.
+  BlockAllocator allocator{segments, {8, size_t(2) << 20, false}};
+  Staging staging;
+};
+PerDevice<DeviceMemory> memory;
+
+BlockAllocator& allocator() {
+  return memory.get().allocator;
 }
 
 }  // namespace
 
 void uploadNow(void* target, const void* source, size_t bytes) {
-  staging().copyToDevice(static_cast<char*>(target), static_cast<const char*>(source), bytes);
+  memory.get().staging.copyToDevice(static_cast<char*>(target), static_cast<const char*>(source),
+                                    bytes);
 }
 
 }  // namespace cuda

@@ -4,15 +4,13 @@
 #include "contract.h"
 #include "cuda/free_list.h"
 #include "cuda/launch.h"
+#include "cuda/per_device.h"
 
 namespace adjoint {
 namespace cuda {
 namespace {
 
-FreeList<cudaEvent_t>& events() {
-  static auto* e = new FreeList<cudaEvent_t>;
-  return *e;
-}
+PerDevice<FreeList<cudaEvent_t>> events;
 
 cudaEvent_t makeEvent() {
   cudaEvent_t event = nullptr;
@@ -30,7 +28,7 @@ cudaEvent_t eventOf(backend::Moment moment) {
 namespace backend {
 
 Moment mark() {
-  cudaEvent_t event = cuda::events().take(cuda::makeEvent);
+  cudaEvent_t event = cuda::events.get().take(cuda::makeEvent);
   ADJOINT_CUDA(cudaEventRecord(event, cuda::stream()));
   return reinterpret_cast<Moment>(event);
 }
@@ -47,7 +45,7 @@ std::vector<double> elapsed(const std::vector<Moment>& moments) {
         cudaEventElapsedTime(&step, cuda::eventOf(moments[i - 1]), cuda::eventOf(moments[i])));
     times.push_back(times.back() + static_cast<double>(step));
   }
-  for (Moment moment : moments) cuda::events().give(cuda::eventOf(moment));
+  for (Moment moment : moments) cuda::events.get().give(cuda::eventOf(moment));
   return times;
 }
 

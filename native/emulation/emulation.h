@@ -17,9 +17,10 @@ void clearError();
 // Queues work of the host, as the twin of a library's function does. Unlike cudaLaunchHostFunc's,
 // its arguments are its own, so that it can be captured and run again.
 void enqueueHost(cudaStream_t stream, std::function<void()> work);
-// How much memory the device seems to have.
+// How much memory each device seems to have, and how many devices there are.
 void setDeviceMemory(size_t bytes);
-// Bytes and blocks that cudaMalloc has handed out and not got back.
+void setDeviceCount(int count);
+// What cudaMalloc has handed out and not got back: bytes of the current device, blocks of all.
 size_t allocatedBytes();
 size_t allocatedBlocks();
 

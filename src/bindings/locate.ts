@@ -1,6 +1,6 @@
 import { existsSync } from 'node:fs'
 import path from 'node:path'
-import type { Native } from './native.js'
+import type { Addon } from './native.js'
 import { opcodeMismatch } from './opcodes.js'
 
 /** An addon file that was tried and why it was not used. */
@@ -10,7 +10,7 @@ export interface LoadFailure {
 }
 
 export interface LoadedAddon {
-  readonly native: Native
+  readonly addon: Addon
   readonly path: string
 }
 
@@ -41,17 +41,16 @@ function candidates(name: AddonName): string[] {
   return files
 }
 
-function load(file: string): Native {
-  const holder: { exports: Partial<Native> } = { exports: {} }
+function load(file: string): Addon {
+  const holder: { exports: Partial<Addon> } = { exports: {} }
   process.dlopen(holder, file)
-  const native = holder.exports
-  if (typeof native.run !== 'function' || !native.opcodes) {
-    throw new Error('it is not an adjoint addon')
+  const addon = holder.exports
+  if (typeof addon.open !== 'function' || !addon.opcodes) {
+    throw new Error('it is not an adjoint addon of this version')
   }
-  const mismatch = opcodeMismatch(native.opcodes)
+  const mismatch = opcodeMismatch(addon.opcodes)
   if (mismatch) throw new Error(`it was built from other sources: ${mismatch}`)
-  // A copy: the object that native code made is of V8's slow kind, and every call reads from it.
-  return { ...native } as Native
+  return addon as Addon
 }
 
 /** The first addon that loads, or everything that was tried and why it failed. */
@@ -63,7 +62,7 @@ export function loadAddon(name: AddonName): LoadedAddon | LoadFailure[] {
       continue
     }
     try {
-      return { native: load(file), path: file }
+      return { addon: load(file), path: file }
     } catch (error) {
       failures.push({ path: file, reason: error instanceof Error ? error.message : String(error) })
     }

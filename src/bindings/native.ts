@@ -1,10 +1,17 @@
-/** What an addon exports. Both backends export exactly this (`native/addon/exports.h`). */
-export interface Native {
+/** What an addon exports (`native/addon/addon.cpp`). */
+export interface Addon {
   readonly backend: 'cpu' | 'cuda'
-  /** Kernel name to number, in this addon. */
-  readonly kernels: Readonly<Record<string, number>>
   readonly opcodes: Readonly<Record<string, Readonly<Record<string, number>>>>
   readonly dtypes: Readonly<Record<string, number>>
+  deviceCount(): number
+  /** Begins to use a device: its number is below the count. Throws where it cannot be used. */
+  open(device: number): Native
+}
+
+/** The functions of one device. Both backends have exactly these (`native/addon/exports.h`). */
+export interface Native {
+  /** Kernel name to number, in this addon. */
+  readonly kernels: Readonly<Record<string, number>>
 
   /**
    * Runs the call encoded in the first `length` words; new handles replace the first words. Without
@@ -38,6 +45,15 @@ export interface Native {
   replayWay(recording: number): string
 
   fromHost(array: NodeJS.TypedArray, dtype: number, owner: object): number
+  /** A new tensor with bytes of one of another device of the addon, dense from `offset` on. */
+  fromDevice(
+    device: number,
+    handle: number,
+    offset: number,
+    bytes: number,
+    dtype: number,
+    owner: object,
+  ): number
   toHost(array: NodeJS.TypedArray, handle: number, offset: number): void
   /** A promise, unless there is nothing to wait for. */
   toHostAsync(array: NodeJS.TypedArray, handle: number, offset: number): Promise<void> | undefined

@@ -32,8 +32,9 @@ function describeDevice(type: DeviceType): [string, string][] {
 }
 
 function whereTensorsGo(): string {
-  const { type, native } = defaultDevice()
-  return type === 'cpu' ? 'the CPU' : `the GPU, ${native.deviceInfo().device}`
+  const { type, index, native } = defaultDevice()
+  const gpu = index === 0 ? 'the GPU' : `GPU ${index}`
+  return type === 'cpu' ? 'the CPU' : `${gpu}, ${native.deviceInfo().device}`
 }
 
 /** Prints what was found and why; returns 0 if tensors can be computed with, else 1. */

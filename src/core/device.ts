@@ -1,7 +1,12 @@
 import { Calls } from '../bindings/calls.js'
 import { nvidiaDriver } from '../bindings/driver.js'
 import { findCollector } from '../bindings/gc.js'
-import { type AddonName, type LoadFailure, loadAddon } from '../bindings/locate.js'
+import {
+  type AddonName,
+  type LoadedAddon,
+  type LoadFailure,
+  loadAddon,
+} from '../bindings/locate.js'
 import type { Native } from '../bindings/native.js'
 import {
   AdjointError,
@@ -54,27 +59,54 @@ export class Device {
   }
 }
 
-/** What may name a device: `'cpu'`, `'cuda'`, `'cuda:0'` or a Device. */
+/** What may name a device: `'cpu'`, `'cuda'`, `'cuda:1'` or a Device. */
 export type DeviceLike = Device | string
 
-const devices = new Map<DeviceType, Device>()
+const addons = new Map<DeviceType, LoadedAddon>()
 const failures = new Map<DeviceType, LoadFailure[]>()
+/** By their numbers. */
+const devices: Readonly<Record<DeviceType, Device[]>> = { cpu: [], cuda: [] }
 const openHooks: ((device: Device) => void)[] = []
 let chosen: Device | null = null
+/** Which GPU `'cuda'` names; null as long as the environment decides. */
+let currentGpu: number | null = null
 
 /** Loads the addon of a device type; keeps why it failed. */
-function open(type: DeviceType, addon: AddonName): Device | null {
-  const known = devices.get(type)
+function load(type: DeviceType, name: AddonName): LoadedAddon | null {
+  const known = addons.get(type)
   if (known) return known
   if (failures.has(type)) return null
   refuseWhileCapturing('device', `the first use of ${type}`)
-  const loaded = loadAddon(addon)
+  const loaded = loadAddon(name)
   if (Array.isArray(loaded)) {
     failures.set(type, loaded)
     return null
   }
-  const device = new Device(type, 0, loaded.native, loaded.path)
-  devices.set(type, device)
+  addons.set(type, loaded)
+  return loaded
+}
+
+function open(type: DeviceType, index: number): Device {
+  const { addon, path } = addonOf(type)
+  const count = addon.deviceCount()
+  if (index >= count) {
+    throw new DeviceError(
+      `device: expected an index below ${count}, the number of GPUs, got '${type}:${index}'`,
+    )
+  }
+  refuseWhileCapturing('device', `the first use of ${type}:${index}`)
+  let native: Native
+  try {
+    // A copy: the object that native code made is of V8's slow kind, and every call reads from it.
+    native = { ...addon.open(index) }
+  } catch (error) {
+    const reason = error instanceof Error ? error.message : String(error)
+    throw new DeviceError(`device: expected to use ${type}:${index}, got ${reason}`, {
+      cause: error,
+    })
+  }
+  const device = new Device(type, index, native, path)
+  devices[type][index] = device
   for (const hook of openHooks) hook(device)
   return device
 }
@@ -86,13 +118,13 @@ export function loadFailures(type: DeviceType): readonly LoadFailure[] {
 
 /** Devices in use so far. */
 export function openDevices(): Device[] {
-  return [...devices.values()]
+  return [...devices.cpu, ...devices.cuda].filter((device) => device !== undefined)
 }
 
 /** Runs `hook` for each device that is in use, and from now on for each at its first use. */
 export function onDeviceOpen(hook: (device: Device) => void): void {
   openHooks.push(hook)
-  for (const device of devices.values()) hook(device)
+  for (const device of openDevices()) hook(device)
 }
 
 const buildCommand = (type: DeviceType) =>
@@ -108,43 +140,46 @@ function notBuilt(type: DeviceType): DeviceError {
   )
 }
 
-/** How many devices of its type the process sees; it computes on the first. */
-export function devicesSeen({ native }: Device): number {
-  return Number(native.deviceInfo().devices ?? 1)
+/** The addon of a device type. @throws DeviceError if none loads */
+export function addonOf(type: DeviceType): LoadedAddon {
+  const loaded = load(type, type === 'cpu' ? 'adjoint_cpu' : 'adjoint_cuda')
+  if (!loaded) throw notBuilt(type)
+  return loaded
+}
+
+/** The GPU that `'cuda'` names: the one set, else that of `ADJOINT_DEVICE=cuda:1`, else the first. */
+export function currentGpuIndex(): number {
+  return currentGpu ?? Number(/^cuda:(\d+)$/.exec(process.env.ADJOINT_DEVICE ?? '')?.[1] ?? 0)
+}
+
+/** From now on `'cuda'` names this one. */
+export function setCurrentGpu({ index }: Device): void {
+  currentGpu = index
 }
 
 /**
- * The device of a name. CUDA is looked for when it is first named. `'cuda'` is the first GPU that
- * `CUDA_VISIBLE_DEVICES` leaves; a process computes on no other.
- * @throws DeviceError if its addon does not load; the message lists every path tried and why.
+ * The device of a name. CUDA is looked for when it is first named, and a GPU is not touched before
+ * it is. GPUs are numbered from 0, as `CUDA_VISIBLE_DEVICES` leaves them; `'cuda'` without a number
+ * is the current one (`cuda.setDevice`).
+ * @throws DeviceError if its addon does not load (the message lists every path tried and why), or
+ *   if there is no device of that number
  */
 export function device(name: DeviceLike): Device {
   if (name instanceof Device) return name
   const match = /^(?:cpu|(cuda))(?::(\d+))?$/.exec(String(name))
-  const index = Number(match?.[2] ?? 0)
-  if (!match || (index !== 0 && !match[1])) {
+  if (!match || (!match[1] && Number(match[2] ?? 0) !== 0)) {
     throw new DeviceError(`device: expected 'cpu' or 'cuda', got ${describe(name)}`)
   }
   const type = match[1] ? 'cuda' : 'cpu'
-  const found = open(type, type === 'cpu' ? 'adjoint_cpu' : 'adjoint_cuda')
-  if (!found) throw notBuilt(type)
-  if (index !== 0) {
-    const count = devicesSeen(found)
-    throw new DeviceError(
-      index < count
-        ? `device: expected 'cuda:0', the GPU that this process computes on, got '${name}'; start ` +
-            `it with CUDA_VISIBLE_DEVICES=${index} for that one`
-        : `device: expected an index below ${count}, the number of GPUs, got '${name}'`,
-    )
-  }
-  return found
+  const index =
+    type === 'cuda' && match[2] === undefined ? currentGpuIndex() : Number(match[2] ?? 0)
+  return devices[type][index] ?? open(type, index)
 }
 
 /** For tests: makes `'cuda'` the build of native/cuda that runs on the host. */
 export function useEmulatedCuda(): Device {
-  const found = open('cuda', 'adjoint_emulated')
-  if (!found) throw notBuilt('cuda')
-  return found
+  if (!load('cuda', 'adjoint_emulated')) throw notBuilt('cuda')
+  return device('cuda')
 }
 
 /** Why an error, or the addons behind it, kept CUDA from being used: one line. */
@@ -196,6 +231,6 @@ export function setDefaultDevice(name: DeviceLike): void {
 
 /** The one device that all operands are on. */
 export function commonDevice(op: string, a: Device, b: Device): Device {
-  if (a !== b) throw new DeviceError(`${op}: expected tensors on one device, got ${a} and ${b}`)
-  return a
+  if (a === b) return a
+  throw new DeviceError(`${op}: expected all tensors to be on the same device, got ${a} and ${b}`)
 }

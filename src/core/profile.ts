@@ -42,14 +42,16 @@ class Observer {
   constructor(private readonly device: Device) {
     const { native, calls } = device
     native.takeMarks()
-    const { run, replay, fromHost, toHost, toHostAsync, overwrite } = native
+    const { run, replay, fromHost, fromDevice, toHost, toHostAsync, overwrite } = native
     this.restore = () => {
-      Object.assign(native, { run, replay, fromHost, toHost, toHostAsync, overwrite })
+      Object.assign(native, { run, replay, fromHost, fromDevice, toHost, toHostAsync, overwrite })
     }
     native.run = (length, ...owners) =>
       this.observe(calls.label, () => run.call(native, length, ...owners))
     native.replay = (...rest) => this.observe('replay', () => replay.apply(native, rest))
     native.fromHost = (...rest) => this.observe('fromHost', () => fromHost.apply(native, rest))
+    native.fromDevice = (...rest) =>
+      this.observe('fromDevice', () => fromDevice.apply(native, rest))
     native.toHost = (...rest) => this.observe('toHost', () => toHost.apply(native, rest))
     native.toHostAsync = (...rest) => this.observe('toHost', () => toHostAsync.apply(native, rest))
     native.overwrite = (...rest) => this.observe('overwrite', () => overwrite.apply(native, rest))

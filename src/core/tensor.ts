@@ -269,12 +269,21 @@ export class Tensor {
     const to = findDevice(target)
     if (to === this.device) return this
     refuseWhileCapturing('to', 'a copy to another device')
-    const array = new Uint8Array(this.numel * itemSize(this.dtype))
+    const bytes = this.numel * itemSize(this.dtype)
+    const { type, index, native } = this.device
     const dense = this.isContiguous ? this : Tensor.pending(this.device, this.dtype, this.shape)
     if (dense !== this) this.device.calls.begin('copy').input(this).output(dense).run()
-    this.device.native.toHost(array, dense.handle, dense.offset)
+    const { handle, offset } = dense
     const copy = Tensor.pending(to, this.dtype, this.shape)
-    return adopt(copy, to.native.fromHost(array, copy.dtypeCode, copy))
+    if (type === to.type) {
+      adopt(copy, to.native.fromDevice(index, handle, offset, bytes, copy.dtypeCode, copy))
+    } else {
+      const array = new Uint8Array(bytes)
+      native.toHost(array, handle, offset)
+      adopt(copy, to.native.fromHost(array, copy.dtypeCode, copy))
+    }
+    if (dense !== this) dense.dispose()
+    return copy
   }
 
   // ------------------------------------------------------------------ gradients

@@ -1,7 +1,7 @@
 import { numberOpcodes, opcodes, type RandomOpcode } from '../bindings/opcodes.js'
 import type { Device } from '../core/device.js'
 import { checkDType, type DType, isFloating } from '../core/dtype.js'
-import { ArgumentError, DTypeError, describe } from '../core/errors.js'
+import { ArgumentError, DeviceError, DTypeError, describe } from '../core/errors.js'
 import { Generator, generatorId } from '../core/generator.js'
 import { checkShape, type Shape } from '../core/shape.js'
 import { Tensor } from '../core/tensor.js'
@@ -23,7 +23,8 @@ function placeRandom(op: string, options: RandomOptions): Device {
   if (!(generator instanceof Generator)) {
     throw new ArgumentError(`${op}: expected a Generator, got ${describe(generator)}`)
   }
-  return generator.device
+  if (options.device === undefined || generator.device === device) return generator.device
+  throw new DeviceError(`${op}: expected a generator on ${device}, got one on ${generator.device}`)
 }
 
 interface Distribution {

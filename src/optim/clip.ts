@@ -42,7 +42,12 @@ export function clipGradNorm_(
       )
     }
     const factor = total.add(1e-6).reciprocal().mul(maxNorm).clamp(null, 1)
-    for (const g of grads) g.mul_(factor.to(g.device))
+    const factors = new Map([[device, factor]])
+    for (const g of grads) {
+      const own = factors.get(g.device) ?? factor.to(g.device)
+      factors.set(g.device, own)
+      g.mul_(own)
+    }
     return total
   })
 }

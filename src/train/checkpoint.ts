@@ -1,6 +1,6 @@
 // The one file from which a run goes on to the same bits; docs/checkpoints.md describes it.
 
-import { openDevices } from '../core/device.js'
+import { type Device, openDevices } from '../core/device.js'
 import { checkMethods, checkOptions, FileError } from '../core/errors.js'
 import { type GeneratorState, getRandomState, setRandomState } from '../core/generator.js'
 import type { DataLoaderState } from '../data/loader.js'
@@ -42,6 +42,9 @@ function checkParts(op: string, parts: Checkpointed): void {
   if (schedule !== undefined) checkMethods(op, 'a schedule', schedule, stateful)
 }
 
+/** The first GPU is plainly `cuda`. */
+const nameOf = (d: Device): string => (d.index === 0 ? d.type : String(d))
+
 /** Writes the file, whole or not at all. @throws FileError when it cannot be written */
 export function saveCheckpoint(path: string, parts: Checkpointed, position: RunPosition): void {
   checkParts('saveCheckpoint', parts)
@@ -50,7 +53,7 @@ export function saveCheckpoint(path: string, parts: Checkpointed, position: RunP
     model: parts.model.stateDict(),
     optimizer: parts.optimizer.stateDict(),
     schedule: parts.schedule?.stateDict() ?? null,
-    random: Object.fromEntries(openDevices().map((d) => [d.type, getRandomState(d)])),
+    random: Object.fromEntries(openDevices().map((d) => [nameOf(d), getRandomState(d)])),
     ...position,
   } as unknown as State)
 }
@@ -77,7 +80,7 @@ export function loadCheckpoint(path: string, parts: Checkpointed): RunPosition {
   }
   // Of a device that this run does not use, as where it goes on without a GPU, there is nothing to set.
   const random = state.random as Record<string, GeneratorState>
-  for (const d of openDevices()) if (random[d.type]) setRandomState(random[d.type], d)
+  for (const d of openDevices()) if (random[nameOf(d)]) setRandomState(random[nameOf(d)], d)
   const { loader, tally, history } = state
   return { loader, tally, history }
 }

@@ -191,7 +191,7 @@ describe('operands on two devices', () => {
   }
   test.each(Object.entries(cases))('are an error: %s', (_name, body) => {
     expect(errorOf(DeviceError, body)).toMatch(
-      /expected tensors on one device, got cuda:0 and cpu|cpu and cuda:0/,
+      /expected all tensors to be on the same device, got cuda:0 and cpu|cpu and cuda:0/,
     )
   })
 })

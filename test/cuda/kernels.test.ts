@@ -1,4 +1,5 @@
 import { expect, test } from 'vitest'
+import { addonOf } from '../../src/core/device.js'
 import { device } from '../../src/index.js'
 import { isRealCuda, testCuda } from '../support/cuda.js'
 
@@ -7,7 +8,7 @@ const cpu = device('cpu')
 
 test('is the device of this run', () => {
   expect(cuda.type).toBe('cuda')
-  expect(cuda.native.backend).toBe('cuda')
+  expect(addonOf('cuda').addon.backend).toBe('cuda')
   const { device: name } = cuda.native.deviceInfo()
   expect(name === 'emulated').toBe(!isRealCuda)
 })
@@ -20,6 +21,7 @@ test('has every kernel of the CPU', () => {
 })
 
 test('has the same opcodes and dtypes', () => {
-  expect(cuda.native.opcodes).toEqual(cpu.native.opcodes)
-  expect(cuda.native.dtypes).toEqual(cpu.native.dtypes)
+  const [onCuda, onCpu] = [addonOf('cuda').addon, addonOf('cpu').addon]
+  expect(onCuda.opcodes).toEqual(onCpu.opcodes)
+  expect(onCuda.dtypes).toEqual(onCpu.dtypes)
 })

@@ -27,8 +27,10 @@ enum cudaError_t {
   cudaErrorMemoryAllocation = 2,
   cudaErrorInvalidConfiguration = 9,
   cudaErrorNoDevice = 100,
+  cudaErrorInvalidDevice = 101,
   cudaErrorInvalidResourceHandle = 400,
   cudaErrorIllegalState = 401,
+  cudaErrorPeerAccessAlreadyEnabled = 704,
   cudaErrorLaunchFailure = 719,
   cudaErrorStreamCaptureUnsupported = 900,
   cudaErrorStreamCaptureInvalidated = 901,
@@ -67,8 +69,15 @@ struct cudaLaunchConfig_t {
 };
 
 const char* cudaGetErrorString(cudaError_t error);
-// Fails with the message in ADJOINT_EMULATION_ERROR, as where the driver finds no device.
+// ADJOINT_EMULATION_DEVICES, 1 without it. Fails with the message in ADJOINT_EMULATION_ERROR, as
+// where the driver finds no device.
 cudaError_t cudaGetDeviceCount(int* count);
+// A launch goes to a stream of this thread's current device alone, and only copies between devices
+// touch the memory of another one (device_guard.h).
+cudaError_t cudaSetDevice(int device);
+cudaError_t cudaDeviceCanAccessPeer(int* can, int device, int peer);
+// Lets kernels touch no more than before: ours never do.
+cudaError_t cudaDeviceEnablePeerAccess(int peer, unsigned flags);
 // Errors are not kept here, but for those of kernels, which stay.
 inline cudaError_t cudaGetLastError() {
   return cudaSuccess;
@@ -85,6 +94,8 @@ cudaError_t cudaFreeHost(void* pointer);
 // Reads and writes host memory only when the stream gets there, as from pinned memory.
 cudaError_t cudaMemcpyAsync(void* target, const void* source, size_t bytes, cudaMemcpyKind kind,
                             cudaStream_t stream);
+cudaError_t cudaMemcpyPeerAsync(void* target, int targetDevice, const void* source,
+                                int sourceDevice, size_t bytes, cudaStream_t stream);
 cudaError_t cudaStreamCreateWithFlags(cudaStream_t* stream, unsigned flags);
 cudaError_t cudaStreamDestroy(cudaStream_t stream);
 cudaError_t cudaStreamSynchronize(cudaStream_t stream);

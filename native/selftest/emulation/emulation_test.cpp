@@ -359,5 +359,67 @@ TEST_P(Emulation, refusesBadLaunchesAndTooMuchMemory) {
   ADJOINT_CUDA(cudaFree(p));
 }
 
+__global__ void incrementKernel(int* x) {
+  x[threadIdx.x]++;
+}
+
+TEST_P(Emulation, devicesKeepToTheirMemory) {
+  emulation::setDeviceCount(2);
+  int* x[2];
+  cudaStream_t streams[2];
+  for (int device = 0; device < 2; device++) {
+    ADJOINT_CUDA(cudaSetDevice(device));
+    ADJOINT_CUDA(cudaStreamCreateWithFlags(&streams[device], cudaStreamNonBlocking));
+    x[device] = deviceArray<int>(40);
+    const std::vector<int> values(40, device);
+    ADJOINT_CUDA(cudaMemcpyAsync(x[device], values.data(), 40 * sizeof(int), cudaMemcpyHostToDevice,
+                                 streams[device]));
+    launch(1, 40, 0, streams[device], incrementKernel, x[device]);
+    ADJOINT_CUDA(cudaStreamSynchronize(streams[device]));
+  }
+  // This thread is at device 1.
+  const auto failure = [](auto call) {
+    try {
+      call();
+    } catch (const Error& error) {
+      return std::string(error.what());
+    }
+    return std::string();
+  };
+  EXPECT_NE(failure([&] {
+              launch(1, 40, 0, streams[0], incrementKernel, x[0]);
+            }).find("a stream of another device"),
+            std::string::npos);
+  EXPECT_EQ(cudaMemcpyAsync(x[0], x[1], 4, cudaMemcpyDeviceToDevice, streams[1]),
+            cudaErrorInvalidValue);
+  EXPECT_EQ(cudaMemcpyPeerAsync(x[0], 1, x[1], 0, 4, streams[1]), cudaErrorInvalidValue);
+  cudaEvent_t event = nullptr;
+  ADJOINT_CUDA(cudaEventCreateWithFlags(&event, cudaEventDisableTiming));
+  EXPECT_EQ(cudaEventRecord(event, streams[0]), cudaErrorInvalidResourceHandle);
+  ADJOINT_CUDA(cudaEventDestroy(event));
+  EXPECT_EQ(cudaSetDevice(2), cudaErrorInvalidDevice);
+
+  int values[40];
+  ADJOINT_CUDA(cudaMemcpyPeerAsync(x[0], 0, x[1], 1, 40 * sizeof(int), streams[1]));
+  ADJOINT_CUDA(cudaStreamSynchronize(streams[1]));
+  ADJOINT_CUDA(cudaMemcpyAsync(values, x[0], sizeof values, cudaMemcpyDeviceToHost, streams[0]));
+  ADJOINT_CUDA(cudaStreamSynchronize(streams[0]));
+  EXPECT_EQ(values[39], 2);
+
+#if defined(__linux__)
+  launch(1, 40, 0, streams[1], incrementKernel, x[0]);
+  const cudaError_t status = cudaStreamSynchronize(streams[1]);
+  EXPECT_EQ(status, cudaErrorLaunchFailure);
+  EXPECT_STREQ(cudaGetErrorString(status), "work of device 1 touches memory of device 0");
+  emulation::clearError();
+#endif
+  for (int device = 0; device < 2; device++) {
+    ADJOINT_CUDA(cudaStreamDestroy(streams[device]));
+    ADJOINT_CUDA(cudaFree(x[device]));
+  }
+  ADJOINT_CUDA(cudaSetDevice(0));
+  emulation::setDeviceCount(1);
+}
+
 }  // namespace
 }  // namespace adjoint
