@@ -48,8 +48,12 @@ bool isReadInPlace(const Operand& a, int terms) {
 
 // What moving the operands and c costs, per element: tiles that are packed in the order in which
 // they lie, tiles that are turned, and none for rows of a read in place.
-double movingCost(const Bf16Product& p) {
-  const double a = isReadInPlace(p.a, p.terms) ? 0 : p.a.depth == 1 ? 1 : p.a.outer == 1 ? 2 : 8;
+double movingCost(const Bf16Product& p, bool readsPairs) {
+  const double turned = readsPairs ? 1 : 2;
+  const double a = isReadInPlace(p.a, p.terms) ? 0
+                   : p.a.depth == 1            ? 1
+                   : p.a.outer == 1            ? turned
+                                               : 8;
   const double b = p.b.depth == 1 ? 2 : p.b.outer == 1 ? 1 : 8;
   const double c = p.cColumn == 1 ? 0 : p.cRow == 1 ? 0.5 : 4;
   return a * p.m * p.k + b * p.k * p.n + c * p.m * p.n;
@@ -63,7 +67,8 @@ class TiledProduct {
         table_(gemmBf16Table()),
         steps_(ceilDivide(p.k, kTileDepth)),
         planes_(p.terms == 3 ? 2 : 1),
-        readsA_(isReadInPlace(p.a, p.terms)) {
+        readsA_(isReadInPlace(p.a, p.terms)),
+        pairsA_(multiply.readsPairs && goesByDepth(p.a)) {
     const int64_t most = std::max<int64_t>(
         1, kSlabBytes / (2 * kBlockSide * kTileDepth * std::max<int64_t>(1, steps_ * planes_)));
     slabRows_ = slab(p.m, most);
@@ -162,7 +167,9 @@ class TiledProduct {
     const int64_t bUnits = first && goesByDepth(p_.b) ? steps_ : bTiles;
     if (!readsA_) {
       for (int64_t i = 0; i < aTiles; i++) {
-        rows_[i] = {packedA_ + i * steps_ * kTileElements, kTileDepth, kTileElements, nullptr};
+        const uint16_t* tile = packedA_ + i * steps_ * kTileElements;
+        rows_[i] = pairsA_ ? Bf16Rows{tile, 2, kTileElements, nullptr, 2 * kTileRows}
+                           : Bf16Rows{tile, kTileDepth, kTileElements, nullptr};
       }
     }
     const int64_t largest = std::max(goesByDepth(p_.a) ? m_ * kTileDepth : kTileRows * p_.k,
@@ -187,7 +194,14 @@ class TiledProduct {
     const int64_t tiles = ceilDivide(size, kTileRows), tileSize = steps_ * kTileElements;
     if (!goesByDepth(x)) return pack(to + i * tileSize, rest(tiles), source(x, first, size, i, 0));
     bool isFinite = true;
-    for (int64_t tile = 0; tile < tiles; tile++) {
+    int64_t tile = 0;
+    if (pack == table_.packPairs && !x.isFloat && (i + 1) * kTileDepth <= p_.k) {
+      const Bf16Source step = source(x, first, size, 0, i * kTileDepth);
+      tile = size / kTileRows;
+      table_.packStep(to + i * kTileElements, tileSize, static_cast<const uint16_t*>(step.data),
+                      x.depth, tile);
+    }
+    for (; tile < tiles; tile++) {
       Bf16Source step = source(x, first, size, tile, i * kTileDepth);
       step.depth = std::min(step.depth, kTileDepth);
       isFinite &= pack(to + tile * tileSize + i * kTileElements, rest(tiles), step);
@@ -196,7 +210,10 @@ class TiledProduct {
   }
 
   bool packRows(int64_t i) {
-    if (!readsA_) return packUnit(table_.packRows, p_.a, packedA_, firstRow_, m_, i);
+    if (!readsA_) {
+      const auto pack = pairsA_ ? table_.packPairs : table_.packRows;
+      return packUnit(pack, p_.a, packedA_, firstRow_, m_, i);
+    }
     Bf16Rows& rows = rows_[i];
     const Bf16Source whole = source(p_.a, firstRow_, m_, i, 0);
     uint16_t* edge = packedA_ + i * kTileElements;
@@ -259,6 +276,7 @@ class TiledProduct {
   const GemmBf16Table& table_;
   int64_t steps_, planes_;
   bool readsA_;
+  bool pairsA_;  // packed in the order in which it lies, that of pairs
   int64_t slabRows_, slabColumns_, taskRows_, taskColumns_;
   uint16_t *packedA_ = nullptr, *packedB_ = nullptr;
   Bf16Rows* rows_ = nullptr;
@@ -274,13 +292,14 @@ Bf16Multiply bf16Multiply() {
   if (hasFeature(Feature::amxBf16)) return amx::multiplyBf16;
   if (hasFeature(Feature::avx512Bf16)) return avx512bf16::multiplyBf16;
 #endif
-  return nullptr;
+  return {};
 }
 
 bool gemmBf16(const Bf16Product& product, Bf16Multiply multiply) {
   if (product.m == 0 || product.n == 0) return true;
   const Bf16Product flipped = transposed(product);
-  const bool flips = movingCost(flipped) < movingCost(product);
+  const bool flips =
+      movingCost(flipped, multiply.readsPairs) < movingCost(product, multiply.readsPairs);
   return TiledProduct(flips ? flipped : product, multiply).run();
 }
 

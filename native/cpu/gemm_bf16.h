@@ -32,7 +32,7 @@ struct Bf16Product {
   int terms = 1;
 };
 
-// The fastest form that this processor has; nullptr for none.
+// The fastest form that this processor has; an empty one for none.
 Bf16Multiply bf16Multiply();
 
 // Parallel over tasks that depend on the shape alone. Returns false, with c undefined, where

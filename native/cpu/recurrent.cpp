@@ -265,7 +265,7 @@ void gruBackward(const backend::GruGradients& out, const View* dyView, const Vie
 }
 
 bool multipliesBf16(DType dtype) {
-  return dtype == DType::bfloat16 && bf16Multiply() != nullptr;
+  return dtype == DType::bfloat16 && bf16Multiply();
 }
 
 }  // namespace

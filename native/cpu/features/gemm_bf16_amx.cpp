@@ -91,6 +91,6 @@ void multiply(const Bf16Block& g) {
 
 }  // namespace
 
-const Bf16Multiply multiplyBf16 = multiply;
+const Bf16Multiply multiplyBf16 = {multiply, false};
 
 }  // namespace adjoint::cpu::ADJOINT_LEVEL

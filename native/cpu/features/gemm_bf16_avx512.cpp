@@ -20,16 +20,16 @@ ADJOINT_INLINE __m512i pairInAllLanes(const uint16_t* p) {
 
 // sum [8][S] += eight rows of a tile of a by S tiles of b
 template <int S>
-ADJOINT_INLINE void step(__m512 (&sum)[kRows][S], const uint16_t* a, int64_t row,
+ADJOINT_INLINE void step(__m512 (&sum)[kRows][S], const uint16_t* a, int64_t row, int64_t pair,
                          const uint16_t* b0, const uint16_t* b1) {
 #pragma GCC unroll 2
-  for (int64_t p = 0; p < kTileDepth; p += 2) {
+  for (int64_t p = 0; p < kTileDepth; p += 2, a += pair) {
     __m512i b[S];
     b[0] = load(b0 + p * kTileRows);
     if constexpr (S == 2) b[1] = load(b1 + p * kTileRows);
 #pragma GCC unroll 8
     for (int r = 0; r < kRows; r++) {
-      const __m512i x = pairInAllLanes(a + r * row + p);
+      const __m512i x = pairInAllLanes(a + r * row);
 #pragma GCC unroll 2
       for (int s = 0; s < S; s++) {
         sum[r][s] = _mm512_dpbf16_ps(sum[r][s], (__m512bh)x, (__m512bh)b[s]);
@@ -48,11 +48,11 @@ ADJOINT_INLINE void alongDepth(__m512 (&sum)[kRows][S], const Bf16Block& g, cons
   const int64_t end = g.end < g.whole ? g.end : g.whole;
   int64_t s = g.begin;
   for (; s < end; s++) {
-    step<S>(sum, r.at + aPlane + firstRow * r.row + s * r.step, r.row, b0 + s * kTileElements,
-            b1 + s * kTileElements);
+    step<S>(sum, r.at + aPlane + firstRow * r.row + s * r.step, r.row, r.pair,
+            b0 + s * kTileElements, b1 + s * kTileElements);
   }
   if (s < g.end) {
-    step<S>(sum, r.edge + firstRow * kTileDepth, kTileDepth, b0 + s * kTileElements,
+    step<S>(sum, r.edge + firstRow * kTileDepth, kTileDepth, 2, b0 + s * kTileElements,
             b1 + s * kTileElements);
   }
 }
@@ -97,6 +97,6 @@ void multiply(const Bf16Block& g) {
 
 }  // namespace
 
-const Bf16Multiply multiplyBf16 = multiply;
+const Bf16Multiply multiplyBf16 = {multiply, true};
 
 }  // namespace adjoint::cpu::ADJOINT_LEVEL

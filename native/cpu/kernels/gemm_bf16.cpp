@@ -164,6 +164,22 @@ bool pack(uint16_t* tiles, int64_t rest, const Bf16Source& source) {
               : packTiles<Pairs, false>(tiles, 0, source);
 }
 
+void packStep(uint16_t* tiles, int64_t tileStride, const uint16_t* rows, int64_t rowStride,
+              int64_t count) {
+  constexpr int64_t kAhead = 4 * kTileRows;
+  for (int64_t t = 0; t < count; t += 2) {
+    uint16_t* y = tiles + t * tileStride;
+    for (int64_t k = 0; k < kTileDepth; k += 2) {
+      const uint16_t *even = rows + k * rowStride + t * kTileRows, *odd = even + rowStride;
+      __builtin_prefetch(even + kAhead);
+      __builtin_prefetch(odd + kAhead);
+      interleaveRows(y + k * kTileRows, even, odd);
+      if (t + 1 == count) continue;
+      interleaveRows(y + tileStride + k * kTileRows, even + kTileRows, odd + kTileRows);
+    }
+  }
+}
+
 void packShifted(uint16_t* tiles, const uint16_t* base, const int64_t* offset, int64_t depth) {
   alignas(64) static const uint16_t zeros[kTileRows] = {};
   const int64_t padded = (depth + kTileDepth - 1) / kTileDepth * kTileDepth;
@@ -243,6 +259,7 @@ void finish(const Bf16Result& result, const float* block, int64_t i, int64_t j, 
 
 }  // namespace
 
-const GemmBf16Table gemmBf16Table = {pack<false>, pack<true>, packShifted, packRuns, finish};
+const GemmBf16Table gemmBf16Table = {pack<false>, pack<true>, packStep,
+                                     packShifted, packRuns,   finish};
 
 }  // namespace adjoint::cpu::ADJOINT_LEVEL

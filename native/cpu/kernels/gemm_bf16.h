@@ -41,6 +41,10 @@ struct GemmBf16Table {
   // alone; true otherwise).
   bool (*packRows)(uint16_t* tiles, int64_t rest, const Bf16Source& source);
   bool (*packPairs)(uint16_t* tiles, int64_t rest, const Bf16Source& source);
+  // One whole step of `count` tiles of pairs, tileStride apart, whose elements of a step lie side
+  // by side in rows rowStride apart: each cache line of the source is read once.
+  void (*packStep)(uint16_t* tiles, int64_t tileStride, const uint16_t* rows, int64_t rowStride,
+                   int64_t count);
   // Tiles of pairs of the columns of an image, which lie `offset` apart, over a depth: element (i,
   // k) is base[offset[k] + i] (packShifted), and base[offset[i] + k] for i < count (packRuns).
   void (*packShifted)(uint16_t* tiles, const uint16_t* base, const int64_t* offset, int64_t depth);
@@ -51,11 +55,13 @@ struct GemmBf16Table {
                  int64_t columns);
 };
 
-// A tile of rows: step s at + s step, rows `row` apart; from step `whole` of the block on at edge.
+// A tile of rows: step s at + s step, rows `row` and pairs of the depth `pair` apart, which is 2
+// where the loop wants the order of rows; from step `whole` of the block on at edge, in that order.
 struct Bf16Rows {
   const uint16_t* at;
   int64_t row, step;
   const uint16_t* edge;
+  int64_t pair = 2;
 };
 
 // c [m, n] (+)= a b over steps begin..end of the depth, for one task.
@@ -76,7 +82,13 @@ struct Bf16Block {
   decltype(GemmBf16Table::finish) finish;
 };
 
-using Bf16Multiply = void (*)(const Bf16Block& block);
+struct Bf16Multiply {
+  void (*run)(const Bf16Block& block) = nullptr;
+  bool readsPairs = false;  // of rows of a in any order; otherwise they lie side by side
+
+  explicit operator bool() const { return run != nullptr; }
+  void operator()(const Bf16Block& block) const { run(block); }
+};
 
 }  // namespace adjoint::cpu
 
