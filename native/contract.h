@@ -340,6 +340,13 @@ void adam(const std::vector<AdamEntry>& entries, const AdamArgs& args);
 // was infinite or NaN before.
 void unscale(const std::vector<View>& grads, double factor, const View& found);
 
+// ---------------------------------------------------------------- clipping
+// All elements of xs as one vector; xs are dense and of one floating dtype.
+// norm [] = (sum |x|^p)^(1/p), p > 0, of the dtype of xs; infinity: the largest |x|
+void totalNorm(const View& norm, const std::vector<View>& xs, double p);
+// x = x min(1, limit / (norm + 1e-6)) for each of xs; norm [] of any floating dtype
+void clipToNorm(const std::vector<View>& xs, const View& norm, double limit);
+
 // ---------------------------------------------------------------- a user's own kernels
 // CUDA C++ compiled now, and the number of the kernel `name` in it: the same one for the same text,
 // which is kept as long as the process. Throws an argument error with the compiler's log, and a

@@ -1,18 +1,14 @@
 // Optimizer steps: all parameters' elements in one parallel pass.
 #include "cpu/kernels/optimizer.h"
 
-#include <algorithm>
 #include <atomic>
 #include <cmath>
 
 #include "contract.h"
-#include "cpu/pool.h"
+#include "cpu/multi_tensor.h"
 
 namespace adjoint::cpu {
 namespace {
-
-constexpr int64_t kBlock = 8192;    // elements of one entry
-constexpr int64_t kTaskBlocks = 4;  // in one chunk
 
 const OptimizerKernels& kernelsFor(DType dtype) {
   if (!isFloating(dtype)) {
@@ -20,27 +16,6 @@ const OptimizerKernels& kernelsFor(DType dtype) {
          dtypeName(dtype));
   }
   return optimizerTable().byDType[static_cast<int>(dtype)];
-}
-
-void* at(const View& x, int64_t i) {
-  return x.data ? x.as<char>() + i * static_cast<int64_t>(itemSize(x.dtype)) : nullptr;
-}
-
-// Calls update(entry, begin, end) for blocks of the elements of all entries.
-template <class Entry, class F>
-void forEachBlock(const std::vector<Entry>& entries, const F& update) {
-  std::vector<int64_t> firstBlock(entries.size() + 1, 0);
-  for (size_t e = 0; e < entries.size(); e++) {
-    firstBlock[e + 1] = firstBlock[e] + (entries[e].param.numel() + kBlock - 1) / kBlock;
-  }
-  parallelFor(firstBlock.back(), kTaskBlocks, [&](int64_t begin, int64_t end) {
-    size_t e = std::upper_bound(firstBlock.begin(), firstBlock.end(), begin) - firstBlock.begin();
-    for (e--; begin < end; begin++) {
-      while (begin >= firstBlock[e + 1]) e++;
-      const int64_t first = (begin - firstBlock[e]) * kBlock;
-      update(entries[e], first, std::min(entries[e].param.numel(), first + kBlock));
-    }
-  });
 }
 
 }  // namespace
@@ -81,18 +56,11 @@ void adam(const std::vector<AdamEntry>& entries, const AdamArgs& args) {
 
 void unscale(const std::vector<View>& grads, double factor, const View& found) {
   using namespace cpu;
-  struct Entry {
-    View param;
-  };
-  std::vector<Entry> entries;
-  for (const View& grad : grads) {
-    kernelsFor(grad.dtype);
-    entries.push_back({grad});
-  }
+  for (const View& grad : grads) kernelsFor(grad.dtype);
   std::atomic<bool> isFinite{true};
-  forEachBlock(entries, [&](const Entry& e, int64_t begin, int64_t end) {
-    const OptimizerKernels& kernels = kernelsFor(e.param.dtype);
-    if (!kernels.unscale(at(e.param, begin), end - begin, factor)) isFinite = false;
+  forEachBlock(grads, [&](const View& grad, int64_t begin, int64_t end) {
+    const OptimizerKernels& kernels = kernelsFor(grad.dtype);
+    if (!kernels.unscale(at(grad, begin), end - begin, factor)) isFinite = false;
   });
   if (!isFinite) *found.as<float>() = 1;
 }

@@ -1,87 +1,15 @@
-// SGD and Adam over all parameters by few launches: a block takes a piece of one parameter, and a
-// launch carries as many parameters of one dtype as fit among its arguments.
+// SGD, Adam and the unscaling of gradients over all parameters by few launches (multi_tensor.h).
 #include <cmath>
 
 #include "contract.h"
-#include "cuda/elements.h"
-#include "cuda/graph.h"
+#include "cuda/multi_tensor.h"
 #include "shared/functors.h"
 
 namespace adjoint {
 namespace cuda {
 namespace {
 
-constexpr int kOptimizerThreads = 256;
-constexpr int64_t kPiece = 4096;  // elements a block takes
-constexpr int kMaxEntries = 72;
 constexpr int kFloatOne = 0x3f800000;  // the bits of 1.f
-
-// N buffers for each parameter: the parameter itself, its gradient, then state.
-template <int N>
-struct Batch {
-  void* data[kMaxEntries][N];
-  int64_t numel[kMaxEntries];
-  int32_t end[kMaxEntries];   // how many blocks this entry and those before it take
-  bool vectors[kMaxEntries];  // all buffers are aligned for them
-  int entries;
-};
-static_assert(sizeof(Batch<5>) <= 3900, "a kernel's arguments end at 4 KiB");
-
-// The entry of a block.
-template <int N>
-ADJOINT_DEVICE int entryOf(const Batch<N>& batch, int block) {
-  int low = 0, high = batch.entries - 1;
-  while (low < high) {
-    const int middle = (low + high) / 2;
-    if (block < batch.end[middle]) {
-      high = middle;
-    } else {
-      low = middle + 1;
-    }
-  }
-  return low;
-}
-
-// update(x, hasLast) changes the N values of one element; the gradient (1) is not written back. The
-// last buffer may be missing. S: what is stored.
-template <class S, int N, class Update>
-__global__ void __launch_bounds__(kOptimizerThreads)
-    optimizerKernel(const Batch<N> batch, const Changing<Update> changing) {
-  using T = typename Update::Type;
-  const Update update = changing.get();
-  const int block = static_cast<int>(blockIdx.x), e = entryOf(batch, block);
-  S* data[N];
-  for (int k = 0; k < N; k++) data[k] = static_cast<S*>(batch.data[e][k]);
-  const bool hasLast = data[N - 1] != nullptr;
-  const int64_t begin = int64_t(block - (e > 0 ? batch.end[e - 1] : 0)) * kPiece;
-  const int64_t end = begin + kPiece < batch.numel[e] ? begin + kPiece : batch.numel[e];
-  const int64_t vectorEnd = batch.vectors[e] ? begin + (end - begin) / kVector * kVector : begin;
-  for (int64_t i = begin + threadIdx.x * kVector; i < vectorEnd; i += kOptimizerThreads * kVector) {
-    Pack<S> rows[N] = {};
-    for (int k = 0; k < N; k++) {
-      if (k < N - 1 || hasLast) rows[k] = reinterpret_cast<const Pack<S>*>(data[k])[i / kVector];
-    }
-    for (int j = 0; j < kVector; j++) {
-      T x[N];
-      for (int k = 0; k < N; k++) x[k] = convert<T>(rows[k].value[j]);
-      update(x, hasLast);
-      for (int k = 0; k < N; k++) rows[k].value[j] = convert<S>(x[k]);
-    }
-    for (int k = 0; k < N; k++) {
-      if (k != 1 && (k < N - 1 || hasLast)) {
-        reinterpret_cast<Pack<S>*>(data[k])[i / kVector] = rows[k];
-      }
-    }
-  }
-  for (int64_t i = vectorEnd + threadIdx.x; i < end; i += kOptimizerThreads) {
-    T x[N];
-    for (int k = 0; k < N; k++) x[k] = k < N - 1 || hasLast ? convert<T>(data[k][i]) : T(0);
-    update(x, hasLast);
-    for (int k = 0; k < N; k++) {
-      if (k != 1 && (k < N - 1 || hasLast)) data[k][i] = convert<S>(x[k]);
-    }
-  }
-}
 
 // g = grad + weightDecay p; b = momentum b + (1 - dampening) g; p -= lr (nesterov ? g + momentum b
 // : b), or p -= lr g without momentum
@@ -134,48 +62,15 @@ struct UnscaleUpdate {
   }
 };
 
-// Collects entries of one dtype until a launch is full.
-template <class S, int N, class Update>
-class Launcher {
- public:
-  explicit Launcher(const Changing<Update>& update) : update_(update) {}
-
-  void add(const View* const (&views)[N]) {
-    const int64_t numel = views[0]->numel();
-    if (numel == 0) return;
-    const int e = batch_.entries++;
-    const int32_t before = e > 0 ? batch_.end[e - 1] : 0;
-    batch_.end[e] = before + static_cast<int32_t>(ceilDiv(numel, kPiece));
-    batch_.numel[e] = numel;
-    batch_.vectors[e] = true;
-    for (int k = 0; k < N; k++) {
-      batch_.data[e][k] = views[k]->data;
-      batch_.vectors[e] = batch_.vectors[e] && isVectorAligned(views[k]->data, views[0]->dtype);
-    }
-    if (batch_.entries == kMaxEntries) flush();
-  }
-  void flush() {
-    if (batch_.entries > 0) {
-      launch(static_cast<unsigned>(batch_.end[batch_.entries - 1]), kOptimizerThreads, 0, stream(),
-             optimizerKernel<S, N, Update>, batch_, update_);
-    }
-    batch_.entries = 0;
-  }
-
- private:
-  Batch<N> batch_{};
-  Changing<Update> update_;
-};
-
 template <template <class> class Update, int N, class Make, class Entries, class ViewsOf>
 void updateAll(const Entries& entries, const Make& make, const ViewsOf& viewsOf) {
   const Changing<Update<float>> narrow = changing(make(float()));
   const Changing<Update<double>> wide = changing(make(double()));
   if (isRenewing()) return;
-  Launcher<float, N, Update<float>> float32(narrow);
-  Launcher<double, N, Update<double>> float64(wide);
-  Launcher<BFloat16, N, Update<float>> bfloat16(narrow);
-  Launcher<Float16, N, Update<float>> float16(narrow);
+  auto float32 = updatesOf<float, N>(narrow);
+  auto float64 = updatesOf<double, N>(wide);
+  auto bfloat16 = updatesOf<BFloat16, N>(narrow);
+  auto float16 = updatesOf<Float16, N>(narrow);
   for (const auto& entry : entries) {
     viewsOf(entry, [&](const View* const(&views)[N]) {
       switch (entry.param.dtype) {

@@ -1,22 +1,67 @@
 import { ArgumentError, checkList, checkOptions, describe } from '../core/errors.js'
 import { noGrad } from '../core/grad-mode.js'
 import { recording } from '../core/recording.js'
-import { checkTensor, type Tensor } from '../core/tensor.js'
-import { norm, stack, zeros } from '../ops/index.js'
+import { checkTensor, Tensor } from '../core/tensor.js'
+import { contiguous, norm, stack, zeros } from '../ops/index.js'
 
+/** The gradients, each once. */
 function gradientsOf(op: string, params: Iterable<Tensor>, limit: number): Tensor[] {
   if (!(limit >= 0)) throw new ArgumentError(`${op}: expected a limit of 0 or more, got ${limit}`)
   checkList(op, 'parameters', params, true)
-  return [...params].flatMap((p) => {
+  const grads = [...params].flatMap((p) => {
     const { slot } = checkTensor(op, p)
     if (slot !== null) recording()?.touch(slot, 'read')
     return slot?.grad ?? []
   })
+  return [...new Set(grads)]
+}
+
+/** Gradients of one device and dtype, which one native call takes. */
+class Group {
+  readonly grads: Tensor[] = []
+  private dense: readonly Tensor[] = []
+
+  constructor(private readonly first: Tensor) {}
+
+  static of(grads: readonly Tensor[]): Group[] {
+    const groups: Group[] = []
+    for (const g of grads) {
+      let group = groups.find(({ first }) => first.device === g.device && first.dtype === g.dtype)
+      if (group === undefined) {
+        group = new Group(g)
+        groups.push(group)
+      }
+      group.grads.push(g)
+    }
+    return groups
+  }
+
+  norm(normType: number): Tensor {
+    const { device, dtype } = this.first
+    this.dense = this.grads.map((g) => contiguous(g))
+    const norm = Tensor.pending(device, dtype, [])
+    const calls = device.calls.begin('totalNorm').number(this.dense.length)
+    for (const g of this.dense) calls.input(g)
+    calls.output(norm).number(normType).run()
+    return norm
+  }
+
+  clip(norm: Tensor, maxNorm: number): void {
+    const { device } = this.first
+    const calls = device.calls.begin('clipToNorm').number(this.dense.length)
+    calls.input(norm.to(device))
+    for (const g of this.dense) calls.input(g)
+    calls.number(maxNorm).run()
+    this.dense.forEach((g, i) => {
+      if (g !== this.grads[i]) this.grads[i].copy_(g)
+    })
+  }
 }
 
 /**
  * Scales all gradients by min(1, maxNorm / (norm + 1e-6)), where norm is that of all of them as one
- * vector, and returns that norm [].
+ * vector, and returns that norm []. Two native calls, and nothing waits for the device unless
+ * `errorIfNonfinite` asks.
  * @param options.normType 2 by default; Infinity for the largest element
  * @param options.errorIfNonfinite whether to throw if the norm is NaN or infinite; default false
  */
@@ -33,21 +78,16 @@ export function clipGradNorm_(
   const grads = gradientsOf('clipGradNorm_', params, maxNorm)
   return noGrad(() => {
     if (grads.length === 0) return zeros([])
-    const { device } = grads[0]
-    const norms = grads.map((g) => norm(g, normType).to(device))
-    const total = norm(stack(norms), normType)
+    const groups = Group.of(grads)
+    const norms = groups.map((group) => group.norm(normType))
+    const total =
+      norms.length === 1 ? norms[0] : norm(stack(norms.map((n) => n.to(grads[0].device))), normType)
     if (errorIfNonfinite && total.isfinite().item() === 0) {
       throw new ArgumentError(
         `clipGradNorm_: expected gradients of a finite norm, got ${total.item()}`,
       )
     }
-    const factor = total.add(1e-6).reciprocal().mul(maxNorm).clamp(null, 1)
-    const factors = new Map([[device, factor]])
-    for (const g of grads) {
-      const own = factors.get(g.device) ?? factor.to(g.device)
-      factors.set(g.device, own)
-      g.mul_(own)
-    }
+    for (const group of groups) group.clip(total, maxNorm)
     return total
   })
 }

@@ -9,7 +9,7 @@ ADJOINT_IN_ALL_ORDERS(OptimizerOnDevice);
 
 // More parameters than one launch takes, one longer than a block's piece, one empty.
 Sizes parameterSizes() {
-  Sizes sizes(110, 3);
+  Sizes sizes(200, 3);
   sizes[0] = 0;
   sizes[2] = 40001;
   sizes[3] = 257;
