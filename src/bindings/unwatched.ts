@@ -8,7 +8,7 @@ export interface Owner {
 
 const CAPACITY = 256
 
-/** One for each addon. */
+/** One for each device. */
 const lists: Unwatched[] = []
 let deferring = false
 

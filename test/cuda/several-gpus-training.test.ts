@@ -16,6 +16,7 @@ import * as nn from '../../src/nn/index.js'
 import { AdamW, clipGradNorm_, clipGradValue_, GradScaler, SGD } from '../../src/optim/index.js'
 import { elements } from '../support/accuracy.js'
 import { testCuda } from '../support/cuda.js'
+import { runScript } from '../support/run.js'
 import { errorOf } from '../support/values.js'
 
 process.env.ADJOINT_EMULATION_DEVICES = '2'
@@ -120,6 +121,12 @@ describe.skipIf(!hasTwo)('training', () => {
     expect(split).toEqual(trainSplit(first, first))
     expect(split.losses[14]).toBeLessThan(split.losses[0])
   })
+
+  test('in several threads, on either card', () => {
+    const done = runScript('test/cuda/worker.script.ts', [], { ADJOINT_EMULATION_DEVICES: '2' })
+    expect(done.stderr).toBe('')
+    expect(done.stdout).toBe('agreed\n')
+  }, 60_000)
 
   test('goes on elsewhere from a state', () => {
     const net = network().to(first)

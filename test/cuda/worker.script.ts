@@ -1,8 +1,10 @@
-// Several threads train on the device at once; each must end with the same result and leave nothing.
+// Several threads train at once, on one GPU or one on each; each must end with the same result and
+// leave nothing.
 import { once } from 'node:events'
 import { isMainThread, parentPort } from 'node:worker_threads'
 import {
   collectGarbage,
+  cuda,
   device,
   manualSeed,
   memoryStats,
@@ -14,8 +16,9 @@ import {
 import { testCuda } from '../support/cuda.js'
 import { startWorker } from '../support/worker.js'
 
-const cuda = testCuda()
-setDefaultDevice(cuda)
+const main = testCuda()
+const at = device(process.argv[2] ?? main)
+setDefaultDevice(at)
 
 function train(): number {
   manualSeed(1)
@@ -28,10 +31,12 @@ function train(): number {
   return w.square().sum().item()
 }
 
-async function main(): Promise<void> {
+async function compare(): Promise<void> {
   const expected = train()
   for (let round = 0; round < 1; round++) {
-    const workers = Array.from({ length: 2 }, () => startWorker(__filename))
+    const workers = Array.from({ length: 2 }, (_, i) => {
+      return startWorker(__filename, [`cuda:${i % cuda.deviceCount()}`])
+    })
     const results = workers.map(async (worker) => {
       const [value] = await once(worker, 'message')
       await once(worker, 'exit')
@@ -42,14 +47,17 @@ async function main(): Promise<void> {
       throw new Error(`expected ${expected} from every thread, got ${values}`)
     }
   }
-  collectGarbage(cuda)
-  const { liveBytes, processLiveBytes } = memoryStats(cuda)
-  if (processLiveBytes !== liveBytes) {
-    throw new Error(`workers left ${processLiveBytes - liveBytes} bytes`)
+  for (let i = 0; i < cuda.deviceCount(); i++) {
+    const place = device(`cuda:${i}`)
+    collectGarbage(place)
+    const { liveBytes, processLiveBytes } = memoryStats(place)
+    if (processLiveBytes !== liveBytes) {
+      throw new Error(`workers left ${processLiveBytes - liveBytes} bytes on ${place}`)
+    }
   }
   if (memoryStats(device('cpu')).liveTensors !== 0) throw new Error('expected no tensors elsewhere')
   console.log('agreed')
 }
 
-if (isMainThread) main()
+if (isMainThread) compare()
 else parentPort?.postMessage(train())
