@@ -78,12 +78,15 @@ export function markdown({ machine, torch, rows }: Report): string {
     if (means.length > 0) lines.push('', `Geometric means: ${means.join(', ')}.`)
   }
   const notes = rows.flatMap((row) => [
-    ...row.notes.map((note) => `${row.name}: ${note}`),
+    ...row.notes.map((text) => ({ text, name: row.name })),
     ...Object.entries(row.peers).flatMap(([peer, column]) =>
-      'not_measured' in column ? [`${row.name}, ${peer}: ${column.not_measured}`] : [],
+      'not_measured' in column ? [{ text: `${peer}: ${column.not_measured}`, name: row.name }] : [],
     ),
   ])
-  if (notes.length > 0) lines.push('', ...notes.map((note) => `- ${note}`))
+  if (notes.length > 0) lines.push('')
+  for (const [text, same] of groupBy(notes, (note) => note.text)) {
+    lines.push(`- ${text}: ${[...new Set(same.map((note) => note.name))].join(', ')}`)
+  }
   return `${lines.join('\n')}\n`
 }
 
