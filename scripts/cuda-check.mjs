@@ -3,7 +3,8 @@
 //   --full               all of it, for --architectures; without, the part that CI has time for
 //   --toolkit DIR        a CUDA toolkit, or where scripts/cuda-toolkit.mjs puts one
 //   --architectures 90   compute capabilities, without the dot (--full: 75;80;90)
-//   --write              docs/cuda-kernels.md too: what the compiler made of the kernels
+//   --write              docs/cuda-kernels.md too: these checks, what the compiler made of the kernels,
+//                        and with --full how many bytes they move
 import { spawn, spawnSync } from 'node:child_process'
 import { existsSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import path from 'node:path'
@@ -32,6 +33,7 @@ const FEW_PLANS = '*channelsLastIsWhatTensorCoresRead*:*efus*'
 
 let passed = 0
 let failed = 0
+const report = []
 
 /** Runs a check, a function that is given `log`; it has failed if it throws. */
 async function check(name, body) {
@@ -49,6 +51,7 @@ async function check(name, body) {
   const seconds = Math.round((performance.now() - began) / 1000)
   const verdict = isGood ? 'ok    ' : 'FAILED'
   console.log(`${verdict}  ${name.padEnd(60)} ${String(seconds).padStart(4)} s`)
+  report.push(`- ${isGood ? '' : 'FAILED: '}${name}`)
   if (!isGood) {
     const lines = chunks
       .join('')
@@ -130,6 +133,8 @@ function missingFunctions() {
 
 // ---- compiled code
 const tables = []
+const movedBytes = []
+const plans = []
 
 async function compiledCode(log, architecture) {
   const kernels = await kernelsOf(addon, path.dirname(nvccOf(toolkit)), architecture)
@@ -154,9 +159,43 @@ Kernels have no stack, no access to local memory and no arithmetic in float64 un
 
 ${exceptions.join('\n')}
 
-${tables.join('\n\n')}
+## Checks
+
+\`npm run cuda:check -- ${values.full ? '--full ' : ''}--write\`: ${passed} passed, ${failed} failed.
+
+${report.join('\n')}
+
+${[...plansOfCudnn(), ...bytesMoved(), ...tables].join('\n\n')}
 `
   writeFileSync(path.join(root, 'docs', 'cuda-kernels.md'), text)
+}
+
+/** The plans that cuDNN made, by card and dtype. */
+function plansOfCudnn() {
+  if (plans.length === 0) return []
+  return [
+    `## cuDNN's plans
+
+For each card the layers of ResNet-50, of U-Net and of other networks, forward, backward and fused, in both orders of axes (\`native/selftest/plans\`). What cuDNN refuses on compute capability 7.5, bfloat16, is computed by kernels of our own.
+
+\`\`\`
+${plans.join('\n')}
+\`\`\``,
+  ]
+}
+
+/** The table of bytes, if they have been counted. */
+function bytesMoved() {
+  if (movedBytes.length === 0) return []
+  return [
+    `## Bytes moved
+
+What the threads of memory-bound kernels ask of device memory, counted on the emulation (\`native/selftest/races/traffic_test.cpp\`, which holds each row to a limit), against the least possible: each operand once. Of operands that are small beside the others (weights, statistics) every byte is counted once, since they stay in the caches; partial sums are counted. Batch norm reads its input twice, for the statistics and for the result, and its gradient reads both twice.
+
+| operation | dtype | size | KiB at least | KiB moved | times |
+| --- | --- | --- | ---: | ---: | ---: |
+${movedBytes.join('\n')}`,
+  ]
 }
 
 // ---- what is run
@@ -179,7 +218,6 @@ if (isBuilt) {
   for (const architecture of listed) {
     await check(`compiled code, sm_${architecture}`, (log) => compiledCode(log, architecture))
   }
-  if (values.write && tables.length > 0) writeTables()
 }
 if (isConfigured) {
   await check('self-test: compiles and links', (log) => build(log, folder, 'selftest_cuda'))
@@ -190,19 +228,32 @@ if (isConfigured) {
     await run((text) => chunks.push(String(text)), path.join(folder, 'selftest_plans'), filter, {
       env: { ...process.env, ADJOINT_CUDA_PATH: toolkit },
     }).finally(() => log(chunks.join('')))
+    plans.push(...(chunks.join('').match(/^ {2}\S+ .*(plans|refusals).*$/gm) ?? []))
     if (/\[ {2}SKIPPED/.test(chunks.join(''))) throw new Error('cuDNN was not loaded')
   })
 }
 // CI runs the emulated kernels in steps of their own, with sanitizers and the race detector.
 if (values.full) {
+  const emulated = path.join(root, 'build', 'cuda-check-emulated')
   await check('kernels on the emulated device', async (log) => {
-    const emulated = path.join(root, 'build', 'cuda-check-emulated')
     const options = ['-DADJOINT_ADDON=OFF', '-DADJOINT_SELFTEST=ON', '-DADJOINT_EMULATION=ON']
     await configure(log, emulated, ...options)
     await build(log, emulated, 'selftest_emulated')
     await run(log, path.join(emulated, 'selftest_emulated'), ['--gtest_brief=1'])
   })
+  await check('bytes that the kernels move', async (log) => {
+    await build(log, emulated, 'selftest_races')
+    const chunks = []
+    const filter = ['--gtest_brief=1', '--gtest_filter=TrafficOfKernels.*']
+    await run(
+      (text) => chunks.push(String(text)),
+      path.join(emulated, 'selftest_races'),
+      filter,
+    ).finally(() => log(chunks.join('')))
+    movedBytes.push(...chunks.join('').match(/^\| .*\|$/gm))
+  })
 }
+if (values.write && tables.length > 0) writeTables()
 
 console.log(`\n${passed} passed, ${failed} failed`)
 process.exit(failed === 0 && passed > 0 ? 0 : 1)

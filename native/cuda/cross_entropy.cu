@@ -98,7 +98,7 @@ __global__ void __launch_bounds__(kMostLossLanes)
 constexpr int kSegment = 16;  // accesses of a lane
 
 template <class S>
-__global__ void __launch_bounds__(kMostLossLanes)
+__global__ void __launch_bounds__(kMostLossLanes, ADJOINT_ROOM_FOR(2))
     crossEntropyBackwardKernel(S* dlogits, int64_t dlogitsStride, const LossRows<S> a,
                                const StridedVector dy, const StridedVector lse, int segments) {
   using T = ComputeOf<S>;

@@ -9,6 +9,9 @@
 
 namespace adjoint::cuda {
 
+// The compiler and its version, or why there is none.
+std::string kernelCompiler();
+
 // Never unloaded, since queued work and graphs may use it.
 struct CompiledKernel {
   const void* function;

@@ -27,7 +27,8 @@ namespace {
   X(nvrtcGetPTXSize)               \
   X(nvrtcGetProgramLog)            \
   X(nvrtcGetProgramLogSize)        \
-  X(nvrtcGetSupportedArchs)
+  X(nvrtcGetSupportedArchs)        \
+  X(nvrtcVersion)
 
 struct Nvrtc {
   explicit Nvrtc(const Library& library) : path(library.path()) {
@@ -41,10 +42,14 @@ struct Nvrtc {
 #undef ADJOINT_MEMBER
 };
 
-// Loaded at first use; throws where it is not to be had.
+// Loaded at first use.
+const Library& nvrtcFile() {
+  static const auto* file = new Library({"libnvrtc.so." + std::to_string(CUDART_VERSION / 1000)});
+  return *file;
+}
+// Throws where it is not to be had.
 const Nvrtc& library() {
-  static const Nvrtc* l =
-      new Nvrtc(Library({"libnvrtc.so." + std::to_string(CUDART_VERSION / 1000)}));
+  static const auto* l = new Nvrtc(nvrtcFile());
   return *l;
 }
 
@@ -98,6 +103,13 @@ std::string headersFolder() {
 }
 
 }  // namespace
+
+std::string kernelCompiler() {
+  if (!nvrtcFile().isLoaded()) return nvrtcFile().reason();
+  int major = 0, minor = 0;
+  ADJOINT_NVRTC(library().nvrtcVersion(&major, &minor));
+  return nvrtcFile().path() + " " + std::to_string(major) + "." + std::to_string(minor);
+}
 
 KernelImage compileImage(const std::string& source, const std::string& name,
                          const std::vector<std::string>& options, int capability) {

@@ -6,6 +6,7 @@
 
 #include "contract.h"
 #include "cuda/conv2d.h"
+#include "cuda/cuda_kernel.h"
 #include "cuda/deferred_error.h"
 #include "cuda/gemm.h"
 #include "cuda/graph.h"
@@ -111,7 +112,8 @@ std::vector<std::pair<std::string, std::string>> deviceInfo() {
           {"driver", version(driver)},
           {"runtime", version(runtime)},
           {"cublasLt", cuda::gemmLibrary()},
-          {"cudnn", cuda::convolutionLibrary()}};
+          {"cudnn", cuda::convolutionLibrary()},
+          {"nvrtc", cuda::kernelCompiler()}};
 }
 
 // The device's own threads are not counted or set; the host queues work with one.

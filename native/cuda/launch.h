@@ -29,6 +29,15 @@
 #define ADJOINT_ROLLED
 #endif
 
+// How many blocks a multiprocessor is to have room for, in __launch_bounds__. Before compute
+// capability 9.0 ptxas puts a value or two aside to make room for more of them, unless it is told
+// what will do.
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ < 900
+#define ADJOINT_ROOM_FOR(blocks) blocks
+#else
+#define ADJOINT_ROOM_FOR(blocks) 0
+#endif
+
 namespace adjoint::cuda {
 
 inline void check(cudaError_t status, const char* call) {

@@ -31,7 +31,8 @@ constexpr int kMostNormLanes = sizeof(S) == 4 ? 1024 : 512;
 //   var = sum(d^2) / C - (sum(d) / C)^2: what rounding took from m is given back
 // RMS norm: y = x rstd w, rstd = 1 / sqrt(sum(x^2) / C + eps)
 template <class S, class W, int V, int K, bool centred>
-__global__ void __launch_bounds__(kMostNormLanes<S>) layerNormKernel(const NormRows<S, W> a) {
+__global__ void __launch_bounds__(kMostNormLanes<S>, ADJOINT_ROOM_FOR(1))
+    layerNormKernel(const NormRows<S, W> a) {
   using T = ComputeOf<S>;
   ADJOINT_SHARED(T, sharedSum, kMaxWarps);
   ADJOINT_SHARED(T, sharedSquares, 2 * kMaxWarps);

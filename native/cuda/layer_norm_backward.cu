@@ -55,7 +55,7 @@ ADJOINT_DEVICE void writeColumnSums(T* partial, const T (&sum)[K][V], T* shared,
 // xhat = (x - mean) rstd; g = dy w; dx = rstd (g - (sum(g) + xhat sum(g xhat)) / C), without
 // sum(g) for RMS norm; dweight = sum(dy xhat), dbias = sum(dy) over the rows of the chunk
 template <class S, class W, int V, int K, bool centred>
-__global__ void __launch_bounds__(kMostBackwardLanes)
+__global__ void __launch_bounds__(kMostBackwardLanes, ADJOINT_ROOM_FOR(1))
     layerNormBackwardKernel(const NormGradient<S, W> a) {
   using T = ComputeOf<S>;
   ADJOINT_SHARED(T, sharedSums, 2 * 2 * kMaxWarps);

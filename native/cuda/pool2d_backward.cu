@@ -15,7 +15,7 @@ struct PoolBackwardArgs {
 // dx[n, c, h, w] = sum of dy[n, c, p, q] where index[n, c, p, q] = h W + w: only windows that cover
 // [h, w] can say so. V elements of dx at a time.
 template <class Access, int V, bool channelsLast>
-__global__ void __launch_bounds__(kPoolThreads)
+__global__ void __launch_bounds__(kPoolThreads, ADJOINT_ROOM_FOR(4))
     maxPoolBackwardKernel(const Access access, const Numbering<channelsLast> numbering,
                           const PoolBackwardArgs a) {
   using T = typename Access::Compute;

@@ -90,7 +90,7 @@ ADJOINT_DEVICE void reduceChunks(const R& reducer, const ReduceShape& s, bool al
 }
 
 template <class R, bool fromView>
-__global__ void __launch_bounds__(kGroupThreads)
+__global__ void __launch_bounds__(kGroupThreads, ADJOINT_ROOM_FOR(4))
     reduceKernel(const R reducer, const ReduceShape s, const ViewRows view, const void* partials,
                  const ReduceTarget target) {
   using A = typename R::Accumulator;

@@ -3,6 +3,7 @@
 #include <cuda_runtime.h>
 
 #include <cstddef>
+#include <cstdint>
 #include <functional>
 
 #include "emulation/block.h"
@@ -23,5 +24,18 @@ void setDeviceCount(int count);
 // What cudaMalloc has handed out and not got back: bytes of the current device, blocks of all.
 size_t allocatedBytes();
 size_t allocatedBlocks();
+// Whether [p, p + bytes) is memory of cudaMalloc.
+bool isDeviceMemory(const void* p, size_t bytes);
+
+// What the host has asked of the devices since the process began. Calls of libraries (a matrix
+// product, a convolution, a sort) are counted once each, whatever a real one launches; work that is
+// captured is counted when it is captured, and a graph once at each launch.
+struct CallCounts {
+  uint64_t kernels, libraryCalls, graphs;
+  uint64_t uploads, downloads, deviceCopies;
+  uint64_t deviceAllocations, pinnedAllocations, frees;
+  uint64_t streamWaits, eventWaits;
+};
+CallCounts callCounts();
 
 }  // namespace adjoint::emulation

@@ -13,6 +13,8 @@
 #include <utility>
 #include <vector>
 
+#include "emulation/emulation.h"
+
 struct EmulatedEvent {
   int device;
   EmulatedStream* stream = nullptr;  // where it was recorded last
@@ -58,6 +60,7 @@ struct Machine {
   std::vector<EmulatedStream*> streams;
   cudaError_t error = cudaSuccess;  // of a kernel: sticky
   std::string message;
+  CallCounts counts{};
 };
 
 Machine& machine();

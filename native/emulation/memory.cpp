@@ -41,6 +41,9 @@ size_t allocatedBlocks() {
   Lock lock(machine().mutex);
   return machine().blocks.size();
 }
+bool isDeviceMemory(const void* p, size_t bytes) {
+  return deviceOf(p, bytes) >= 0;
+}
 
 }  // namespace adjoint::emulation
 
@@ -55,6 +58,7 @@ cudaError_t cudaMemGetInfo(size_t* free, size_t* total) {
 
 cudaError_t cudaMalloc(void** pointer, size_t bytes) {
   Lock lock(machine().mutex);
+  machine().counts.deviceAllocations++;
   *pointer = nullptr;
   if (machine().error != cudaSuccess) return machine().error;
   if (bytes == 0) return cudaSuccess;
@@ -76,6 +80,7 @@ cudaError_t cudaMalloc(void** pointer, size_t bytes) {
 cudaError_t cudaFree(void* pointer) {
   Lock lock(machine().mutex);
   if (!pointer) return cudaSuccess;
+  machine().counts.frees++;
   auto it = machine().blocks.find(reinterpret_cast<uintptr_t>(pointer));
   if (it == machine().blocks.end()) {
     return failWith(cudaErrorInvalidValue, "cudaFree: no block starts here");
@@ -89,6 +94,7 @@ cudaError_t cudaFree(void* pointer) {
 
 cudaError_t cudaHostAlloc(void** pointer, size_t bytes, unsigned) {
   Lock lock(machine().mutex);
+  machine().counts.pinnedAllocations++;
   *pointer = std::malloc(bytes);
   if (!*pointer) return cudaErrorMemoryAllocation;
   machine().pinned[reinterpret_cast<uintptr_t>(*pointer)] = {bytes, -1};
@@ -96,6 +102,7 @@ cudaError_t cudaHostAlloc(void** pointer, size_t bytes, unsigned) {
 }
 cudaError_t cudaFreeHost(void* pointer) {
   Lock lock(machine().mutex);
+  machine().counts.frees++;
   machine().pinned.erase(reinterpret_cast<uintptr_t>(pointer));
   for (EmulatedStream* stream : machine().streams) cudaStreamSynchronize(stream);
   std::free(pointer);
@@ -113,6 +120,10 @@ cudaError_t cudaMemcpyAsync(void* target, const void* source, size_t bytes, cuda
     return failWith(cudaErrorInvalidValue,
                     "cudaMemcpyAsync: pointers do not match the kind, or the stream's device");
   }
+  CallCounts& counts = machine().counts;
+  (kind == cudaMemcpyHostToDevice   ? counts.uploads
+   : kind == cudaMemcpyDeviceToHost ? counts.downloads
+                                    : counts.deviceCopies)++;
   if (stream && stream->capture && kind != cudaMemcpyDeviceToDevice) {
     const void* host = kind == cudaMemcpyHostToDevice ? source : target;
     if (!blockAround(machine().pinned, host, bytes)) {
@@ -131,6 +142,7 @@ cudaError_t cudaMemcpyPeerAsync(void* target, int targetDevice, const void* sour
   if (deviceOf(target, bytes) != targetDevice || deviceOf(source, bytes) != sourceDevice) {
     return failWith(cudaErrorInvalidValue, "cudaMemcpyPeerAsync: pointers of other devices");
   }
+  machine().counts.deviceCopies++;
   return enqueue(stream, [=] {
     enterAllDevices();
     std::memcpy(target, source, bytes);

@@ -88,6 +88,7 @@ cudaError_t enqueueKernel(const cudaLaunchConfig_t& config, QueuedKernel* queued
   if (config.stream && config.stream->device != currentDevice) {
     return failWith(cudaErrorInvalidResourceHandle, "a launch on a stream of another device");
   }
+  machine().counts.kernels++;
   return enqueue(config.stream, [=] {
     auto body = [](void* k) { static_cast<QueuedKernel*>(k)->run(); };
     const char* error = runGrid(g, b, config.dynamicSmemBytes, body, owner.get());
@@ -97,6 +98,7 @@ cudaError_t enqueueKernel(const cudaLaunchConfig_t& config, QueuedKernel* queued
 
 void enqueueHost(cudaStream_t stream, std::function<void()> work) {
   Lock lock(machine().mutex);
+  machine().counts.libraryCalls++;
   const cudaError_t status = enqueue(stream, [work = std::move(work)] {
     work();
     return cudaSuccess;
@@ -114,6 +116,10 @@ void clearError() {
   Lock lock(machine().mutex);
   machine().error = cudaSuccess;
   for (EmulatedStream* s : machine().streams) s->queue.clear();
+}
+CallCounts callCounts() {
+  Lock lock(machine().mutex);
+  return machine().counts;
 }
 void setDeviceCount(int count) {
   Lock lock(machine().mutex);
@@ -196,6 +202,7 @@ cudaError_t cudaStreamDestroy(cudaStream_t stream) {
 }
 cudaError_t cudaStreamSynchronize(cudaStream_t stream) {
   Lock lock(machine().mutex);
+  machine().counts.streamWaits++;
   if (stream->capture) return spoilCapture(stream, "a wait for a stream that is captured");
   return drain(stream, [] { return false; });
 }
@@ -239,6 +246,7 @@ cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream) {
 }
 cudaError_t cudaEventSynchronize(cudaEvent_t event) {
   Lock lock(machine().mutex);
+  machine().counts.eventWaits++;
   return waitFor(event, event->recorded);
 }
 cudaError_t cudaEventElapsedTime(float* milliseconds, cudaEvent_t start, cudaEvent_t end) {
@@ -280,6 +288,7 @@ cudaError_t cudaGraphInstantiate(cudaGraphExec_t* exec, cudaGraph_t graph, unsig
 }
 cudaError_t cudaGraphLaunch(cudaGraphExec_t exec, cudaStream_t stream) {
   Lock lock(machine().mutex);
+  machine().counts.graphs++;
   return enqueue(stream, [work = exec->work] {
     for (const Work& one : *work) {
       if (cudaError_t error = one(); error != cudaSuccess) return error;

@@ -10,7 +10,9 @@
 #include <unordered_map>
 
 #include "emulation/block.h"
+#include "emulation/emulation.h"
 #include "emulation/fiber.h"
+#include "emulation/races/traffic.h"
 
 namespace adjoint::emulation {
 namespace {
@@ -82,8 +84,21 @@ void touchByte(Byte& b, const Access& now, bool writes) {
   }
 }
 
+std::vector<MemoryRange>* traffic = nullptr;
+
+void count(const void* p, size_t bytes, bool writes) {
+  if (!isDeviceMemory(p, bytes)) return;
+  const char* at = static_cast<const char*>(p);
+  for (MemoryRange& range : *traffic) {
+    if ((at < range.begin || at >= range.end) && &range != &traffic->back()) continue;
+    (writes ? range.written : range.read) += bytes;
+    return;
+  }
+}
+
 void touch(const void* p, size_t bytes, bool writes, const void* pc) {
   if (!running.thread || Fiber::isOnStack(p)) return;
+  if (traffic) count(p, bytes, writes);
   Shadow& s = shadow();
   if (s.launch != running.launchSerial) {
     s.words.clear();
@@ -98,6 +113,11 @@ void touch(const void* p, size_t bytes, bool writes, const void* pc) {
 }
 
 }  // namespace
+
+void countTraffic(std::vector<MemoryRange>* ranges) {
+  traffic = ranges;
+}
+
 }  // namespace adjoint::emulation
 
 // What the compiler calls. The names are ThreadSanitizer's interface.

@@ -342,6 +342,31 @@ TEST_P(Emulation, graphsRunAgain) {
   ADJOINT_CUDA(cudaFree(y));
 }
 
+TEST_P(Emulation, countsWhatItIsAsked) {
+  const emulation::CallCounts before = emulation::callCounts();
+  void* memory = nullptr;
+  int x = 1;
+  ADJOINT_CUDA(cudaMalloc(&memory, sizeof x));
+  int* y = static_cast<int*>(memory);
+  ADJOINT_CUDA(cudaMemcpyAsync(y, &x, sizeof x, cudaMemcpyHostToDevice, stream));
+  launch(1, 1, 0, stream, addKernel, y, 2);
+  launch(1, 1, 0, stream, addKernel, y, 3);
+  emulation::enqueueHost(stream, [] {});
+  ADJOINT_CUDA(cudaMemcpyAsync(&x, y, sizeof x, cudaMemcpyDeviceToHost, stream));
+  ADJOINT_CUDA(cudaStreamSynchronize(stream));
+  const emulation::CallCounts after = emulation::callCounts();
+  EXPECT_EQ(x, 6);
+  EXPECT_EQ(after.deviceAllocations - before.deviceAllocations, 1u);
+  EXPECT_EQ(after.uploads - before.uploads, 1u);
+  EXPECT_EQ(after.downloads - before.downloads, 1u);
+  EXPECT_EQ(after.kernels - before.kernels, 2u);
+  EXPECT_EQ(after.libraryCalls - before.libraryCalls, 1u);
+  EXPECT_EQ(after.streamWaits - before.streamWaits, 1u);
+  EXPECT_EQ(after.graphs, before.graphs);
+  ADJOINT_CUDA(cudaFree(y));
+  EXPECT_EQ(emulation::callCounts().frees - before.frees, 1u);
+}
+
 TEST_P(Emulation, refusesBadLaunchesAndTooMuchMemory) {
   int* y = nullptr;
   EXPECT_THROW(launch(1, 1025, 0, stream, addKernel, y, 1), Error);

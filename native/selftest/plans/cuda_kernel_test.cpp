@@ -1,4 +1,6 @@
 // The code that NVRTC makes of users' kernels, for cards that are not here.
+#include "cuda/cuda_kernel.h"
+
 #include <gtest/gtest.h>
 
 #include "cuda/cuda_kernel_image.h"
@@ -42,6 +44,10 @@ TEST(Nvrtc, MakesMachineCode) {
   }
   const cuda::KernelImage instance = cuda::compileImage(kScale, "power<double, 3>", {}, 90);
   EXPECT_NE(instance.symbol.find("power"), std::string::npos);
+}
+
+TEST(Nvrtc, SaysWhereItIs) {
+  EXPECT_NE(cuda::kernelCompiler().find("libnvrtc.so"), std::string::npos);
 }
 
 TEST(Nvrtc, MakesPtxForCardsThatItDoesNotKnow) {

@@ -1,0 +1,200 @@
+// How many bytes of device memory the memory-bound kernels move, against the least possible: every
+// operand once. The rows of the table in docs/cuda-kernels.md.
+#include "emulation/races/traffic.h"
+
+#include <algorithm>
+#include <cstdio>
+
+#include "selftest/emulation/device_tensor.h"
+
+namespace adjoint::test {
+namespace {
+
+// What an operation reads and writes, made by name(sizes): dense, of the dtype of the row or of
+// another one. Values are zeros, which every operand admits.
+class Traffic {
+ public:
+  Traffic(const char* name, DType dtype) : name_(name), dtype_(dtype) {}
+
+  const View& make(const Sizes& sizes) { return make(sizes, dtype_); }
+  const View& make(const Sizes& sizes, DType dtype) {
+    int64_t n = 1;
+    for (int64_t size : sizes) n *= size;
+    tensors_.push_back(std::make_unique<DeviceTensor>(dtype, sizes, Values(size_t(n), 0)));
+    return tensors_.back()->view;
+  }
+  // Read and written.
+  const View& update(const Sizes& sizes) {
+    const View& view = make(sizes);
+    updated_ += bytesOf(view);
+    return view;
+  }
+  Operand operand(const Sizes& sizes) {
+    Operand o;
+    o.view = make(sizes);
+    return o;
+  }
+
+  // Prints the row; what `body` queues must move at most `most` times the least possible.
+  template <class F>
+  void expect(double most, const F& body) {
+    backend::synchronize();
+    std::vector<emulation::MemoryRange> ranges;
+    for (const auto& t : tensors_) {
+      const char* begin = static_cast<const char*>(t->view.data);
+      ranges.push_back({begin, begin + bytesOf(t->view)});
+    }
+    ranges.push_back({});
+    emulation::countTraffic(&ranges);
+    body();
+    backend::synchronize();
+    emulation::countTraffic(nullptr);
+    size_t largest = 0;
+    for (const auto& t : tensors_) largest = std::max(largest, bytesOf(t->view));
+    double least = static_cast<double>(updated_),
+           moved = static_cast<double>(ranges.back().read + ranges.back().written);
+    for (size_t i = 0; i < tensors_.size(); i++) {
+      const size_t size = bytesOf(tensors_[i]->view);
+      size_t asked = ranges[i].read + ranges[i].written;
+      // What is small beside the rest stays in the caches after its first use.
+      if (size * 16 <= largest) asked = std::min(asked, size);
+      least += static_cast<double>(size);
+      moved += static_cast<double>(asked);
+    }
+    std::string shape;
+    for (int i = 0; i < tensors_[0]->view.ndim; i++) {
+      shape += (i > 0 ? " x " : "") + std::to_string(tensors_[0]->view.size[i]);
+    }
+    std::printf("| %s | %s | %s | %.0f | %.0f | %.2f |\n", name_, dtypeName(dtype_), shape.c_str(),
+                least / 1024, moved / 1024, moved / least);
+    EXPECT_LE(moved, most * least) << name_ << ", " << dtypeName(dtype_);
+    EXPECT_GE(moved, 0.99 * least) << name_ << ": not all was counted";
+  }
+
+ private:
+  static size_t bytesOf(const View& v) {
+    return static_cast<size_t>(v.numel()) * itemSize(v.dtype);
+  }
+  const char* name_;
+  DType dtype_;
+  std::vector<std::unique_ptr<DeviceTensor>> tensors_;
+  size_t updated_ = 0;
+};
+
+constexpr DType kTypes[] = {DType::float32, DType::bfloat16};
+constexpr double kOnce = 1.0;
+
+TEST(TrafficOfKernels, elementwise) {
+  for (DType dtype : kTypes) {
+    Traffic unary("unary", dtype);
+    const View &y = unary.make({64, 1024}), &x = unary.make({64, 1024});
+    unary.expect(kOnce, [&] { backend::unary(UnaryOp::relu, y, x, dtype); });
+    Traffic binary("binary", dtype);
+    const View& sum = binary.make({64, 1024});
+    const Operand a = binary.operand({64, 1024}), b = binary.operand({64, 1024});
+    binary.expect(kOnce, [&] { backend::binary(BinaryOp::add, sum, a, b, dtype); });
+    Traffic copy("conversion to float64", dtype);
+    const View &from = copy.make({64, 1024}), &to = copy.make({64, 1024}, DType::float64);
+    copy.expect(kOnce, [&] { backend::copy(to, from); });
+    Traffic dropout("dropout", dtype);
+    const View &in = dropout.make({64, 1024}), &out = dropout.make({64, 1024});
+    const View& state = dropout.make({2}, DType::int64);
+    dropout.expect(kOnce, [&] { backend::dropout(out, in, 0.5, state); });
+  }
+}
+
+TEST(TrafficOfKernels, rows) {
+  for (DType dtype : kTypes) {
+    const Sizes whole = {64, 1024};
+    Traffic sum("sum of rows", dtype);
+    const View &all = sum.make(whole), &total = sum.make({64, 1});
+    sum.expect(1.01, [&] { backend::reduce(ReduceOp::sum, total, all); });
+    Traffic softmax("softmax", dtype);
+    const View &y = softmax.make(whole), &x = softmax.make(whole);
+    softmax.expect(kOnce, [&] { backend::softmax(y, x, 1, false); });
+    Traffic gradient("softmax backward", dtype);
+    const View &dx = gradient.make(whole), &dy = gradient.make(whole), &p = gradient.make(whole);
+    gradient.expect(kOnce, [&] { backend::softmaxBackward(dx, dy, p, 1, false); });
+    Traffic loss("cross-entropy", dtype);
+    const View &logits = loss.make({16, 4096}), &target = loss.make({16}, DType::int64);
+    const View &each = loss.make({16}), &lse = loss.make({16}, DType::float32);
+    loss.expect(1.01, [&] { backend::crossEntropy(each, lse, logits, target, -100); });
+    Traffic back("cross-entropy backward", dtype);
+    const View &dlogits = back.make({16, 4096}), &again = back.make({16, 4096}),
+               &d = back.make({16}), &kept = back.make({16}, DType::float32),
+               &which = back.make({16}, DType::int64);
+    back.expect(1.01, [&] { backend::crossEntropyBackward(dlogits, d, again, kept, which, -100); });
+  }
+}
+
+TEST(TrafficOfKernels, norms) {
+  for (DType dtype : kTypes) {
+    Traffic layer("layer norm", dtype);
+    const View &x = layer.make({128, 768}), &y = layer.make({128, 768});
+    const View &mean = layer.make({128}, DType::float32), &rstd = layer.make({128}, DType::float32);
+    const View &weight = layer.make({768}), &bias = layer.make({768});
+    layer.expect(kOnce, [&] { backend::layerNorm({y, rstd, x, &mean, &weight, &bias, 1e-5}); });
+    Traffic back("layer norm backward", dtype);
+    const View &bx = back.make({512, 768}), &bdy = back.make({512, 768}),
+               &bdx = back.make({512, 768});
+    const View &bmean = back.make({512}, DType::float32), &brstd = back.make({512}, DType::float32);
+    const View &bweight = back.make({768}), &dweight = back.make({768}), &dbias = back.make({768});
+    back.expect(1.3, [&] {
+      backend::layerNormBackward({bdx, dweight, bdy, bx, brstd, &dbias, &bweight, &bmean});
+    });
+    const Sizes images = {8, 32, 32, 32};
+    Traffic batch("batch norm", dtype);
+    const View &u = batch.make(images), &v = batch.make(images);
+    const View &bm = batch.make({32}, DType::float32), &br = batch.make({32}, DType::float32);
+    const View &bw = batch.make({32}), &bb = batch.make({32});
+    batch.expect(1.6, [&] {
+      backend::batchNorm({v, bm, br, u, &bw, &bb, nullptr, nullptr, 0.1, 1e-5, true});
+    });
+    Traffic batchBack("batch norm backward", dtype);
+    const View &cx = batchBack.make(images), &cdy = batchBack.make(images),
+               &cdx = batchBack.make(images);
+    const View &cm = batchBack.make({32}, DType::float32),
+               &cr = batchBack.make({32}, DType::float32);
+    const View &cw = batchBack.make({32}), &cb = batchBack.make({32}), &cdw = batchBack.make({32}),
+               &cdb = batchBack.make({32});
+    batchBack.expect(1.8, [&] {
+      backend::batchNormBackward({cdx, cdw, cdb, cdy, cx, &cw, &cb, cm, cr, true});
+    });
+  }
+}
+
+TEST(TrafficOfKernels, windowsIndicesAndOptimizers) {
+  for (DType dtype : kTypes) {
+    const backend::Pool2dShape two = {2, 2, 2, 2, 0, 0, 1, 1};
+    Traffic pool("max pooling", dtype);
+    const View &x = pool.make({4, 16, 32, 32}), &y = pool.make({4, 16, 16, 16});
+    const View& index = pool.make({4, 16, 16, 16}, DType::int32);
+    pool.expect(kOnce, [&] { backend::maxPool2d(y, index, x, two); });
+    Traffic poolBack("max pooling backward", dtype);
+    const View &dx = poolBack.make({4, 16, 32, 32}), &dy = poolBack.make({4, 16, 16, 16});
+    const View& where = poolBack.make({4, 16, 16, 16}, DType::int32);
+    poolBack.expect(2.1, [&] { backend::maxPool2dBackward(dx, dy, where, two); });
+    Traffic lookup("embedding", dtype);
+    const View &rows = lookup.make({256, 128}), &table = lookup.make({1, 128});
+    const View& at = lookup.make({256}, DType::int64);
+    lookup.expect(1.05, [&] { backend::embedding(rows, table, at); });
+  }
+  Traffic adam("AdamW", DType::float32);
+  backend::AdamEntry entry{};
+  entry.param = adam.update({65536});
+  entry.grad = adam.make({65536});
+  entry.m = adam.update({65536});
+  entry.v = adam.update({65536});
+  adam.expect(kOnce, [&] {
+    backend::adam({entry}, {0.1, 0.9, 0.999, 1e-8, 0.01, 1, true, false});
+  });
+  Traffic sgd("SGD with momentum", DType::float32);
+  backend::SgdEntry step{};
+  step.param = sgd.update({65536});
+  step.grad = sgd.make({65536});
+  step.momentum = sgd.update({65536});
+  sgd.expect(kOnce, [&] { backend::sgd({step}, {0.1, 0.9, 0, 0, false, false, false}); });
+}
+
+}  // namespace
+}  // namespace adjoint::test
