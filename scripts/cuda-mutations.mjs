@@ -123,7 +123,7 @@ async function tryUnit({ link }, barrier, unit, id) {
   const where = path.join(folder, 'mutants', id)
   const mutant = path.join(where, 'cuda', barrier.file)
   mkdirSync(path.dirname(mutant), { recursive: true })
-  writeFileSync(mutant, without(readFileSync(path.join(kernels, barrier.file), 'utf8'), barrier))
+  writeFileSync(mutant, without(sources.get(barrier.file), barrier))
   const object = path.join(where, `${unit.stem}.o`)
   const program = path.join(where, 'selftest')
   const source = barrier.file === path.basename(unit.file) ? mutant : unit.file
@@ -174,9 +174,13 @@ ${results.map(lineOf).join('\n')}
 }
 
 // ---- what is run
-const all = readdirSync(kernels)
-  .filter((name) => /\.(cu|h)$/.test(name))
-  .flatMap((name) => barriersOf(path.join(kernels, name), name))
+// As they are now, whatever is edited meanwhile.
+const sources = new Map(
+  readdirSync(kernels)
+    .filter((name) => /\.(cu|h)$/.test(name))
+    .map((name) => [name, readFileSync(path.join(kernels, name), 'utf8')]),
+)
+const all = [...sources].flatMap(([name, source]) => barriersOf(source, name))
 const idOf = ({ file, within, nth }) => `${file}:${within}:${nth}`
 const stale = Object.keys(UNSEEN).filter((id) => !all.some((barrier) => idOf(barrier) === id))
 const chosen = all.filter((barrier) => new RegExp(values.filter).test(idOf(barrier)))

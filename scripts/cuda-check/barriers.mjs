@@ -1,6 +1,4 @@
 // Where the kernels wait for each other: the places that a mutation deletes one at a time.
-import { readFileSync } from 'node:fs'
-
 /**
  * @typedef {object} Barrier
  * @property {string} file of native/cuda
@@ -64,8 +62,8 @@ function bodiesOf(text) {
  * The barriers of a file, in order. What defines one of them is none: `void waitForCopies() {`.
  * @returns {Barrier[]}
  */
-export function barriersOf(path, file) {
-  const text = withoutComments(readFileSync(path, 'utf8'))
+export function barriersOf(source, file) {
+  const text = withoutComments(source)
   const bodies = bodiesOf(text)
   const counts = new Map()
   return [...text.matchAll(BARRIER)].map((match) => {
