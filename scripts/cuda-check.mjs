@@ -2,6 +2,7 @@
 // a line each; a failure prints the end of its log; the last line counts them.
 //   --full               all of it, for --architectures; without, the part that CI has time for
 //   --toolkit DIR        a CUDA toolkit, or where scripts/cuda-toolkit.mjs puts one
+//   --only REGEX         the checks of that name alone; they need what the others have built
 //   --architectures 90   compute capabilities, without the dot (--full: 75;80;90)
 //   --write              docs/cuda-kernels.md too: these checks, what the compiler made of the kernels,
 //                        and with --full how many bytes they move
@@ -21,6 +22,7 @@ const { values } = parseArgs({
     write: { type: 'boolean', default: false },
     toolkit: { type: 'string', default: path.join(root, '.cache', 'cuda-toolkit') },
     architectures: { type: 'string' },
+    only: { type: 'string', default: '' },
   },
 })
 const toolkit = path.resolve(values.toolkit)
@@ -37,6 +39,7 @@ const report = []
 
 /** Runs a check, a function that is given `log`; it has failed if it throws. */
 async function check(name, body) {
+  if (!new RegExp(values.only).test(name)) return true
   const began = performance.now()
   const chunks = []
   let isGood = true
