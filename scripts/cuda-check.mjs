@@ -238,14 +238,17 @@ if (isConfigured) {
 // CI runs the emulated kernels in steps of their own, with sanitizers and the race detector.
 if (values.full) {
   const emulated = path.join(root, 'build', 'cuda-check-emulated')
-  await check('kernels on the emulated device', async (log) => {
+  const buildEmulated = async (log, target) => {
     const options = ['-DADJOINT_ADDON=OFF', '-DADJOINT_SELFTEST=ON', '-DADJOINT_EMULATION=ON']
     await configure(log, emulated, ...options)
-    await build(log, emulated, 'selftest_emulated')
+    await build(log, emulated, target)
+  }
+  await check('kernels on the emulated device', async (log) => {
+    await buildEmulated(log, 'selftest_emulated')
     await run(log, path.join(emulated, 'selftest_emulated'), ['--gtest_brief=1'])
   })
   await check('bytes that the kernels move', async (log) => {
-    await build(log, emulated, 'selftest_races')
+    await buildEmulated(log, 'selftest_races')
     const chunks = []
     const filter = ['--gtest_brief=1', '--gtest_filter=TrafficOfKernels.*']
     await run(
