@@ -139,7 +139,8 @@ TEST(TrafficOfKernels, norms) {
                &bdx = back.make({512, 768});
     const View &bmean = back.make({512}, DType::float32), &brstd = back.make({512}, DType::float32);
     const View &bweight = back.make({768}), &dweight = back.make({768}), &dbias = back.make({768});
-    back.expect(1.3, [&] {
+    // So few rows are cut into many chunks, whose sums of columns are large beside them.
+    back.expect(dtype == DType::float32 ? 1.4 : 1.7, [&] {
       backend::layerNormBackward({bdx, dweight, bdy, bx, brstd, &dbias, &bweight, &bmean});
     });
     const Sizes images = {8, 32, 32, 32};
