@@ -48,8 +48,10 @@ class Group {
 
   clip(norm: Tensor, maxNorm: number): void {
     const { device } = this.first
+    // Before the call begins, since it is one of its own from another device.
+    const own = norm.to(device)
     const calls = device.calls.begin('clipToNorm').number(this.dense.length)
-    calls.input(norm.to(device))
+    calls.input(own)
     for (const g of this.dense) calls.input(g)
     calls.number(maxNorm).run()
     this.dense.forEach((g, i) => {

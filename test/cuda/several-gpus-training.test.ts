@@ -118,7 +118,14 @@ describe.skipIf(!hasTwo)('training', () => {
 
   test('of a network that is split over both, with one optimizer, is that of one card', () => {
     const split = trainSplit(first, second)
-    expect(split).toEqual(trainSplit(first, first))
+    const whole = trainSplit(first, first)
+    // The norm of all gradients is that of two norms here, which rounds once more.
+    for (const part of ['losses', 'norms', 'weights', 'moments'] as const) {
+      const [got, want] = [split, whole].map((run) => run[part].flat())
+      const largest = Math.max(...want.map(Math.abs))
+      const error = Math.max(...got.map((x, i) => Math.abs(x - want[i])))
+      expect(error, part).toBeLessThan(1e-4 * largest)
+    }
     expect(split.losses[14]).toBeLessThan(split.losses[0])
   })
 
