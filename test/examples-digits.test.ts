@@ -1,11 +1,10 @@
 import { spawn } from 'node:child_process'
-import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { mkdtempSync, readFileSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import path from 'node:path'
-import { gzipSync } from 'node:zlib'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
-import { type DigitPart, drawDigits } from '../src/data/index.js'
 import { loadSafetensors } from '../src/io/index.js'
+import { writeDigits } from './support/digit-files.js'
 import { ensureDist } from './support/dist.js'
 import { root } from './support/run.js'
 
@@ -13,25 +12,9 @@ const folder = mkdtempSync(path.join(tmpdir(), 'adjoint-digits-'))
 const data = path.join(folder, 'data')
 afterAll(() => rmSync(folder, { recursive: true }))
 
-function writeIdx(name: string, sizes: number[], elements: Uint8Array): void {
-  const header = Buffer.alloc(4 + 4 * sizes.length)
-  header[2] = 8
-  header[3] = sizes.length
-  for (const [i, size] of sizes.entries()) header.writeUInt32BE(size, 4 + 4 * i)
-  writeFileSync(`${folder}/${name}.gz`, gzipSync(Buffer.concat([header, elements])))
-}
-
-// Few images in the published form, so that a run takes seconds.
-function writeImages(part: DigitPart, prefix: string, count: number): void {
-  const { images, labels } = drawDigits(part, { count })
-  writeIdx(`${prefix}-images-idx3-ubyte`, [count, 28, 28], images)
-  writeIdx(`${prefix}-labels-idx1-ubyte`, [count], labels)
-}
-
 beforeAll(() => {
   ensureDist()
-  writeImages('train', 'train', 500)
-  writeImages('test', 't10k', 100)
+  writeDigits(folder, { train: 500, test: 100 })
 }, 120_000)
 
 interface Run {
