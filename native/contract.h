@@ -21,6 +21,7 @@
 
 #include "shared/error.h"
 #include "shared/opcodes.h"
+#include "shared/pinned_memory.h"
 #include "shared/view.h"
 
 namespace adjoint::backend {
@@ -96,6 +97,12 @@ struct HostCopy;
 HostCopy* beginCopyToHost(const void* source, size_t bytes);
 void waitForCopy(HostCopy& copy);
 void endCopy(HostCopy* copy, void* target, size_t bytes);
+
+// Host memory for tensors of the CPU that are copied here often, or nullptr.
+const PinnedMemory* pinnedMemory();
+// Queues a copy of bytes that lie in a block of that memory: they are read when queued work gets
+// there. The caller changes them only after PinnedMemory::wait.
+void copyFromPinned(void* target, const void* source, size_t bytes);
 
 // A moment in the order of queued work, for profiles.
 using Moment = uint64_t;

@@ -343,7 +343,7 @@ export const methodTable: Record<string, readonly Argument[]> = {
       'abs_ acos_ acosh_ asin_ asinh_ atan_ atanh_ ceil_ cos_ cosh_ erf_ erfc_ exp_ exp2_ expm1_ ' +
       'floor_ log_ log10_ log1p_ log2_ neg_ reciprocal_ relu_ round_ rsqrt_ sigmoid_ sign_ sin_ ' +
       'sinh_ sqrt_ square_ tan_ tanh_ trunc_ zero_ float double half bfloat16 long int bool detach ' +
-      'data dataSync toArray requiresGrad_ checkLive'
+      'data dataSync toArray requiresGrad_ checkLive isPinned'
     )
       .split(' ')
       .map((name) => [name, [self]]),
@@ -370,6 +370,7 @@ export const methodTable: Record<string, readonly Argument[]> = {
   retainGrad: [result],
   registerHook: [result, ['function', () => () => null]],
   alias: [self, value('any', [2]), value('any', [1]), value('any', 0)],
+  pinMemory: [['self', () => vector().to('cpu')]],
   copyToDevice: [self, value('device', 'cpu')],
 }
 

@@ -67,6 +67,7 @@ Napi::Object surface(Napi::Env env, Environment& environment) {
   exportCalls(functions);
   exportTransfers(functions);
   exportPendingCopies(functions);
+  exportPinned(functions);
   exportProfile(functions);
   exportState(functions);
   exportCapture(functions);

@@ -178,17 +178,22 @@ const View& Call::inPlace() {
   if (recorded_) return again(3, 2);
   Pinned& pinned = readView();
   checkWritable(pinned);
-  pinned.isWritten = true;
-  pinned.storage->version++;
+  noteWrite(pinned);
   return pinned.view;
 }
 
 const View& Call::overlapping() {
   if (recorded_) return again(3, 2);
   Pinned& pinned = readView();
-  pinned.isWritten = true;
-  pinned.storage->version++;
+  noteWrite(pinned);
   return pinned.view;
+}
+
+void Call::noteWrite(Pinned& pinned) {
+  // A replay would not wait for copies of the memory.
+  if (pinned.storage->pinned) environment_.refuseWhileCapturing(name_, "a write to pinned memory");
+  pinned.isWritten = true;
+  beforeWrite(pinned.storage.get());
 }
 
 const View* Call::optionalInPlace() {

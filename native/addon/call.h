@@ -97,6 +97,7 @@ class Call {
   };
   Pinned& readView();
   void checkWritable(const Pinned& target);
+  void noteWrite(Pinned& pinned);
   const View& allocate();
   // The next view of a recorded call, which takes `words` and `perAxis` for each axis in the row.
   const View& again(int words, int perAxis) {

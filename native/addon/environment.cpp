@@ -43,6 +43,21 @@ Storage* Environment::allocate(size_t bytes) {
   return storage;
 }
 
+Storage* Environment::allocatePinned(size_t bytes, const PinnedMemory& memory) {
+  refuseWhileCapturing("pinMemory", "memory that a GPU reads");
+  reclaimer.beforeAllocation(bytes);
+  const size_t size = bytes ? bytes : 1;
+  void* data = memory.allocate(size);
+  if (!data) {
+    reclaimer.collectAll();
+    data = memory.allocate(size);
+  }
+  if (!data) {
+    fail(ErrorKind::outOfMemory, "pinMemory: expected room for %zu pinned bytes, got none", bytes);
+  }
+  return storages.make(data, size, &memory);
+}
+
 backend::RandomState Environment::drawRandom(int generator, int64_t n) {
   if (generator < 0 || generator >= static_cast<int>(generators.size())) {
     fail(ErrorKind::argument, "random: expected a generator, got number %d", generator);

@@ -32,6 +32,8 @@ class Environment {
   // A fresh storage with one reference; collects garbage under pressure. What the caller still
   // needs must be pinned.
   Storage* allocate(size_t bytes);
+  // The same in memory that another addon lends.
+  Storage* allocatePinned(size_t bytes, const PinnedMemory& memory);
 
   // The generator's state for `n` elements; advances it.
   backend::RandomState drawRandom(int generator, int64_t n);

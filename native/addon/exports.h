@@ -53,6 +53,7 @@ class Exports {
 void exportCalls(Exports& exports);          // calls.cpp: what runs for nearly every op
 void exportTransfers(Exports& exports);      // transfers.cpp: memory to and from JavaScript
 void exportPendingCopies(Exports& exports);  // pending_copy.cpp: reading values asynchronously
+void exportPinned(Exports& exports);         // pinned.cpp: memory that a GPU reads by itself
 void exportProfile(Exports& exports);        // profile.cpp: times between moments
 void exportState(Exports& exports);          // state.cpp: settings, generators, memory, the device
 void exportCapture(Exports& exports);        // capture.cpp: recorded steps

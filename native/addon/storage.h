@@ -19,6 +19,7 @@ struct Storage {
   int32_t record;    // its number in the recording under way, or -1
   uint32_t pins;     // how many of the references are recordings'
   bool isAbandoned;  // its last owner has disposed it, and only recordings are left
+  const PinnedMemory* pinned;  // whose memory it is, or nullptr
 };
 
 // The storages of one environment: their bytes, each storage counted once, and descriptors for
@@ -32,8 +33,9 @@ class StoragePool {
     for (Storage* s : free_) delete s;
   }
 
-  // Takes over a block; the result has one reference.
-  Storage* make(void* data, size_t bytes) {
+  // Takes over a block, which `pinned` has lent if it is not the backend's; the result has one
+  // reference.
+  Storage* make(void* data, size_t bytes, const PinnedMemory* pinned = nullptr) {
     Storage* s;
     if (free_.empty()) {
       s = new Storage;
@@ -41,14 +43,18 @@ class StoragePool {
       s = free_.back();
       free_.pop_back();
     }
-    *s = {data, bytes, this, 1, 0, -1, 0, false};
+    *s = {data, bytes, this, 1, 0, -1, 0, false, pinned};
     liveBytes_ += bytes;
     return s;
   }
   void free(Storage* s) {
     if (s->record >= 0) recorded[s->record] = nullptr;
     liveBytes_ -= s->bytes;
-    backend::release(s->data, s->bytes);
+    if (s->pinned) {
+      s->pinned->release(s->data);
+    } else {
+      backend::release(s->data, s->bytes);
+    }
     free_.push_back(s);
   }
   const size_t& liveBytes() const { return liveBytes_; }
@@ -60,6 +66,12 @@ class StoragePool {
   std::vector<Storage*> free_;
   size_t liveBytes_ = 0;
 };
+
+// To be called before its elements change.
+inline void beforeWrite(Storage* s) {
+  s->version++;
+  if (s->pinned) s->pinned->wait(s->data);
+}
 
 inline void retain(Storage* s) {
   s->references++;

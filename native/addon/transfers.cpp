@@ -61,7 +61,7 @@ Napi::Value overwrite(Environment& e, const Napi::CallbackInfo& info) {
   e.refuseWhileCapturing("overwrite", "values from JavaScript");
   HostArray source = hostArrayAt(info, 0, "overwrite");
   HostRange range = rangeAt(e, info, 1, source.bytes, "overwrite");
-  range.storage->version++;
+  beforeWrite(range.storage);
   if (source.bytes) backend::copyFromHost(range.data, source.data, source.bytes);
   return info.Env().Undefined();
 }
@@ -84,13 +84,15 @@ Napi::Value version(Environment& e, const Napi::CallbackInfo& info) {
   return Napi::Number::New(info.Env(), e.table.tensor(handleAt(info, 0)).storage->version);
 }
 
-// storageOf(handle): where the storage lies and its bytes; equal addresses mean shared memory.
+// storageOf(handle): where the storage lies, its bytes, and whether a GPU reads it by itself; equal
+// addresses mean shared memory.
 // Another backend copies from and to it (host memory of the CPU addon) while the tensor is alive.
 Napi::Value storageOf(Environment& e, const Napi::CallbackInfo& info) {
   Storage* s = e.table.tensor(handleAt(info, 0)).storage;
   auto object = Napi::Object::New(info.Env());
   object.Set("address", static_cast<double>(reinterpret_cast<uintptr_t>(s->data)));
   object.Set("bytes", static_cast<double>(s->bytes));
+  object.Set("isPinned", s->pinned != nullptr);
   return object;
 }
 

@@ -75,5 +75,11 @@ HostCopy* beginCopyToHost(const void*, size_t) {
 }
 void waitForCopy(HostCopy&) {}
 void endCopy(HostCopy*, void*, size_t) {}
+const PinnedMemory* pinnedMemory() {
+  return nullptr;
+}
+void copyFromPinned(void* target, const void* source, size_t bytes) {
+  copyBytes(target, source, bytes);
+}
 
 }  // namespace adjoint::backend

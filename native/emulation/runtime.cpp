@@ -249,6 +249,10 @@ cudaError_t cudaEventSynchronize(cudaEvent_t event) {
   machine().counts.eventWaits++;
   return waitFor(event, event->recorded);
 }
+cudaError_t cudaEventQuery(cudaEvent_t event) {
+  Lock lock(machine().mutex);
+  return event->reached == event->recorded ? cudaSuccess : cudaErrorNotReady;
+}
 cudaError_t cudaEventElapsedTime(float* milliseconds, cudaEvent_t start, cudaEvent_t end) {
   Lock lock(machine().mutex);
   for (cudaEvent_t event : {start, end}) {

@@ -60,7 +60,14 @@ export interface Native {
   overwrite(array: NodeJS.TypedArray, handle: number, offset: number): void
   reserve(bytes: number, dtype: number, owner: object): number
   version(handle: number): number
-  storageOf(handle: number): { address: number; bytes: number }
+  storageOf(handle: number): { address: number; bytes: number; isPinned: boolean }
+
+  /** Host memory that this backend's device reads by itself, for `reservePinned`; null: none. */
+  pinnedMemory(): object | null
+  /** As `reserve`, in memory of another addon. */
+  reservePinned(bytes: number, dtype: number, owner: object, memory: object): number
+  /** As `fromHost`, of bytes at an address in `pinnedMemory`, which are read in the order of work. */
+  fromPinned(address: number, bytes: number, dtype: number, owner: object): number
 
   setWords(words: Float64Array): void
   setErrors(classes: Readonly<Record<NativeErrorKind, new (message: string) => Error>>): void

@@ -277,6 +277,9 @@ export class Tensor {
     const copy = Tensor.pending(to, this.dtype, this.shape)
     if (type === to.type) {
       adopt(copy, to.native.fromDevice(index, handle, offset, bytes, copy.dtypeCode, copy))
+    } else if (to.type === 'cuda' && this.isPinned() && dense === this) {
+      const begin = native.storageOf(handle).address + offset * itemSize(this.dtype)
+      adopt(copy, to.native.fromPinned(begin, bytes, copy.dtypeCode, copy))
     } else {
       const array = new Uint8Array(bytes)
       native.toHost(array, handle, offset)
@@ -284,6 +287,15 @@ export class Tensor {
     }
     if (dense !== this) dense.dispose()
     return copy
+  }
+
+  /**
+   * Whether its memory is pinned, so that a copy to the GPU waits for nothing and goes through no
+   * buffer. Changing the elements waits until copies that are under way have read them.
+   */
+  isPinned(): boolean {
+    this.checkLive('isPinned')
+    return this.device.native.storageOf(this.handle).isPinned
   }
 
   // ------------------------------------------------------------------ gradients

@@ -6,6 +6,7 @@ import {
   checkOptions,
   describe,
 } from '../core/errors.js'
+import { Tensor } from '../core/tensor.js'
 import { type Dataset, stackSamples } from './dataset.js'
 import { permutation } from './random.js'
 
@@ -22,6 +23,12 @@ export interface DataLoaderOptions<Sample, Batch> {
   collate?: (samples: Sample[]) => Batch
   /** Changes each batch before it is given out, e.g. from bytes to normalised floats. */
   transform?: (batch: Batch) => Batch
+  /**
+   * Gives out tensors of the CPU in pinned memory (`Tensor.pinMemory`), also those in arrays and
+   * plain objects, so that copies to the GPU wait for nothing; default false. No effect without a
+   * GPU.
+   */
+  pinMemory?: boolean
 }
 
 /** Where a loader stands; plain data. */
@@ -57,6 +64,7 @@ export class DataLoader<Sample, Batch = Sample> implements BatchSource<Batch> {
   readonly shuffle: boolean
   readonly dropLast: boolean
   readonly seed: number
+  readonly pinMemory: boolean
   private readonly collate: ((samples: Sample[]) => Batch) | undefined
   private readonly transform: (batch: Batch) => Batch
   /** Where the next iteration begins. */
@@ -76,6 +84,7 @@ export class DataLoader<Sample, Batch = Sample> implements BatchSource<Batch> {
     this.seed = checkInteger('seed', options.seed ?? 0, 0)
     this.shuffle = options.shuffle ?? false
     this.dropLast = options.dropLast ?? false
+    this.pinMemory = options.pinMemory ?? false
     this.collate = options.collate
     this.transform = options.transform ?? ((batch) => batch)
   }
@@ -98,7 +107,8 @@ export class DataLoader<Sample, Batch = Sample> implements BatchSource<Batch> {
     try {
       const order = this.order(epoch)
       for (let i = position; i < this.length; i++) {
-        const batch = this.read(order.slice(i * this.batchSize, (i + 1) * this.batchSize))
+        const read = this.read(order.slice(i * this.batchSize, (i + 1) * this.batchSize))
+        const batch = this.pinMemory ? pinned(read) : read
         this.current = { epoch, position: i + 1 }
         yield batch
       }
@@ -155,6 +165,16 @@ export class DataLoader<Sample, Batch = Sample> implements BatchSource<Batch> {
       : stackSamples(Array.from(indices, (i) => dataset.get(i)))
     return this.transform(batch as unknown as Batch)
   }
+}
+
+/** A batch with its tensors of the CPU in pinned memory. */
+function pinned<Batch>(batch: Batch): Batch {
+  if (batch instanceof Tensor)
+    return batch.device.type === 'cpu' ? (batch.pinMemory() as Batch) : batch
+  if (Array.isArray(batch)) return batch.map(pinned) as Batch
+  if (typeof batch !== 'object' || batch === null) return batch
+  if (Object.getPrototypeOf(batch) !== Object.prototype) return batch
+  return Object.fromEntries(Object.entries(batch).map(([key, v]) => [key, pinned(v)])) as Batch
 }
 
 function checkInteger(name: string, value: number, low: number, high?: number): number {

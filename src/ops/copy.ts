@@ -1,8 +1,12 @@
+import { adopt } from '../bindings/calls.js'
 import { apply } from '../core/apply.js'
-import { checkBigInt, checkDType, type DType } from '../core/dtype.js'
-import { ArgumentError, describe, ShapeError } from '../core/errors.js'
+import { isAvailable } from '../core/cuda.js'
+import { device as findDevice } from '../core/device.js'
+import { checkBigInt, checkDType, type DType, itemSize } from '../core/dtype.js'
+import { ArgumentError, DeviceError, describe, ShapeError } from '../core/errors.js'
 import { applyInPlace } from '../core/in-place.js'
 import { defineOp, from } from '../core/op.js'
+import { refuseWhileCapturing } from '../core/recording.js'
 import { broadcastShapes, type Shape, sameShape, showShape } from '../core/shape.js'
 import { checkTensor, Tensor } from '../core/tensor.js'
 
@@ -108,6 +112,25 @@ const toDeviceOp = defineOp<{ device: Tensor['device'] }>()({
     return [{ inputs: [x], attrs: { device: x.device } }]
   },
 })
+
+/**
+ * A row-major copy in pinned memory of the CPU, from which copies to the GPU go without a wait and
+ * without a buffer between; itself if it is that already, and where there is no GPU. It has no
+ * history.
+ * @throws DeviceError for a tensor of a GPU
+ */
+export function pinMemory(x: Tensor): Tensor {
+  const { device, dtype, shape } = checkTensor('pinMemory', x)
+  if (device.type !== 'cpu') {
+    throw new DeviceError(`pinMemory: expected a tensor on cpu, got one on ${device}`)
+  }
+  if (!isAvailable() || (x.isPinned() && x.isContiguous)) return x
+  refuseWhileCapturing('pinMemory', 'memory that a GPU reads')
+  const memory = findDevice('cuda').native.pinnedMemory() as object
+  const y = Tensor.pending(device, dtype, shape)
+  const bytes = y.numel * itemSize(dtype)
+  return copyTo(x, adopt(y, device.native.reservePinned(bytes, y.dtypeCode, y, memory)))
+}
 
 /** The elements on another device; itself if it is there already. Gradients flow back. */
 export function toDevice(x: Tensor, device: Tensor['device']): Tensor {

@@ -25,10 +25,14 @@ import { logSoftmax, softmax } from './softmax.js'
 import * as splits from './split.js'
 import * as views from './views.js'
 
-/** To a dtype, a device, or both; itself where nothing changes. Gradients flow back. */
+/**
+ * To a dtype, a device, or both; itself where nothing changes. Gradients flow back. A copy to a GPU
+ * never waits for it, and what is changed afterwards does not reach it, with `nonBlocking`
+ * (PyTorch's) or without.
+ */
 function to(
   x: Tensor,
-  target: DType | DeviceLike | { dtype?: DType; device?: DeviceLike },
+  target: DType | DeviceLike | { dtype?: DType; device?: DeviceLike; nonBlocking?: boolean },
 ): Tensor {
   if (typeof target === 'string') {
     return target in dtypeCodes
@@ -92,6 +96,7 @@ const methods = {
   index: indexing.index,
   clone: copies.clone,
   contiguous: copies.contiguous,
+  pinMemory: copies.pinMemory,
   copy_: copies.copyInPlace,
   fill_: copies.fillInPlace,
   zero_: (x: Tensor) => copies.fillInPlace(x, 0),

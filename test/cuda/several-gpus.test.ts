@@ -174,6 +174,20 @@ describe.skipIf(!hasTwo)('tensors of the second GPU', () => {
   })
 })
 
+test.skipIf(!hasTwo)('both read pinned memory in their own time', () => {
+  const x = full([2000], 1).to('cpu').pinMemory()
+  const copies = [x.to(first), x.to(second)]
+  x.fill_(2)
+  copies.push(x.to(second), x.to(first))
+  x.dispose()
+  expect(copies.map((y) => [y.device, y.select(0, 1999).item()])).toEqual([
+    [first, 1],
+    [second, 1],
+    [second, 2],
+    [first, 2],
+  ])
+})
+
 describe.skipIf(!hasTwo)('copies between GPUs', () => {
   const dtypes: readonly DType[] = [
     ...(['float64', 'float32', 'bfloat16', 'float16'] as const),

@@ -284,8 +284,11 @@ TEST_P(Emulation, eventsOrderStreams) {
   ADJOINT_CUDA(cudaMemcpyAsync(&seen, y, sizeof seen, cudaMemcpyDeviceToHost, stream));
   EXPECT_EQ(run(), "");
   EXPECT_EQ(seen, 3) << "the other stream runs up to the event and no further";
+  EXPECT_EQ(cudaEventQuery(event), cudaSuccess);
+  ADJOINT_CUDA(cudaEventRecord(event, other));
+  EXPECT_EQ(cudaEventQuery(event), cudaErrorNotReady);
   ADJOINT_CUDA(cudaEventSynchronize(event));
-  EXPECT_EQ(emulation::pendingWork(), 1u);
+  EXPECT_EQ(emulation::pendingWork(), 0u);
   ADJOINT_CUDA(cudaStreamSynchronize(other));
   EXPECT_EQ(*y, 103);
   ADJOINT_CUDA(cudaEventDestroy(event));

@@ -195,5 +195,41 @@ TEST(DeviceMemory, namesItself) {
   backend::shutdown();
 }
 
+// A block of pinned memory that is released while a copy of it is queued is not used again before
+// the copy has read it; one that is to be changed is waited for.
+TEST(DeviceMemory, copiesThatReadPinnedMemoryLater) {
+  backend::synchronize();
+  const PinnedMemory& memory = *backend::pinnedMemory();
+  const size_t n = 3000, bytes = n * sizeof(float);
+  void* first = backend::allocate(bytes);
+  void* second = backend::allocate(bytes);
+  auto* a = static_cast<float*>(memory.allocate(bytes));
+  std::fill_n(a, n, 1.f);
+  backend::copyFromPinned(first, a, bytes);
+  memory.release(a);
+  auto* b = static_cast<float*>(memory.allocate(bytes));
+#ifndef ADJOINT_REAL_DEVICE
+  EXPECT_NE(a, b);  // nothing has run yet
+#endif
+  std::fill_n(b, n, 2.f);
+  backend::copyFromPinned(second, b + 1, bytes - sizeof(float));
+  memory.wait(b);
+  std::fill_n(b, n, 3.f);
+  std::vector<float> target(n, 0);
+  backend::copyToHost(target.data(), first, bytes);
+  EXPECT_EQ(target, std::vector<float>(n, 1));
+  backend::copyToHost(target.data(), second, bytes - sizeof(float));
+  EXPECT_EQ(target[0], 2);
+  EXPECT_EQ(target[n - 2], 2);
+  memory.release(b);
+  void* again = memory.allocate(bytes);
+  EXPECT_TRUE(again == a || again == b);
+  memory.release(again);
+  EXPECT_THROW(backend::copyFromPinned(first, target.data(), bytes), Error);
+  EXPECT_THROW(backend::copyFromPinned(first, a, size_t(1) << 20), Error);
+  backend::release(first, bytes);
+  backend::release(second, bytes);
+}
+
 }  // namespace
 }  // namespace adjoint::test
