@@ -163,7 +163,7 @@ const WIDE_BY_WIDTH = [
  */
 const NEEDS = [
   { pattern: /^elementwiseKernel<.*, float, \d>/, needs: 'wideLoads', from: 75 },
-  { pattern: /^optimizerKernel<float,/, needs: 'wideLoads', from: 75 },
+  { pattern: /^(update|norm)Kernel<float,/, needs: 'wideLoads', from: 75 },
   { pattern: /^denseReduceKernel</, needs: 'wideLoads', from: 75 },
   { pattern: /^crossEntropy(Backward)?Kernel</, needs: 'wideLoads', from: 75 },
   // Templates over the elements of an access: those whose access has 16 bytes.
