@@ -52,7 +52,7 @@ template <class S>
 __global__ void __launch_bounds__(kMostLossLanes)
     crossEntropyKernel(const LossRows<S> a, const StridedVector loss, const StridedVector lse) {
   using T = ComputeOf<S>;
-  constexpr int V = UnevenRow<S>::V, kMany = sizeof(S) == 4 ? 4 : 2;
+  constexpr int V = UnevenRow<S>::V, kMany = sizeof(S) == 8 ? 2 : 4;
   ADJOINT_SHARED(Exponentials<T>, shared, kMostLossLanes / kWarp);
   const int lanes = a.lanes, lane = static_cast<int>(threadIdx.x) & (lanes - 1);
   const int rowsPerBlock = static_cast<int>(blockDim.x) / lanes;
@@ -64,19 +64,17 @@ __global__ void __launch_bounds__(kMostLossLanes)
     const int accesses = logits.accesses();
     Exponentials<T> total{-INFINITY, T(0)};
     for (int v = lane; v < accesses; v += kMany * lanes) {
-      T x[kMany][V];
+      typename UnevenRow<const S>::Access x[kMany];
+      // Beyond the last access there are no elements: all are -infinity.
+      for (int u = 0; u < kMany; u++) x[u] = logits.load(v + u * lanes, -INFINITY);
+      T max = -INFINITY;
       for (int u = 0; u < kMany; u++) {
-        for (int j = 0; j < V; j++) x[u][j] = -INFINITY;
-        if (v + u * lanes < accesses) logits.load(v + u * lanes, x[u], T(-INFINITY));
-      }
-      T max = x[0][0];
-      for (int u = 0; u < kMany; u++) {
-        for (int j = 0; j < V; j++) max = larger(max, x[u][j]);
+        for (int j = 0; j < V; j++) max = larger(max, convert<T>(x[u].value[j]));
       }
       total.raise(max);
       const T shift = total.shift();
       for (int u = 0; u < kMany; u++) {
-        for (int j = 0; j < V; j++) total.sum += expSmall(x[u][j] - shift);
+        for (int j = 0; j < V; j++) total.sum += expSmall(convert<T>(x[u].value[j]) - shift);
       }
     }
     total = combineGroup(ExponentialsCombiner<T>(), total, shared, lanes, true);
@@ -102,7 +100,7 @@ __global__ void __launch_bounds__(kMostLossLanes, ADJOINT_ROOM_FOR(2))
     crossEntropyBackwardKernel(S* dlogits, int64_t dlogitsStride, const LossRows<S> a,
                                const StridedVector dy, const StridedVector lse, int segments) {
   using T = ComputeOf<S>;
-  constexpr int V = UnevenRow<S>::V;
+  constexpr int V = UnevenRow<S>::V, kMany = sizeof(S) == 2 ? 2 : 1;
   const int lanes = a.lanes, lane = static_cast<int>(threadIdx.x) & (lanes - 1);
   const int perBlock = static_cast<int>(blockDim.x) / lanes;
   const int64_t tasks = a.rows * segments, step = int64_t(gridDim.x) * perBlock;
@@ -119,22 +117,30 @@ __global__ void __launch_bounds__(kMostLossLanes, ADJOINT_ROOM_FOR(2))
     const int begin = segment * kSegment * lanes + lane;
     const int end =
         begin + kSegment * lanes < logits.accesses() ? begin + kSegment * lanes : logits.accesses();
-    for (int v = begin; v < end; v += lanes) {
-      T x[V];
-      // An ignored row is 0 whatever its logits are.
-      for (int j = 0; j < V; j++) x[j] = T(0);
+    for (int at = begin; at < end; at += kMany * lanes) {
+      typename UnevenRow<const S>::Access given[kMany];
       if (!isIgnored) {
-        logits.load(v, x, T(0));
-        for (int j = 0; j < V; j++) {
-          x[j] = g * (expSmall(x[j] - shift) - (logits.first(v) + j == target ? T(1) : T(0)));
+        for (int u = 0; u < kMany; u++) given[u] = logits.load(at + u * lanes, 0);
+      }
+      for (int u = 0; u < kMany; u++) {
+        const int v = at + u * lanes;
+        if (v >= end) continue;
+        T x[V];
+        // An ignored row is 0 whatever its logits are.
+        for (int j = 0; j < V; j++) x[j] = T(0);
+        if (!isIgnored) {
+          for (int j = 0; j < V; j++) {
+            const T p = expSmall(convert<T>(given[u].value[j]) - shift);
+            x[j] = g * (p - (logits.first(v) + j == target ? T(1) : T(0)));
+          }
         }
-      }
-      if (logits.isWhole(v) && logits.skew == out.skew) {
-        storeTo(out.data + logits.first(v), x);
-        continue;
-      }
-      for (int j = 0; j < V; j++) {
-        if (logits.has(v, j)) out.data[logits.first(v) + j] = convert<S>(x[j]);
+        if (logits.isWhole(v) && logits.skew == out.skew) {
+          storeTo(out.data + logits.first(v), x);
+          continue;
+        }
+        for (int j = 0; j < V; j++) {
+          if (logits.has(v, j)) out.data[logits.first(v) + j] = convert<S>(x[j]);
+        }
       }
     }
   }

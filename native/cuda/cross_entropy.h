@@ -2,6 +2,7 @@
 // odd size has them, and their targets.
 #pragma once
 #include <cstdint>
+#include <type_traits>
 
 #include "cuda/elements.h"
 #include "cuda/index_guard.h"
@@ -41,10 +42,16 @@ struct UnevenRow {
   ADJOINT_DEVICE bool isWhole(int v) const { return first(v) >= 0 && first(v) + V <= n; }
   ADJOINT_DEVICE bool has(int v, int j) const { return first(v) + j >= 0 && first(v) + j < n; }
 
-  template <class T>
-  ADJOINT_DEVICE void load(int v, T (&x)[V], T otherwise) const {
-    if (isWhole(v)) return loadFrom(data + first(v), x);
-    for (int j = 0; j < V; j++) x[j] = has(v, j) ? convert<T>(data[first(v) + j]) : otherwise;
+  // As stored: a caller that converts only after its last load waits for memory once.
+  using Access = Vector<typename std::remove_const<S>::type, V>;
+  ADJOINT_DEVICE Access load(int v, float otherwise) const {
+    if (isWhole(v)) return *reinterpret_cast<const Access*>(data + first(v));
+    Access x;
+    for (int j = 0; j < V; j++) {
+      x.value[j] =
+          has(v, j) ? data[first(v) + j] : convert<typename std::remove_const<S>::type>(otherwise);
+    }
+    return x;
   }
 };
 
