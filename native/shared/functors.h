@@ -10,6 +10,7 @@
 
 #include "shared/dtype.h"
 #include "shared/host_device.h"
+#include "shared/normal.h"
 #include "shared/opcodes.h"
 
 namespace adjoint {
@@ -52,14 +53,8 @@ struct Math<float> {
   static ADJOINT_INLINE float copysign(float a, float b) {
     return ::copysignf(a, b);
   }
-  // The normal distribution function: erfc(-x / sqrt(2)) / 2. Rounding the argument to float would
-  // cost x^2 units of the last place.
   static ADJOINT_INLINE float normalCdf(float x) {
-#if defined(__CUDA_ARCH__)
-    return ::normcdff(x);
-#else
-    return static_cast<float>(0.5 * ::erfc(x * -0.70710678118654752440));
-#endif
+    return adjoint::normalCdf(x);
   }
 };
 
@@ -90,7 +85,7 @@ struct Math<double> {
     return ::copysign(a, b);
   }
   static ADJOINT_INLINE double normalCdf(double x) {
-    return 0.5 * ::erfc(x * -0.70710678118654752440);
+    return adjoint::normalCdf(x);
   }
 };
 #undef ADJOINT_LIBM

@@ -2,42 +2,46 @@
 // near 0, where nearly all arguments are, with one exponential and one division.
 #pragma once
 #include "cpu/kernels/vec_math.h"
+#include "shared/normal.h"
 
 #if !defined(ADJOINT_LEVEL_SCALAR)
 
 namespace adjoint::cpu::ADJOINT_LEVEL {
 
-constexpr float kNear0 = 12.5f;  // |x| to here; beyond it the general forms
-
 struct Gaussian {
   Vec density;  // e^(-a^2 / 2)
   Vec tail;     // Phi(-a)
 };
-// For 0 <= a <= kNear0, with one division.
+struct PolynomialAt {
+  Vec u;
+  template <int n>
+  ADJOINT_INLINE Vec operator()(const float (&c)[n]) const {
+    return polynomial(u, c);
+  }
+};
+// For 0 <= a <= kNormalNear, with one division.
 // density = 2^n e^r, r = -a^2 / 2 - n ln 2: the square is never rounded by itself, and n times the
 // high part of ln 2, of nine bits, is exact.
-// tail = density u P(u), u = 1 / (a + 2.5): a minimax polynomial, error 3e-8.
 ADJOINT_INLINE Gaussian gaussianNear0(Vec a) {
   constexpr float kRounder = 0x1.8p23f;  // adding it rounds to a whole number, in the low bits
   const Vec half = Vec(-0.5f) * a;
   const Vec shifted = Vec(kLog2e) * half * a + Vec(kRounder);
   const Vec n = shifted - Vec(kRounder);
   const Vec r = fusedMultiplySubtract(half, a, n * Vec(0.693359375f)) + n * Vec(2.12194440e-4f);
-  // Unsigned, since lanes beyond kNear0 may overflow: nobody reads them.
+  // Unsigned, since lanes beyond kNormalNear may overflow: nobody reads them.
   typedef uint32_t Words __attribute__((vector_size(kLanes * 4)));
   const Words exponent = reinterpret_cast<Words>(bits(shifted)) << 23;
   const Words scaled = reinterpret_cast<Words>(bits(expNear0(r))) + exponent;
   const Vec density = fromBits(reinterpret_cast<Ints>(scaled));
   const Vec u = Vec(1) / (a + Vec(2.5f));
-  const Vec p = polynomial(u, {0.398944199f, 0.99744308f, 2.08524919f, 3.50852251f, -2.18472481f,
-                               27.1149349f, -222.060806f, 571.616516f, -661.97699f, 301.449127f});
+  const Vec p = withNormalTail(PolynomialAt{u});
   return {density, density * (u * p)};
 }
 
 // max(x, 0) - |x| Phi(-|x|): nothing cancels
 ADJOINT_INLINE Vec geluOf(Vec x) {
   const Vec a = absolute(x);
-  const Mask far = a > Vec(kNear0);
+  const Mask far = a > Vec(kNormalNear);
   const Vec y = select(x > Vec(0), x, Vec(0)) - a * gaussianNear0(a).tail;
   return any(far) ? select(far, adjoint::geluOf<Vec>(x), y) : y;
 }
@@ -45,7 +49,7 @@ ADJOINT_INLINE Vec geluOf(Vec x) {
 // Phi(x) + x phi(x)
 ADJOINT_INLINE Vec geluSlope(Vec x) {
   const Vec a = absolute(x);
-  const Mask far = a > Vec(kNear0);
+  const Mask far = a > Vec(kNormalNear);
   const Gaussian g = gaussianNear0(a);
   const Vec cdf = select(x > Vec(0), Vec(1) - g.tail, g.tail);
   const Vec slope = cdf + x * (g.density * Vec(0.398942280f));
