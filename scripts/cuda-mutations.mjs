@@ -164,7 +164,7 @@ function writeReport(results) {
   const count = (test) => results.filter(test).length
   const text = `# Barriers, deleted one at a time
 
-\`npm run cuda:mutations -- --write\` deletes each barrier of \`native/cuda\` and each wait for an asynchronous copy, one at a time, and runs the tests of one family after another that compiles it, on the emulated device under the race detector, in three orders of threads, until one fails. ${results.length} barriers: ${count((r) => r.isKilled)} are missed by a test, ${count((r) => !r.isKilled)} cannot be.
+\`npm run cuda:mutations -- --write\` deletes each barrier of \`native/cuda\` and each wait for an asynchronous copy, one at a time, and runs the tests of one family after another that compiles it, on the emulated device under the race detector, in three orders of threads, until one fails. Of ${results.length}, a test sees that ${count((r) => r.isKilled)} are gone; ${count((r) => !r.isKilled)} cannot be seen, for the reason in the table.
 
 | place | function | deleted | seen by |
 | --- | --- | --- | --- |

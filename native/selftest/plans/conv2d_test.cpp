@@ -133,7 +133,7 @@ class PlansFor : public ::testing::TestWithParam<Card> {
     cuda::CudnnTarget target{GetParam().capability, nullptr, GetParam().json()};
     return planConv2d(c, target, cuda::workspaceLimit(c), reason);
   }
-  void expectPlans(const std::vector<Case>& layers) const {
+  void expectPlans(const char* network, const std::vector<Case>& layers) const {
     for (const Kind& kind : kKinds) {
       size_t plans = 0, greatest = 0;
       int64_t fewest = 1000;
@@ -152,8 +152,8 @@ class PlansFor : public ::testing::TestWithParam<Card> {
         }
       }
       std::printf(
-          "  %-5s %-15s %3zu plans of %lld candidates and more, workspaces up to %.1f MiB\n",
-          GetParam().name, kind.name, plans, static_cast<long long>(fewest),
+          "  %-5s %-9s %-15s %3zu plans of %lld candidates and more, workspaces up to %.1f MiB\n",
+          GetParam().name, network, kind.name, plans, static_cast<long long>(fewest),
           static_cast<double>(greatest) / (1 << 20));
     }
   }
@@ -163,13 +163,13 @@ INSTANTIATE_TEST_SUITE_P(Cards, PlansFor, ::testing::Values(kAmpere, kHopper, kB
                          [](const auto& card) { return std::string(card.param.name); });
 
 TEST_P(PlansFor, convolutionsOfResNet50) {
-  expectPlans(resnet50());
+  expectPlans("ResNet-50", resnet50());
 }
 TEST_P(PlansFor, convolutionsOfUNet) {
-  expectPlans(unet());
+  expectPlans("U-Net", unet());
 }
 TEST_P(PlansFor, convolutionsOfOtherNetworks) {
-  expectPlans(others());
+  expectPlans("others", others());
 }
 
 // Strides that said something else than we mean would cost copies of the images, as NCHW does for
