@@ -3,6 +3,7 @@
 // one file beside the others; of the object files only those of one family are compiled again.
 //   --filter REGEX   of `file:function:number`, as the table names them
 //   --jobs N         mutants at a time (2)
+//   --folder DIR     where selftest_races is built, or has been (build/cuda-mutations)
 //   --write          docs/cuda-mutations.md too
 import { exec, spawnSync } from 'node:child_process'
 import { mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
@@ -14,14 +15,15 @@ import { barriersOf, without } from './cuda-check/barriers.mjs'
 const root = path.resolve(path.dirname(fileURLToPath(import.meta.url)), '..')
 const kernels = path.join(root, 'native', 'cuda')
 const tests = path.join(root, 'native', 'selftest', 'emulation')
-const folder = path.join(root, 'build', 'cuda-mutations')
 const { values } = parseArgs({
   options: {
     filter: { type: 'string', default: '' },
     jobs: { type: 'string', default: '2' },
+    folder: { type: 'string', default: path.join(root, 'build', 'cuda-mutations') },
     write: { type: 'boolean', default: false },
   },
 })
+const folder = path.resolve(values.folder)
 
 /**
  * Barriers whose deletion no test can see, and why; `file:function:number`. One that is not there
