@@ -22,15 +22,39 @@ export function sameShape(a: Shape, b: Shape): boolean {
   return true
 }
 
-/** Row-major strides, in elements. */
-export function contiguousStrides(shape: Shape): number[] {
+/** A shape and its row-major strides, in elements. */
+export interface Layout {
+  readonly shape: Shape
+  readonly strides: Shape
+}
+
+/** Those asked for last, each at a place that its sizes choose. */
+const RECENT = 64
+const recent = new Array<Layout>(RECENT).fill({ shape: [-1], strides: [1] })
+
+/**
+ * The row-major layout of a shape. Tensors of one shape share its arrays, so that the collector finds
+ * one object where it would find five.
+ */
+export function rowMajor(shape: Shape): Layout {
+  let hash = shape.length
+  for (let i = 0; i < shape.length; i++) hash = (Math.imul(hash, 31) + shape[i]) | 0
+  const place = hash & (RECENT - 1)
+  const known = recent[place]
+  if (sameShape(known.shape, shape)) return known
   const strides = new Array<number>(shape.length)
   let next = 1
   for (let i = shape.length - 1; i >= 0; i--) {
     strides[i] = next
     next *= Math.max(shape[i], 1)
   }
-  return strides
+  recent[place] = { shape: [...shape], strides }
+  return recent[place]
+}
+
+/** Row-major strides, in elements. */
+export function contiguousStrides(shape: Shape): Shape {
+  return rowMajor(shape).strides
 }
 
 export function isContiguous(shape: Shape, strides: Shape): boolean {

@@ -12,7 +12,7 @@ import {
 import { formatTensor } from './format.js'
 import { recording, refuseWhileCapturing } from './recording.js'
 import { track } from './scope.js'
-import { contiguousStrides, isContiguous, numelOf, type Shape, showShape } from './shape.js'
+import { isContiguous, numelOf, rowMajor, type Shape, showShape } from './shape.js'
 import type { Edge, GradSlot } from './tape.js'
 
 /** The typed array that holds the elements of a dtype on the JavaScript side. */
@@ -75,13 +75,14 @@ export class Tensor {
 
   /** A result that a call is about to make: row-major, on `device`. Internal. */
   static pending(device: Device, dtype: DType, shape: Shape): Tensor {
-    return new Tensor(device, dtype, shape, contiguousStrides(shape))
+    const layout = rowMajor(shape)
+    return new Tensor(device, dtype, layout.shape, layout.strides)
   }
 
   /** As `pending`; shares the arrays of a row-major tensor of that very shape. Internal. */
   static pendingLike(x: Tensor, dtype: DType, shape: Shape): Tensor {
-    const strides = shape === x.shape && x.isContiguous ? x.strides : contiguousStrides(shape)
-    return new Tensor(x.device, dtype, shape, strides)
+    if (shape === x.shape && x.isContiguous) return new Tensor(x.device, dtype, shape, x.strides)
+    return Tensor.pending(x.device, dtype, shape)
   }
 
   /** Row-major memory with undefined contents. Internal. */

@@ -17,7 +17,7 @@ import { clone, zerosFor } from './copy.js'
  * Strides with which a view of `shape` reads the same elements in the same order, or null if only
  * a copy can. Axes of the new shape may split or join old axes that lie contiguously.
  */
-function stridesOfView(from: Tensor, shape: Shape): number[] | null {
+function stridesOfView(from: Tensor, shape: Shape): Shape | null {
   if (numelOf(shape) === 0) return contiguousStrides(shape)
   const old = from.shape.map((size, i) => ({ size, stride: from.strides[i] }))
   const axes = old.filter(({ size }) => size !== 1)
