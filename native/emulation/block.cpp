@@ -285,6 +285,11 @@ void* dynamicSharedMemory() {
   return arena.dynamic();
 }
 
+const void* hostThread() {
+  static thread_local const char token = 0;
+  return &token;
+}
+
 const char* runGrid(dim3 grid, dim3 block, size_t sharedBytes, KernelBody body, void* arguments) {
   static std::string message;
   scheduler.body = body;
@@ -293,6 +298,7 @@ const char* runGrid(dim3 grid, dim3 block, size_t sharedBytes, KernelBody body, 
   blockDim = block;
   gridDim = grid;
   running.launchSerial++;
+  running.host = hostThread();
   prepareThreads(block);
   std::vector<uint64_t> blocks(uint64_t(grid.x) * grid.y * grid.z);
   for (size_t i = 0; i < blocks.size(); i++) blocks[i] = i;

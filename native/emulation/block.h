@@ -56,8 +56,12 @@ struct Running {
   Thread* thread = nullptr;
   uint64_t blockSerial = 0;  // counts the blocks of the process
   uint64_t launchSerial = 0;
+  const void* host = nullptr;  // the thread of the host that runs it: hostThread() there
 };
 extern Running running;
+
+// Differs from one thread of the host to another.
+const void* hostThread();
 
 void barrier(Site site);
 // Deposits `value` and waits for the lanes of `mask`; gives back what lane `source` brought, or for

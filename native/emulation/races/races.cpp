@@ -97,7 +97,7 @@ void count(const void* p, size_t bytes, bool writes) {
 }
 
 void touch(const void* p, size_t bytes, bool writes, const void* pc) {
-  if (!running.thread || Fiber::isOnStack(p)) return;
+  if (!running.thread || running.host != hostThread() || Fiber::isOnStack(p)) return;
   if (traffic) count(p, bytes, writes);
   Shadow& s = shadow();
   if (s.launch != running.launchSerial) {
