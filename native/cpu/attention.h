@@ -154,14 +154,11 @@ class HeadMask {
 };
 
 // Rows of one head lie far apart, where the processor does not fetch them by itself: asks for all
-// at once, to the L2 cache.
+// at once, or for as many as the L2 cache has room for.
 template <class T>
-void prefetchRows(const T* rows, int64_t count, int64_t stride, int64_t width) {
+void prefetchHead(const T* rows, int64_t count, int64_t stride, int64_t width) {
   constexpr int64_t kLine = 64 / sizeof(T), kMost = 2048;
-  count = std::min(count, kMost * kLine / (width + kLine));
-  for (int64_t i = 0; i < count; i++) {
-    for (int64_t j = 0; j < width; j += kLine) __builtin_prefetch(rows + i * stride + j, 0, 2);
-  }
+  prefetchRows(rows, std::min(count, kMost * kLine / (width + kLine)), stride, width);
 }
 
 // The right operand b [k, n] of products, packed whole into panels of columns.
@@ -176,9 +173,9 @@ class PackedMatrix {
   PackedMatrix(T* space, const T* source, int64_t nStride, int64_t kStride, int64_t n, int64_t k)
       : kernels_(gemmKernels<T>()), data_(space), n_(n), k_(k) {
     if (nStride == 1) {
-      prefetchRows(source, k, kStride, n);
+      prefetchHead(source, k, kStride, n);
     } else if (kStride == 1) {
-      prefetchRows(source, n, nStride, k);
+      prefetchHead(source, n, nStride, k);
     }
     for (int64_t j = 0; j < n; j += kernels_.columns) {
       const int64_t count = std::min(kernels_.columns, n - j);

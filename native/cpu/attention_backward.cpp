@@ -159,7 +159,7 @@ class AttentionBackward {
   void prefetch(const View& x, int64_t index, int64_t row, int64_t rows) const {
     if (isHalf(x)) return;
     const Head<const T> head = z_.head<const T>(x, index);
-    prefetchRows(head.at(row), rows, head.row, x.size[3]);
+    prefetchHead(head.at(row), rows, head.row, x.size[3]);
   }
 
   void storeQueries(const Block<T>& dq, int64_t index, int64_t begin, int64_t end) const {

@@ -9,6 +9,7 @@
 #include "cuda/deferred_error.h"
 #include "cuda/launch.h"
 #include "cuda/per_device.h"
+#include "cuda/pinned_capacity.h"
 
 namespace adjoint {
 namespace cuda {
@@ -49,12 +50,10 @@ namespace {
 
 using backend::HostCopy;
 
-// Pinning memory takes longer than a copy, so buffers are kept: powers of two.
 class HostCopies {
  public:
   HostCopy* take(size_t bytes) {
-    size_t capacity = kSmallest;
-    while (capacity < bytes) capacity *= 2;
+    const size_t capacity = pinnedCapacity(bytes);
     {
       std::lock_guard<std::mutex> lock(mutex_);
       for (auto it = free_.rbegin(); it != free_.rend(); ++it) {
@@ -78,12 +77,9 @@ class HostCopies {
   }
 
  private:
-  static constexpr size_t kSmallest = size_t(4) << 10;
-  static constexpr size_t kKept = size_t(256) << 20;
-
   HostCopy* takeOldest() {
     std::lock_guard<std::mutex> lock(mutex_);
-    if (freeBytes_ <= kKept) return nullptr;
+    if (freeBytes_ <= kPinnedKept) return nullptr;
     HostCopy* copy = free_.front();
     free_.erase(free_.begin());
     freeBytes_ -= copy->capacity;

@@ -8,6 +8,7 @@
 
 #include "contract.h"
 #include "cuda/launch.h"
+#include "cuda/pinned_capacity.h"
 
 namespace adjoint {
 namespace cuda {
@@ -44,14 +45,12 @@ struct PinnedBlock {
   }
 };
 
-// Pinning memory takes longer than a copy, so blocks are kept: powers of two.
 class PinnedBlocks {
  public:
   void* allocate(size_t bytes) {
-    size_t capacity = kSmallest;
-    while (capacity < bytes) capacity *= 2;
+    const size_t capacity = pinnedCapacity(bytes);
     std::lock_guard<std::mutex> lock(mutex_);
-    trim(kKept);
+    trim(kPinnedKept);
     auto block = std::find_if(resting_.begin(), resting_.end(), [&](const PinnedBlock& b) {
       return b.capacity == capacity && !b.isRead();
     });
@@ -94,9 +93,6 @@ class PinnedBlocks {
   }
 
  private:
-  static constexpr size_t kSmallest = size_t(4) << 10;
-  static constexpr size_t kKept = size_t(256) << 20;
-
   void* keep(PinnedBlock&& block) {
     char* data = block.data;
     live_.emplace(data, std::move(block));

@@ -4,9 +4,7 @@ import type { Device } from '../../src/core/device.js'
 import {
   CaptureError,
   capture,
-  cuda,
   DeviceError,
-  device,
   manualSeed,
   ones,
   randn,
@@ -15,14 +13,11 @@ import {
 import * as nn from '../../src/nn/index.js'
 import { AdamW, clipGradNorm_, clipGradValue_, GradScaler, SGD } from '../../src/optim/index.js'
 import { elements } from '../support/accuracy.js'
-import { testCuda } from '../support/cuda.js'
+import { twoCards } from '../support/cuda.js'
 import { runScript } from '../support/run.js'
 import { errorOf } from '../support/values.js'
 
-process.env.ADJOINT_EMULATION_DEVICES = '2'
-const first = testCuda()
-const hasTwo = cuda.deviceCount() > 1
-const second = hasTwo ? device('cuda:1') : first
+const { hasTwo, first, second } = twoCards()
 const cards = [first, second]
 
 describe.skipIf(!hasTwo)('training', () => {

@@ -32,14 +32,11 @@ import {
 } from '../../src/index.js'
 import * as nn from '../../src/nn/index.js'
 import { elements } from '../support/accuracy.js'
-import { testCuda } from '../support/cuda.js'
+import { twoCards } from '../support/cuda.js'
 import { leftBy, nothing } from '../support/live.js'
 import { errorOf } from '../support/values.js'
 
-process.env.ADJOINT_EMULATION_DEVICES = '2'
-const first = testCuda()
-const hasTwo = cuda.deviceCount() > 1
-const second = hasTwo ? device('cuda:1') : first
+const { hasTwo, first, second } = twoCards()
 const cards = [first, second]
 
 afterEach(() => {

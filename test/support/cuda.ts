@@ -1,3 +1,4 @@
+import { deviceCount } from '../../src/core/cuda.js'
 import { type Device, device } from '../../src/core/device.js'
 import { emulatedCuda } from './emulated.js'
 
@@ -11,6 +12,17 @@ export const isRealCuda = process.env.ADJOINT_TEST_CUDA === 'real'
  */
 export function testCuda(): Device {
   return isRealCuda ? device('cuda') : emulatedCuda()
+}
+
+/**
+ * The first two CUDA devices. A real machine may have one, which is then given twice: such tests are
+ * skipped there. To be called before anything has used the emulation.
+ */
+export function twoCards(): { hasTwo: boolean; first: Device; second: Device } {
+  process.env.ADJOINT_EMULATION_DEVICES = '2'
+  const first = testCuda()
+  const hasTwo = deviceCount() > 1
+  return { hasTwo, first, second: hasTwo ? device('cuda:1') : first }
 }
 
 /** The kernels that a body calls on a device. */

@@ -129,11 +129,8 @@ struct Tiles<uint64_t> : TileRow<uint64_t, 1, 2, 3, 4> {
 // The share of tile i in g.next, of `tiles`.
 template <class T>
 ADJOINT_INLINE void prefetchNext(const GemmBlock<T>& g, int64_t i, int64_t tiles) {
-  constexpr int64_t line = 64 / sizeof(T);
-  for (int64_t r = i * g.nextRows / tiles; r < (i + 1) * g.nextRows / tiles; r++) {
-    const T* row = g.next + r * g.nextStride;
-    for (int64_t x = 0; x < g.nextSize; x += line) __builtin_prefetch(row + x, 0, 2);
-  }
+  const int64_t begin = i * g.nextRows / tiles, end = (i + 1) * g.nextRows / tiles;
+  prefetchRows(g.next + begin * g.nextStride, end - begin, g.nextStride, g.nextSize);
 }
 
 template <class T>
