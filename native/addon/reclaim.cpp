@@ -107,12 +107,17 @@ void Reclaimer::major() {
   lastMajorMs_ = end - start;
 }
 
-void Reclaimer::setLimits() {
+// After a collection of our own all that is alive is needed. After one of V8's, some time ago, a
+// part is garbage made since: taking it for needed would let the footprint creep up to twice the
+// budget.
+void Reclaimer::setLimits(bool hasJustCollected) {
   baseBytes_ = liveBytes_;
   baseEntries_ = entries();
   byteBudget_ = std::max(kMinByteBudget, baseBytes_ / 4);
-  byteLimit_ = baseBytes_ + byteBudget_;
-  entryLimit_ = baseEntries_ + kEntryBudget;
+  const size_t part = hasJustCollected ? 1 : 2;
+  byteLimit_ = std::clamp(byteLimit_, baseBytes_ + byteBudget_ / part, baseBytes_ + byteBudget_);
+  entryLimit_ =
+      std::clamp(entryLimit_, baseEntries_ + kEntryBudget / part, baseEntries_ + kEntryBudget);
 }
 
 void Reclaimer::reclaim() {
@@ -148,7 +153,7 @@ void Reclaimer::reclaim() {
       majorEntries_ = std::max(kMinMajorEntries, static_cast<size_t>(factor_ * entries()));
     }
   }
-  setLimits();
+  setLimits(!enough);
   collecting_ = false;
 }
 
@@ -160,7 +165,7 @@ void Reclaimer::collectAll() {
   // The first may finish a marking that began earlier and keeps what has died since.
   for (int i = 0; i < 2; i++) major();
   sweep(true);
-  setLimits();
+  setLimits(true);
   collecting_ = false;
 }
 

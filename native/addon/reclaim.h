@@ -60,7 +60,7 @@ class Reclaimer {
 
   size_t entries() const { return table_.liveTensors() + table_.liveNodes(); }
   void reclaim();
-  void setLimits();
+  void setLimits(bool hasJustCollected);
   void minor();
   void major();
   void sweep(bool all);
@@ -78,8 +78,8 @@ class Reclaimer {
   napi_ref canary_ = nullptr;  // weak, to an object that nothing holds
   const bool stress_;
   bool collecting_ = false;
-  // What was alive after the last reclamation; the limits stand a budget above it. What is freed
-  // by hand or by backward() counts for nothing.
+  // What was alive after the last reclamation; the limits stand up to a budget above it. What is
+  // freed by hand or by backward() counts for nothing.
   size_t baseBytes_ = 0, baseEntries_ = 0;
   size_t byteBudget_ = kMinByteBudget;
   size_t byteLimit_ = kMinByteBudget, entryLimit_ = kEntryBudget;
