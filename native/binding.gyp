@@ -72,8 +72,8 @@
         },
         {
           'target_name': 'adjoint_kernels_avx512bf16', 'type': 'static_library',
-          'sources': ['cpu/features/gemm_bf16_avx512.cpp', 'cpu/features/conv2d_pairs_avx512.cpp',
-                      'cpu/features/probe_avx512.cpp'],
+          'sources': ['cpu/features/gemm_bf16_avx512.cpp', 'cpu/features/attention_pairs_avx512.cpp',
+                      'cpu/features/conv2d_pairs_avx512.cpp', 'cpu/features/probe_avx512.cpp'],
           'defines': ['ADJOINT_LEVEL=avx512bf16'],
           'cflags_cc': ['-mavx512f', '-mavx512bw', '-mavx512dq', '-mavx512vl', '-mavx2', '-mfma',
                         '-mf16c', '-mprefer-vector-width=512', '-mavx512bf16', '-fPIC'],

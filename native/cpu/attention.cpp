@@ -4,6 +4,7 @@
 
 #include <limits>
 
+#include "cpu/attention_pairs.h"
 #include "cpu/pool.h"
 
 namespace adjoint::cpu {
@@ -125,6 +126,10 @@ void attention(const View& y, const View& lse, const View& q, const View& k, con
   const AttentionInputs in("attention", q, k, v, mask);
   in.check("y", y, q.size[2], v.size[3]);
   in.checkStatistics(lse);
+  const AttentionPairsKernels* pairs = attentionPairs();
+  if (q.dtype == DType::bfloat16 && pairs) {
+    return attentionPairsForward(*pairs, y, lse, q, k, v, in.mask(), scale, isCausal);
+  }
   visitFloat(q.dtype, [&](auto tag) {
     using T = typename decltype(tag)::type;
     AttentionForward<T>(y, lse, q, k, v, in.mask(), scale, isCausal).run();

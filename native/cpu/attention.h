@@ -24,6 +24,14 @@ struct Head {
   T* at(int64_t i) const { return data + i * row; }
 };
 
+// Rows of one head lie far apart, where the processor does not fetch them by itself: asks for all
+// at once, or for as many as the L2 cache has room for.
+template <class T>
+void prefetchHead(const T* rows, int64_t count, int64_t stride, int64_t width) {
+  constexpr int64_t kLine = 64 / sizeof(T), kMost = 2048;
+  prefetchRows(rows, std::min(count, kMost * kLine / (width + kLine)), stride, width);
+}
+
 struct AttentionSizes {
   AttentionSizes(const View& q, const View& v)
       : batch(q.size[0]),
@@ -46,6 +54,16 @@ struct AttentionSizes {
   template <class T>
   void write(const View& y, int64_t index, int64_t begin, int64_t rows, const T* o,
              int64_t oRow) const;
+  // Asks for rows of a head that are soon to be read or written.
+  void prefetch(const View& x, int64_t index, int64_t begin, int64_t rows) const {
+    if (x.stride[3] != 1) return;
+    const auto ask = [&](auto tag) {
+      const auto of = head<const decltype(tag)>(x, index);
+      prefetchHead(of.at(begin), rows, of.row, x.size[3]);
+    };
+    const size_t size = itemSize(x.dtype);
+    size == 2 ? ask(uint16_t()) : size == 4 ? ask(float()) : ask(double());
+  }
   int64_t count() const { return batch * heads; }
   // How much of the sequence of a head a task takes: all of it, but where heads alone do not make
   // enough tasks; at least `fewest` positions, and a multiple of `block`.
@@ -152,14 +170,6 @@ class HeadMask {
   const View* mask_;
   int64_t offset_ = 0;
 };
-
-// Rows of one head lie far apart, where the processor does not fetch them by itself: asks for all
-// at once, or for as many as the L2 cache has room for.
-template <class T>
-void prefetchHead(const T* rows, int64_t count, int64_t stride, int64_t width) {
-  constexpr int64_t kLine = 64 / sizeof(T), kMost = 2048;
-  prefetchRows(rows, std::min(count, kMost * kLine / (width + kLine)), stride, width);
-}
 
 // The right operand b [k, n] of products, packed whole into panels of columns.
 template <class T>

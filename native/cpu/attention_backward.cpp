@@ -1,37 +1,11 @@
 // The gradients of attention (Dao et al. 2022, algorithm 4): the scores of a block are computed
 // again, from q, k and the log-sum-exp of each row.
-#include "cpu/attention.h"
-#include "cpu/pool.h"
+#include "cpu/attention_backward.h"
+
+#include "cpu/attention_pairs.h"
 
 namespace adjoint::cpu {
 namespace {
-
-// A [rows, width] matrix in scratch memory.
-template <class T>
-struct Block {
-  static int64_t elements(int64_t rows, int64_t width) { return rows * lineAligned(width); }
-  T* data;
-  int64_t stride;
-  T* at(int64_t row) const { return data + row * stride; }
-};
-
-// Cuts one piece of scratch memory after the other.
-template <class T>
-class Pieces {
- public:
-  explicit Pieces(T* space) : next_(space) {}
-  T* take(int64_t elements) {
-    T* piece = next_;
-    next_ += lineAligned(elements);
-    return piece;
-  }
-  Block<T> block(int64_t rows, int64_t width) {
-    return {take(Block<T>::elements(rows, width)), lineAligned(width)};
-  }
-
- private:
-  T* next_;
-};
 
 template <class T>
 class AttentionBackward {
@@ -40,53 +14,32 @@ class AttentionBackward {
   explicit AttentionBackward(const backend::AttentionBackwardArgs& a)
       : a_(a),
         z_(a.q, a.v),
+        parts_(a, kKeys),
         scale_(static_cast<T>(a.scale)),
         block_(queryBlock<T>(kQueries)),
-        diagonalBlock_(queryBlock<T>(kDiagonalQueries)),
-        part_(z_.part(z_.tk, kFewestKeys, kKeys)),
-        parts_(std::max<int64_t>(1, ceilDivide(z_.tk, part_))) {}
+        diagonalBlock_(queryBlock<T>(kDiagonalQueries)) {}
 
   void run() const {
-    const double operations = 4.0 * z_.tq * part_ * (z_.d + z_.dv) + 1;
-    const int64_t grain = std::max<int64_t>(1, static_cast<int64_t>(kTaskOperations / operations));
-    const int64_t sum = Block<T>::elements(z_.tq, z_.d);
-    Workspace sums(parts_ > 1 ? z_.count() * parts_ * sum * sizeof(T) : 0);
-    parallelFor(z_.count() * parts_, grain, [&](int64_t begin, int64_t end) {
-      Workspace space(scratch() * sizeof(T));
-      for (int64_t i = begin; i < end; i++) {
-        Pieces<T> pieces(space.as<T>());
-        Block<T> dq = pieces.block(z_.tq, z_.d);
-        if (parts_ > 1) dq.data = sums.as<T>() + i * sum;
-        const int64_t key = i % parts_ * part_;
-        keys(pieces, dq, i / parts_, key, std::min(z_.tk, key + part_));
-        if (parts_ == 1) storeQueries(dq, i, 0, z_.tq);
-      }
-    });
-    if (parts_ > 1) combine(sums.as<T>(), sum);
+    parts_.run(scratch(), [&](Pieces<T> pieces, const Block<T>& dq, int64_t index, int64_t begin,
+                              int64_t end) { keys(pieces, dq, index, begin, end); });
   }
 
  private:
-  static constexpr int64_t kQueries = 84, kKeys = 96, kDiagonalQueries = 28, kFewestKeys = 256,
-                           kRowsPerSum = 256;
-  static constexpr double kTaskOperations = 1e6;
+  static constexpr int64_t kQueries = 84, kKeys = 96, kDiagonalQueries = 28;
 
   int64_t scratch() const {
     const int64_t d = z_.d, dv = z_.dv, tq = z_.tq;
-    return Block<T>::elements(tq, d) + PackedMatrix<T>::elements(d, tq) +
-           PackedMatrix<T>::elements(dv, tq) + PackedMatrix<T>::elements(kKeys, d) +
-           PackedMatrix<T>::elements(kKeys, dv) + PackedMatrix<T>::elements(d, kKeys) +
-           Block<T>::elements(kKeys, d) + Block<T>::elements(kKeys, dv) +
-           2 * Block<T>::elements(block_, kKeys) + lineAligned(tq) + convertedElements(a_.q) +
-           convertedElements(a_.dy) + convertedElements(a_.y) + convertedElements(a_.k) +
-           convertedElements(a_.v);
+    return PackedMatrix<T>::elements(d, tq) + PackedMatrix<T>::elements(dv, tq) +
+           PackedMatrix<T>::elements(kKeys, d) + PackedMatrix<T>::elements(kKeys, dv) +
+           PackedMatrix<T>::elements(d, kKeys) + Block<T>::elements(kKeys, d) +
+           Block<T>::elements(kKeys, dv) + 2 * Block<T>::elements(block_, kKeys) + lineAligned(tq) +
+           convertedElements(a_.q) + convertedElements(a_.dy) + convertedElements(a_.y) +
+           convertedElements(a_.k) + convertedElements(a_.v);
   }
-
-  // The rows of dq that keys from `key` on contribute to.
-  int64_t firstQuery(int64_t key) const { return a_.isCausal ? std::min(key, z_.tq) : 0; }
 
   // dk and dv of keys begin..end of a head, and what they bring to dq.
   void keys(Pieces<T> pieces, const Block<T>& dq, int64_t index, int64_t begin, int64_t end) const {
-    const int64_t first = firstQuery(begin), queries = z_.tq - first;
+    const int64_t first = parts_.firstQuery(begin), queries = z_.tq - first;
     const auto read = [&](const View& x, int64_t from, int64_t to) {
       return z_.read<T>(x, index, from, to, pieces.take(convertedElements(x)));
     };
@@ -103,6 +56,7 @@ class AttentionBackward {
                                   y.column, queries, z_.dv);
     const Operands all{q, dy, k, v, first, packedQ, packedDy, delta};
     for (int64_t j = begin; j < end; j += kKeys) {
+      if (j + kKeys >= end) parts_.prefetchQueries(index);
       keyBlock(pieces, dq, index, j, std::min(kKeys, end - j), all);
     }
   }
@@ -129,11 +83,11 @@ class AttentionBackward {
     const Block<T> dk = pieces.block(n, z_.d), dv = pieces.block(n, z_.dv),
                    p = pieces.block(block_, kKeys), ds = pieces.block(block_, kKeys);
     // Where they go is fetched while they are computed.
-    prefetch(a_.dk, index, key, n);
-    prefetch(a_.dv, index, key, n);
+    z_.prefetch(a_.dk, index, key, n);
+    z_.prefetch(a_.dv, index, key, n);
     std::fill(dk.at(0), dk.at(n), T(0));
     std::fill(dv.at(0), dv.at(n), T(0));
-    for (int64_t i = firstQuery(key), rows; i < z_.tq; i += rows) {
+    for (int64_t i = parts_.firstQuery(key), rows; i < z_.tq; i += rows) {
       // Few rows at a time along the diagonal, where the first of them see few of the keys.
       rows = std::min(a_.isCausal && i < key + n ? diagonalBlock_ : block_, z_.tq - i);
       const int64_t packedRow = i - in.first;
@@ -156,40 +110,11 @@ class AttentionBackward {
     z_.write(a_.dv, index, key, n, dv.data, dv.stride);
   }
 
-  void prefetch(const View& x, int64_t index, int64_t row, int64_t rows) const {
-    if (isHalf(x)) return;
-    const Head<const T> head = z_.head<const T>(x, index);
-    prefetchHead(head.at(row), rows, head.row, x.size[3]);
-  }
-
-  void storeQueries(const Block<T>& dq, int64_t index, int64_t begin, int64_t end) const {
-    z_.write(a_.dq, index, begin, end - begin, dq.at(begin), dq.stride);
-  }
-
-  // Adds up what the parts of the keys bring to dq, in their order.
-  void combine(T* sums, int64_t sum) const {
-    const int64_t cuts = ceilDivide(z_.tq, kRowsPerSum);
-    parallelFor(z_.count() * cuts, 1, [&](int64_t first, int64_t last) {
-      for (int64_t i = first; i < last; i++) {
-        const int64_t index = i / cuts, begin = i % cuts * kRowsPerSum;
-        const int64_t end = std::min(z_.tq, begin + kRowsPerSum);
-        const Block<T> total{sums + index * parts_ * sum, lineAligned(z_.d)};
-        for (int64_t t = 1; t < parts_; t++) {
-          const Block<T> part{total.data + t * sum, total.stride};
-          const int64_t from = std::min(end, std::max(begin, firstQuery(t * part_)));
-          const T* source = part.at(from);
-          T* target = total.at(from);
-          for (int64_t e = 0; e < (end - from) * total.stride; e++) target[e] += source[e];
-        }
-        storeQueries(total, index, begin, end);
-      }
-    });
-  }
-
   const backend::AttentionBackwardArgs& a_;
   AttentionSizes z_;
+  KeyParts<T> parts_;
   T scale_;
-  int64_t block_, diagonalBlock_, part_, parts_;
+  int64_t block_, diagonalBlock_;
 };
 
 }  // namespace
@@ -208,11 +133,13 @@ void attentionBackward(const AttentionBackwardArgs& a) {
   in.check("y", a.y, tq, dv);
   const ComputeInput lse(a.lse, Layout::dense);
   in.checkStatistics(lse.view());
+  AttentionBackwardArgs computed = a;
+  computed.lse = lse.view();
+  computed.mask = in.mask();
+  const AttentionPairsKernels* pairs = attentionPairs();
+  if (a.q.dtype == DType::bfloat16 && pairs) return attentionPairsBackward(*pairs, computed);
   visitFloat(a.q.dtype, [&](auto tag) {
     using T = typename decltype(tag)::type;
-    AttentionBackwardArgs computed = a;
-    computed.lse = lse.view();
-    computed.mask = in.mask();
     AttentionBackward<T>(computed).run();
   });
 }

@@ -1,5 +1,6 @@
 // Attention and its gradients at every SIMD level, against the formula in double precision with the
 // whole matrix of scores.
+#include "cpu/features.h"
 #include "kernel_test.h"
 
 namespace adjoint::test {
@@ -188,26 +189,54 @@ void check(const Case& c) {
 constexpr MaskKind kMasks[] = {MaskKind::none, MaskKind::boolean, MaskKind::added,
                                MaskKind::causal};
 
+// float32, and bfloat16, which is multiplied in pairs where the processor does that.
+constexpr DType kProducts[] = {DType::float32, DType::bfloat16};
+
 TEST_P(Attention, OddLengths) {
   const int64_t lengths[] = {1, 7, 65, 130};
-  for (int64_t tq : lengths) {
-    for (int64_t tk : lengths) {
-      for (MaskKind mask : kMasks) {
-        check({1, 2, tq, tk, 5, 5, mask});
-        if (HasFatalFailure()) return;
+  for (DType dtype : kProducts) {
+    for (int64_t tq : lengths) {
+      for (int64_t tk : lengths) {
+        for (MaskKind mask : kMasks) {
+          check({1, 2, tq, tk, 5, 5, mask, Placement::dense, dtype});
+          if (HasFatalFailure()) return;
+        }
       }
     }
   }
 }
 
 TEST_P(Attention, OddWidths) {
-  for (int64_t d : {1, 3, 16, 17, 32, 33, 64, 80}) {
-    for (int64_t dv : {d, int64_t{24}}) {
-      for (MaskKind mask : kMasks) {
-        check({1, 1, 34, 66, d, dv, mask});
-        if (HasFatalFailure()) return;
+  for (DType dtype : kProducts) {
+    for (int64_t d : {1, 3, 16, 17, 32, 33, 64, 80}) {
+      for (int64_t dv : {d, int64_t{24}}) {
+        for (MaskKind mask : kMasks) {
+          check({1, 1, 34, 66, d, dv, mask, Placement::dense, dtype});
+          if (HasFatalFailure()) return;
+        }
       }
     }
+  }
+}
+
+TEST_P(Attention, Bfloat16WithoutPairs) {
+  cpu::setFeature(cpu::Feature::avx512Bf16, false);
+  for (Placement placement : {Placement::dense, Placement::packed, Placement::scattered}) {
+    check({2, 3, 37, 37, 20, 20, MaskKind::causal, placement, DType::bfloat16});
+  }
+  cpu::setFeature(cpu::Feature::avx512Bf16, true);
+}
+
+// Rounding p and ds changes each of their products by at most 2^-8 of it, and mostly at random.
+TEST_P(Attention, RelativeErrorsOfBfloat16) {
+  for (MaskKind mask : {MaskKind::none, MaskKind::causal}) {
+    Trial run({1, 2, 200, 200, 32, 32, mask, Placement::packed, DType::bfloat16});
+    run.q.fillRandom(3, -3, 3);
+    run.k.fillRandom(4, -3, 3);
+    run.forward();
+    run.checkForward(1.0 / 256);
+    run.backward();
+    run.checkBackward(1.0 / 24);
   }
 }
 
@@ -227,71 +256,97 @@ TEST_P(Attention, PartsOfASequence) {
   check({1, 1, 700, 530, 8, 8, MaskKind::causal});
   check({1, 1, 300, 900, 8, 8, MaskKind::none});
   check({1, 1, 300, 900, 8, 8, MaskKind::causal});
-  check({1, 1, 300, 530, 8, 8, MaskKind::causal, Placement::packed, DType::bfloat16});
+  for (MaskKind mask : kMasks) {
+    check({1, 1, 300, 530, 8, 8, mask, Placement::packed, DType::bfloat16});
+  }
 }
 
 TEST_P(Attention, AnyNumberOfThreads) {
-  for (int which = 0; which < 4; which++) {
-    expectSameForAnyThreads([which] {
-      Trial run({1, 2, 530, 530, 16, 16, MaskKind::causal});
-      run.forward();
-      run.backward();
-      Tensor* const results[] = {&run.y, &run.dq, &run.dk, &run.dv};
-      return std::move(*results[which]);
-    });
+  for (DType dtype : kProducts) {
+    for (int which = 0; which < 4; which++) {
+      expectSameForAnyThreads([which, dtype] {
+        Trial run({1, 2, 530, 530, 16, 16, MaskKind::causal, Placement::dense, dtype});
+        run.forward();
+        run.backward();
+        Tensor* const results[] = {&run.y, &run.dq, &run.dk, &run.dv};
+        return std::move(*results[which]);
+      });
+    }
   }
 }
 
 TEST_P(Attention, EmptySizes) {
-  for (const Case& c : {Case{0, 2, 3, 3, 4, 4}, Case{1, 0, 3, 3, 4, 4}, Case{1, 2, 0, 3, 4, 4},
-                        Case{1, 2, 3, 0, 4, 4}, Case{1, 2, 3, 3, 4, 0}}) {
-    Trial run(c);
-    run.forward();
-    run.checkForward(1e-6);
-    run.backward();
-    run.checkBackward(1e-6);
+  for (DType dtype : kProducts) {
+    for (Case c : {Case{0, 2, 3, 3, 4, 4}, Case{1, 0, 3, 3, 4, 4}, Case{1, 2, 0, 3, 4, 4},
+                   Case{1, 2, 3, 0, 4, 4}, Case{1, 2, 3, 3, 4, 0}, Case{1, 2, 3, 3, 0, 4}}) {
+      c.dtype = dtype;
+      Trial run(c);
+      run.forward();
+      run.checkForward(dtype == DType::bfloat16 ? 1.0 / 128 : 1e-6);
+      run.backward();
+      run.checkBackward(dtype == DType::bfloat16 ? 1.0 / 64 : 1e-6);
+    }
   }
 }
 
 TEST_P(Attention, RowsThatSeeNoKeyAreZero) {
-  Trial run({1, 2, 5, 40, 8, 8, MaskKind::boolean});
-  run.forward();
-  run.backward();
-  for (int64_t e = 0; e < 8; e++) {
-    EXPECT_EQ(run.y.get(8 + e), 0);
-    EXPECT_EQ(run.dq.get(8 + e), 0);
+  for (DType dtype : kProducts) {
+    Trial run({1, 2, 5, 40, 8, 8, MaskKind::boolean, Placement::dense, dtype});
+    run.forward();
+    run.backward();
+    for (int64_t e = 0; e < 8; e++) {
+      EXPECT_EQ(run.y.get(8 + e), 0);
+      EXPECT_EQ(run.dq.get(8 + e), 0);
+    }
+    EXPECT_EQ(run.lse.get(1), INFINITY);
   }
-  EXPECT_EQ(run.lse.get(1), INFINITY);
 }
 
 TEST_P(Attention, NaNAndInfinityStayInTheirRows) {
-  Trial run({1, 1, 70, 140, 8, 8});
-  run.q.set(3 * 8 + 2, NAN);
-  run.q.set(60 * 8 + 2, INFINITY);
-  run.forward();
-  for (int64_t i = 0; i < 70; i++) {
-    for (int64_t e = 0; e < 8; e++) {
-      EXPECT_EQ(std::isnan(run.y.get(i * 8 + e)), i == 3 || i == 60) << "row " << i;
+  for (DType dtype : kProducts) {
+    Trial run({1, 1, 70, 140, 8, 8, MaskKind::none, Placement::dense, dtype});
+    run.q.set(3 * 8 + 2, NAN);
+    run.q.set(60 * 8 + 2, INFINITY);
+    run.forward();
+    for (int64_t i = 0; i < 70; i++) {
+      for (int64_t e = 0; e < 8; e++) {
+        EXPECT_EQ(std::isnan(run.y.get(i * 8 + e)), i == 3 || i == 60) << "row " << i;
+      }
+    }
+    run.backward();
+    for (int64_t i = 0; i < 70; i++) {
+      EXPECT_EQ(std::isnan(run.dq.get(i * 8)), i == 3 || i == 60) << "row " << i;
+    }
+    EXPECT_TRUE(std::isnan(run.dk.get(0)) && std::isnan(run.dv.get(0)));
+  }
+}
+
+// A score that a causal mask hides must not be heard of, nor what lies beyond a row of odd width.
+TEST_P(Attention, NaNBehindTheMask) {
+  for (DType dtype : kProducts) {
+    Trial run({1, 1, 70, 70, 5, 5, MaskKind::causal, Placement::dense, dtype});
+    for (int64_t e = 0; e < 5; e++) run.k.set(50 * 5 + e, NAN);
+    run.forward();
+    for (int64_t i = 0; i < 70; i++) {
+      EXPECT_EQ(std::isnan(run.y.get(i * 5)), i >= 50) << "row " << i;
     }
   }
-  run.backward();
-  for (int64_t i = 0; i < 70; i++) {
-    EXPECT_EQ(std::isnan(run.dq.get(i * 8)), i == 3 || i == 60) << "row " << i;
-  }
-  EXPECT_TRUE(std::isnan(run.dk.get(0)) && std::isnan(run.dv.get(0)));
 }
 
 // A later block whose scores are far larger: what was summed before must vanish, not overflow.
 TEST_P(Attention, LargeScores) {
-  Trial run({1, 1, 3, 300, 4, 4});
-  run.scale = 1;
-  run.q.fill([](int64_t) { return 1; });
-  run.k.fill([](int64_t i) { return i / 4 == 290 ? 2e4 : i / 4 == 3 ? 1e4 : -1e4; });
-  run.forward();
-  run.checkForward(1e-6);
-  run.k.fill([](int64_t i) { return i / 4 == 2 ? 2e4 : -1e4; });
-  run.forward();
-  run.checkForward(1e-6);
+  for (DType dtype : kProducts) {
+    Trial run({1, 1, 3, 300, 4, 4, MaskKind::none, Placement::dense, dtype});
+    const double tolerance = dtype == DType::bfloat16 ? 1.0 / 256 : 1e-6;
+    run.scale = 1;
+    run.q.fill([](int64_t) { return 1; });
+    run.k.fill([](int64_t i) { return i / 4 == 290 ? 2e4 : i / 4 == 3 ? 1e4 : -1e4; });
+    run.forward();
+    run.checkForward(tolerance);
+    run.k.fill([](int64_t i) { return i / 4 == 2 ? 2e4 : -1e4; });
+    run.forward();
+    run.checkForward(tolerance);
+  }
 }
 
 TEST_P(Attention, ArgumentsAreChecked) {
