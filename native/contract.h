@@ -36,6 +36,9 @@ void setThreadCount(int n);  // n >= 1
 // sum three products of their bfloat16 parts; round them to bfloat16. Of the process.
 enum class Float32Products : int { highest, high, medium };
 void setFloat32Products(Float32Products precision);
+// Whether the same input must give the same bits at every run even where a faster kernel adds in an
+// order that changes; at first it need not. Of the process.
+void setDeterministicAlgorithms(bool enabled);
 // Called when the first environment of the process loads the addon and when the last one goes.
 // startup throws where there is no device that can be used, and may be called again then.
 void startup();

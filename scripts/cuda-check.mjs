@@ -179,7 +179,7 @@ function plansOfCudnn() {
   return [
     `## cuDNN's plans
 
-For each card the layers of ResNet-50, of U-Net and of other networks, forward, backward and fused, in both orders of axes (\`native/selftest/plans\`). What cuDNN refuses on compute capability 7.5, bfloat16, is computed by kernels of our own.
+For each card the layers of ResNet-50, of U-Net and of other networks, forward, backward and fused, in both orders of axes, and GPT-2's attention with both kinds of gradient (\`native/selftest/plans\`). What cuDNN refuses on compute capability 7.5, bfloat16, is computed by kernels of our own.
 
 \`\`\`
 ${plans.join('\n')}

@@ -8,6 +8,10 @@ export type { BackwardOptions } from './core/backward.js'
 export { type CapturedStep, type CaptureOptions, capture } from './core/capture.js'
 export * as cuda from './core/cuda.js'
 export { customFunction, FunctionContext, type FunctionSpec } from './core/custom-function.js'
+export {
+  areDeterministicAlgorithmsEnabled,
+  useDeterministicAlgorithms,
+} from './core/determinism.js'
 export { Device, type DeviceLike, defaultDevice, device, setDefaultDevice } from './core/device.js'
 export type { DType, FloatDType } from './core/dtype.js'
 export { promoteTypes } from './core/dtype.js'

@@ -40,6 +40,7 @@ const kinds = {
   /** The tensor whose method is called. */
   self: [disposed],
   precision: plain(undefined, null, 2, 'low', {}),
+  boolean: plain(undefined, null, 1, 'true', {}),
   lowDType: plain(undefined, null, 5, 'half', 'int8', {}),
   /** Positions to index by. */
   spec: plain(0.5, Number.NaN, 'x', {}, [0.5]),
@@ -302,6 +303,8 @@ export const table: Record<string, readonly Argument[]> = {
   customFunction: [['function', spec]],
   setFloat32MatmulPrecision: [value('precision', 'highest')],
   getFloat32MatmulPrecision: [],
+  useDeterministicAlgorithms: [value('boolean', false)],
+  areDeterministicAlgorithmsEnabled: [],
   autocast: [value('lowDType', 'bfloat16'), ['function', () => () => 1]],
   autocastAsync: [value('lowDType', 'bfloat16'), ['function', () => async () => 1]],
   noGrad: [['function', () => () => 1]],

@@ -160,6 +160,15 @@ Napi::Value setFloat32Products(Environment& e, const Napi::CallbackInfo& info) {
   return info.Env().Undefined();
 }
 
+Napi::Value setDeterministicAlgorithms(Environment& e, const Napi::CallbackInfo& info) {
+  e.refuseWhileCapturing("useDeterministicAlgorithms", "a setting of the process");
+  if (!info[0].IsBoolean()) {
+    fail(ErrorKind::argument, "setDeterministicAlgorithms: expected a boolean");
+  }
+  backend::setDeterministicAlgorithms(info[0].As<Napi::Boolean>());
+  return info.Env().Undefined();
+}
+
 Napi::Value threadCount(Environment&, const Napi::CallbackInfo& info) {
   return Napi::Number::New(info.Env(), backend::threadCount());
 }
@@ -200,6 +209,7 @@ void exportState(Exports& exports) {
   exports.add<resetPeakMemory>("resetPeakMemory");
   exports.add<setMemoryCap>("setMemoryCap");
   exports.add<setFloat32Products>("setFloat32Products");
+  exports.add<setDeterministicAlgorithms>("setDeterministicAlgorithms");
   exports.add<threadCount>("threadCount");
   exports.add<setThreadCount>("setThreadCount");
   exports.add<deviceInfo>("deviceInfo");

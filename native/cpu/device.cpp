@@ -73,6 +73,8 @@ std::vector<std::pair<std::string, std::string>> deviceInfo() {
 int threadCount() {
   return cpu::poolThreads();
 }
+// Every kernel is.
+void setDeterministicAlgorithms(bool) {}
 void setThreadCount(int n) {
   cpu::setPoolThreads(n);
 }

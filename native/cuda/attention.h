@@ -77,9 +77,11 @@ class AttentionInputs : public AttentionChecks {
 
 // The seam to fused attention, of half types and without a mask: attention_cudnn.cpp calls NVIDIA's
 // library, native/emulation/attention_library_host.cpp has none. They queue the work, or give back
-// false where the library is not there or does not take it. lse is dense.
+// false where the library is not there or does not take it. lse is dense. A gradient that need not
+// be deterministic may be summed in an order that changes.
 bool attentionByLibrary(const View& y, const View& lse, const View& q, const View& k, const View& v,
                         double scale, bool isCausal);
-bool attentionBackwardByLibrary(const backend::AttentionBackwardArgs& a, const View& lse);
+bool attentionBackwardByLibrary(const backend::AttentionBackwardArgs& a, const View& lse,
+                                bool isDeterministic);
 
 }  // namespace adjoint::cuda

@@ -247,7 +247,10 @@ void backend::attentionBackward(const AttentionBackwardArgs& args) {
   if (size.count() == 0) return;
   const Statistics lse(args.lse, computeDType(args.q.dtype));
   in.checkStatistics(lse.view());
-  if (isHalf(args.q.dtype) && !args.mask && attentionBackwardByLibrary(args, lse.view())) return;
+  if (isHalf(args.q.dtype) && !args.mask &&
+      attentionBackwardByLibrary(args, lse.view(), deterministicAlgorithms())) {
+    return;
+  }
   visitFloats("attention", args.q.dtype, [&](auto tag) {
     using S = typename decltype(tag)::type;
     using T = ComputeOf<S>;

@@ -54,21 +54,6 @@ bool describe(FusedAttention& a, const View& q, const View& k, const View& v, co
   return true;
 }
 
-std::string keyOf(const FusedAttention& a) {
-  std::string key;
-  const auto add = [&](const auto& value) {
-    key.append(reinterpret_cast<const char*>(&value), sizeof value);
-  };
-  add(static_cast<int64_t>(a.dtype) << 2 | a.isBackward << 1 | a.isCausal);
-  add(a.scale);
-  for (const AttentionTensor* t : {&a.q, &a.k, &a.v, &a.y, &a.dy, &a.dq, &a.dk, &a.dv}) {
-    if (!a.isBackward && t == &a.dy) break;
-    add(t->size);
-    add(t->stride);
-  }
-  return key;
-}
-
 // One device's.
 struct Plans {
   std::unordered_map<std::string, std::unique_ptr<CudnnPlan>> byKey;
@@ -81,7 +66,7 @@ const CudnnPlan* planFor(const FusedAttention& a) {
   static PerDevice<Plans> plansOf;
   auto& [plans, isMissing] = plansOf.get();
   if (isMissing || !cudnnLibrary().isLoaded()) return nullptr;
-  const std::string key = keyOf(a);
+  const std::string key = attentionPlanKey(a);
   if (const auto known = plans.find(key); known != plans.end()) return known->second.get();
   if (plans.size() >= kMostPlans) return nullptr;
   CudnnTarget target{};
@@ -121,9 +106,11 @@ bool attentionByLibrary(const View& y, const View& lse, const View& q, const Vie
   return describe(a, q, k, v, y, lse, scale, isCausal) && run(a);
 }
 
-bool attentionBackwardByLibrary(const backend::AttentionBackwardArgs& args, const View& lse) {
+bool attentionBackwardByLibrary(const backend::AttentionBackwardArgs& args, const View& lse,
+                                bool isDeterministic) {
   FusedAttention a{};
   a.isBackward = true;
+  a.isDeterministic = isDeterministic;
   if (!describe(a, args.q, args.k, args.v, args.y, lse, args.scale, args.isCausal)) return false;
   const auto dy = tensorOf(args.dy), dq = tensorOf(args.dq), dk = tensorOf(args.dk),
              dv = tensorOf(args.dv);

@@ -23,10 +23,14 @@ struct FusedAttention {
   void* lse;  // dense float32 [B, H, Tq]
   float scale;
   bool isCausal;
+  bool isDeterministic;  // of a backward pass: the same bits each time
 };
 
-// nullptr where cuDNN has no plan for it within the workspace, with its reason. Every plan gives
-// the same bits each time. Locked by the caller (cudnnMutex).
+// What tells the plans apart, whatever the addresses.
+std::string attentionPlanKey(const FusedAttention& a);
+// nullptr where cuDNN has no plan for it within the workspace, with its reason. A backward pass
+// that need not be deterministic adds dq atomically, every other plan gives the same bits each
+// time. Locked by the caller (cudnnMutex).
 std::unique_ptr<CudnnPlan> planAttention(const FusedAttention& a, const CudnnTarget& target,
                                          int64_t workspaceLimit, std::string* reason);
 // Queues it on the handle's stream.

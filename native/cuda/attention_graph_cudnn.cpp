@@ -60,7 +60,7 @@ void addBackward(graph::Graph& g, const FusedAttention& a) {
   const Tensor lse = input(g, statisticsOf(a), kLse, "lse");
   lse->set_data_type(fe::DataType_t::FLOAT);
   auto attributes = attributesOf<graph::SDPA_backward_attributes>(a);
-  attributes.set_deterministic_algorithm(true);
+  attributes.set_deterministic_algorithm(a.isDeterministic);
   const auto [dq, dk, dv] = g.sdpa_backward(q, k, v, y, dy, lse, attributes);
   output(dq, a.dq, kDq, "dq");
   output(dk, a.dk, kDk, "dk");
@@ -68,6 +68,22 @@ void addBackward(graph::Graph& g, const FusedAttention& a) {
 }
 
 }  // namespace
+
+std::string attentionPlanKey(const FusedAttention& a) {
+  std::string key;
+  const auto add = [&](const auto& value) {
+    key.append(reinterpret_cast<const char*>(&value), sizeof value);
+  };
+  const bool isDeterministic = a.isBackward && a.isDeterministic;
+  add(static_cast<int64_t>(a.dtype) << 3 | isDeterministic << 2 | a.isBackward << 1 | a.isCausal);
+  add(a.scale);
+  for (const AttentionTensor* t : {&a.q, &a.k, &a.v, &a.y, &a.dy, &a.dq, &a.dk, &a.dv}) {
+    if (!a.isBackward && t == &a.dy) break;
+    add(t->size);
+    add(t->stride);
+  }
+  return key;
+}
 
 std::unique_ptr<CudnnPlan> planAttention(const FusedAttention& a, const CudnnTarget& target,
                                          int64_t workspaceLimit, std::string* reason) {

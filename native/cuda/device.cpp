@@ -65,11 +65,15 @@ const Device& device() {
 }
 
 std::atomic<backend::Float32Products> float32ProductsAllowed{backend::Float32Products::highest};
+std::atomic<bool> areAlgorithmsDeterministic{false};
 
 }  // namespace
 
 backend::Float32Products float32Products() {
   return float32ProductsAllowed;
+}
+bool deterministicAlgorithms() {
+  return areAlgorithmsDeterministic;
 }
 int currentDevice() {
   return device().index;
@@ -123,6 +127,9 @@ int threadCount() {
 void setThreadCount(int) {}
 void setFloat32Products(Float32Products precision) {
   cuda::float32ProductsAllowed = precision;
+}
+void setDeterministicAlgorithms(bool enabled) {
+  cuda::areAlgorithmsDeterministic = enabled;
 }
 
 int deviceCount() {

@@ -55,6 +55,8 @@ cudaStream_t mainStream();
 // Of the current device.
 int multiprocessors();
 int computeCapability();  // 90 for 9.0
+// What backend::setDeterministicAlgorithms was last given (device.cpp).
+bool deterministicAlgorithms();
 
 constexpr int kWarp = 32;
 constexpr unsigned kAllLanes = 0xffffffffu;

@@ -2,6 +2,7 @@
 #pragma once
 #include <cuda_runtime.h>
 
+#include <atomic>
 #include <cstddef>
 #include <cstdint>
 #include <functional>
@@ -18,6 +19,9 @@ void clearError();
 // Queues work of the host, as the twin of a library's function does. Unlike cudaLaunchHostFunc's,
 // its arguments are its own, so that it can be captured and run again.
 void enqueueHost(cudaStream_t stream, std::function<void()> work);
+// The null runtime: kernels, graphs and libraries' work are checked and counted and never run,
+// copies and events are as always. For measuring the host's side; what is read has no meaning.
+void setNullRuntime(bool enabled);
 // How much memory each device seems to have, and how many devices there are.
 void setDeviceMemory(size_t bytes);
 void setDeviceCount(int count);
@@ -26,6 +30,9 @@ size_t allocatedBytes();
 size_t allocatedBlocks();
 // Whether [p, p + bytes) is memory of cudaMalloc.
 bool isDeviceMemory(const void* p, size_t bytes);
+
+// What the library was last told of a gradient of attention (attention_library_host.cpp).
+extern std::atomic<bool> lastAttentionWasDeterministic;
 
 // What the host has asked of the devices since the process began. Calls of libraries (a matrix
 // product, a convolution, a sort) are counted once each, whatever a real one launches; work that is

@@ -99,6 +99,7 @@ export interface Native {
   setMemoryCap(bytes: number): void
   /** 0: highest, 1: high, 2: medium. */
   setFloat32Products(precision: number): void
+  setDeterministicAlgorithms(enabled: boolean): void
   threadCount(): number
   setThreadCount(count: number): void
   deviceInfo(): Record<string, string>

@@ -16,6 +16,7 @@ import {
   setFloat32MatmulPrecision,
   type Tensor,
   tensor,
+  useDeterministicAlgorithms,
   zeros,
 } from '../../src/index.js'
 import * as nn from '../../src/nn/index.js'
@@ -51,6 +52,7 @@ describe('what cannot be captured is an error that names it, and then all goes o
     setState: [() => generator.setState({ seed: 1n, offset: 0n }), /^manualSeed: /],
     Generator: [() => new Generator(), /^Generator: /],
     precision: [() => setFloat32MatmulPrecision('high'), /^setFloat32MatmulPrecision: /],
+    determinism: [() => useDeterministicAlgorithms(true), /^useDeterministicAlgorithms: /],
     schedule: [() => schedule.step(), /^StepLR.step: /],
     'another captured step': [(a) => inner(a), /^capture: .* another captured step/],
     'another recording': [(a) => capture((b: Tensor) => b.add(1))(a), /^capture: /],
@@ -64,6 +66,7 @@ describe('what cannot be captured is an error that names it, and then all goes o
       // What reads values may do so in the warm-up; other captured steps may not be called there.
       if (!message.source.startsWith('^capture')) expect(() => step(x)).not.toThrow()
       setFloat32MatmulPrecision('highest')
+      useDeterministicAlgorithms(false)
       for (let i = 0; i < 2; i++) {
         expect(() => step(x)).toThrow(CaptureError)
         expect(() => step(x)).toThrow(message)

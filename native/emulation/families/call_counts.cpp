@@ -1,4 +1,4 @@
-// For tests in TypeScript: a kernel of the emulated addon alone.
+// For tests and benchmarks in TypeScript: kernels of the emulated addon alone.
 #include <cstring>
 
 #include "addon/call.h"
@@ -18,6 +18,17 @@ const Family family({
          fail(ErrorKind::shape, "callCounts: expected %zu int64", sizeof counts / 8);
        }
        std::memcpy(y.data, &counts, sizeof counts);
+     }},
+    // nullRuntime: whether from now on nothing is run.
+    {"nullRuntime", [](Call& c) { emulation::setNullRuntime(c.flag()); }},
+    // attentionWasDeterministic: y [1] of bool = what the library was last told of a gradient.
+    {"attentionWasDeterministic",
+     [](Call& c) {
+       const View& y = c.output();
+       if (y.dtype != DType::boolean || y.numel() != 1) {
+         fail(ErrorKind::shape, "attentionWasDeterministic: expected one bool");
+       }
+       *y.as<uint8_t>() = emulation::lastAttentionWasDeterministic;
      }},
 });
 

@@ -129,7 +129,9 @@ struct QueuedKernel {
   virtual ~QueuedKernel() = default;
   virtual void run() = 0;
 };
+// Takes over `queued`, which is not there under the null runtime (emulation.h).
 cudaError_t enqueueKernel(const cudaLaunchConfig_t& config, QueuedKernel* queued);
+extern bool isNullRuntime;
 
 template <class... Parameters>
 struct BoundKernel final : QueuedKernel {
@@ -147,7 +149,9 @@ cudaError_t cudaLaunchKernelEx(const cudaLaunchConfig_t* config, void (*kernel)(
                                Arguments&&... arguments) {
   using Bound = adjoint::emulation::BoundKernel<Parameters...>;
   return adjoint::emulation::enqueueKernel(
-      *config, new Bound(kernel, std::forward<Arguments>(arguments)...));
+      *config, adjoint::emulation::isNullRuntime
+                   ? nullptr
+                   : new Bound(kernel, std::forward<Arguments>(arguments)...));
 }
 
 // ---------------------------------------------------------------- device side

@@ -202,9 +202,15 @@ TEST_P(AttentionOnDevice, manyBlocks) {
   Trial({1, 1, 200, 70, 8, 8, MaskKind::causal}).check();
 }
 
+// As long as it lives.
+struct Deterministic {
+  Deterministic() { backend::setDeterministicAlgorithms(true); }
+  ~Deterministic() { backend::setDeterministicAlgorithms(false); }
+};
+
 #ifdef ADJOINT_REAL_DEVICE
 // Large enough for a library's plan, where there is one; a mask that hides nothing gets our own
-// kernels. Each way must give the same bits again.
+// kernels. Each way must give the same bits again, but for a gradient of the library that need not.
 TEST_P(AttentionOnDevice, libraryAgrees) {
   for (DType dtype : {DType::bfloat16, DType::float16}) {
     for (bool isCausal : {false, true}) {
@@ -212,6 +218,10 @@ TEST_P(AttentionOnDevice, libraryAgrees) {
         Case c{2, 12, 1000, 1100, width, width, MaskKind::none, dtype, Placement::packed};
         if (isCausal) c.mask = MaskKind::causal;
         SCOPED_TRACE(describe(c));
+        // Two gradients that need not agree to the last bit, then two that must.
+        Trial atomic(c);
+        atomic.run();
+        const Deterministic deterministic;
         Trial library(c), again = library, own = library;
         own.c.mask = MaskKind::boolean;
         for (int64_t i = 0; i < c.tq * c.tk; i++) {
@@ -226,11 +236,25 @@ TEST_P(AttentionOnDevice, libraryAgrees) {
         expectClose(library.got.dq, own.got.dq, unit);
         expectClose(library.got.dk, own.got.dk, unit * root);
         expectClose(library.got.dv, own.got.dv, unit * root);
+        expectClose(atomic.got.dq, own.got.dq, unit);
+        expectClose(atomic.got.dk, own.got.dk, unit * root);
+        expectClose(atomic.got.dv, own.got.dv, unit * root);
         EXPECT_TRUE(library.y == again.y && library.lse == again.lse);
         EXPECT_TRUE(library.got.dq == again.got.dq && library.got.dk == again.got.dk &&
                     library.got.dv == again.got.dv);
       }
     }
+  }
+}
+#else
+TEST_P(AttentionOnDevice, libraryIsToldToBeDeterministic) {
+  const Case half{1, 1, 5, 7, 8, 8, MaskKind::none, DType::bfloat16};
+  for (int i = 0; i < 2; i++) {
+    Trial(half).check();
+    EXPECT_FALSE(emulation::lastAttentionWasDeterministic);
+    const Deterministic deterministic;
+    Trial(half).check();
+    EXPECT_TRUE(emulation::lastAttentionWasDeterministic);
   }
 }
 #endif
