@@ -22,6 +22,11 @@ bool sameContiguous(const View& a, const View& b) {
   return true;
 }
 
+// What loops over bfloat16 itself take.
+bool isBFloat16(const View& v, Compute compute) {
+  return v.dtype == DType::bfloat16 && compute == Compute::f32;
+}
+
 bool isComparison(BinaryOp op) {
   return op >= BinaryOp::eq && op <= BinaryOp::ge;
 }
@@ -133,9 +138,12 @@ void unary(UnaryOp requested, const View& y, const View& x, DType common) {
   const auto loop = checkedLoop(
       elementwiseTable().unary[static_cast<int>(compute)][static_cast<int>(op)], op, common);
   const int64_t grain = isCheap(op) ? kGrain : kGrainExpensive;
-  const DType stored = storedAs(compute);
-  if (y.dtype == stored && x.dtype == stored && sameContiguous(y, x)) {
-    return unaryContiguous(loop, y, x, grain);
+  if (y.dtype == x.dtype && sameContiguous(y, x)) {
+    const auto asStored = y.dtype == storedAs(compute) ? loop
+                          : isBFloat16(y, compute)
+                              ? elementwiseTable().unaryBFloat16[static_cast<int>(op)]
+                              : nullptr;
+    if (asStored) return unaryContiguous(asStored, y, x, grain);
   }
   const Plan<2> plan = makePlan<2>({&y, &x});
   parallelFor(plan.numel, grain, [&](int64_t begin, int64_t end) {
@@ -155,12 +163,14 @@ void binary(BinaryOp op, const View& y, const Operand& a, const Operand& b, DTyp
   const auto loop = checkedLoop(
       elementwiseTable().binary[static_cast<int>(compute)][static_cast<int>(op)], op, common);
   const int64_t grain = isCheap(op) ? kGrain : kGrainExpensive;
-  const DType stored = storedAs(compute);
   const bool integerDivision = dividesIntegers(op, compute);
-  if (!integerDivision && !a.isScalar && !b.isScalar && y.dtype == stored &&
-      a.view.dtype == stored && b.view.dtype == stored && sameContiguous(y, a.view) &&
-      sameContiguous(y, b.view)) {
-    return binaryContiguous(loop, y, a.view, b.view, grain);
+  if (!integerDivision && !a.isScalar && !b.isScalar && y.dtype == a.view.dtype &&
+      y.dtype == b.view.dtype && sameContiguous(y, a.view) && sameContiguous(y, b.view)) {
+    const auto asStored = y.dtype == storedAs(compute) ? loop
+                          : isBFloat16(y, compute)
+                              ? elementwiseTable().binaryBFloat16[static_cast<int>(op)]
+                              : nullptr;
+    if (asStored) return binaryContiguous(asStored, y, a.view, b.view, grain);
   }
   const UnaryOp shortcut = shortcutOfPow(op, b, compute);
   if (shortcut != UnaryOp::count && !a.isScalar && a.view.ndim == y.ndim &&

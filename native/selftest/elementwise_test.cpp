@@ -331,6 +331,51 @@ TEST_P(Elementwise, DoubleAndIntegerLoopsMatchTheFormulas) {
   }
 }
 
+// bfloat16 that lies in one piece is loaded and rounded in registers: the float32 result rounded
+// once, at every length, misalignment, and for what is no number, infinite, denormal or too large.
+TEST_P(Elementwise, BFloat16IsFloat32Rounded) {
+  const auto value = [](int64_t i) -> double {
+    constexpr double kSpecial[] = {NAN,  INFINITY, -INFINITY, -0.0,    0,      1e-40, -3e-39,
+                                   3e38, -3.3e38,  1,         -1,      0.5,    2,     1e-20,
+                                   17.5, -0.00781, 88.5,      -1000.5, 3.1415, 1e15};
+    return kSpecial[i % 20];
+  };
+  const auto isRounded = [](const Tensor& got, const Tensor& exact) {
+    for (int64_t i = 0; i < got.view.numel(); i++) {
+      const float f = exact.data<float>()[i];
+      const uint16_t bits = got.data<BFloat16>()[i].bits;
+      if (std::isnan(f) ? !std::isnan(got.get(i)) : bits != toBFloat16(f).bits) return false;
+    }
+    return got.isIntact();
+  };
+  const auto asFloat = [](const Tensor& x) {
+    Tensor wide(DType::float32, {x.view.numel()});
+    wide.fill([&](int64_t i) { return x.get(i); });
+    return wide;
+  };
+  for (int64_t n : {0, 1, 7, 16, 31, 35, 419}) {
+    Tensor a(DType::bfloat16, {n}, n % 5), b(DType::bfloat16, {n}, n % 3);
+    Tensor y(DType::bfloat16, {n}, n % 7), exact(DType::float32, {n});
+    a.fill(value);
+    b.fill([&](int64_t i) { return value(i / 20 + i); });
+    const Tensor wideA = asFloat(a), wideB = asFloat(b);
+    for (int i = 0; i < static_cast<int>(UnaryOp::count); i++) {
+      const auto op = static_cast<UnaryOp>(i);
+      if (!isDefined(op, Compute::f32)) continue;
+      unary(op, y.view, a.view, DType::bfloat16);
+      unary(op, exact.view, wideA.view, DType::float32);
+      ASSERT_TRUE(isRounded(y, exact)) << opName(op) << " of " << n;
+    }
+    for (int i = 0; i < static_cast<int>(BinaryOp::count); i++) {
+      const auto op = static_cast<BinaryOp>(i);
+      if (!isDefined(op, Compute::f32)) continue;
+      binary(op, y.view, a.operand(), b.operand(), DType::bfloat16);
+      binary(op, exact.view, wideA.operand(), wideB.operand(), DType::float32);
+      ASSERT_TRUE(isRounded(y, exact)) << opName(op) << " of " << n;
+    }
+  }
+}
+
 TEST_P(Elementwise, WhereInEveryDType) {
   for (DType dtype : kAllDTypes) {
     for (int64_t n : {1, 13, 1500}) {

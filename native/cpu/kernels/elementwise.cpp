@@ -1,5 +1,6 @@
 #include "cpu/kernels/elementwise.h"
 
+#include "cpu/kernels/bf16_vector.h"
 #include "cpu/kernels/vec.h"
 #include "cpu/kernels/vec_gelu.h"
 
@@ -8,35 +9,71 @@ namespace {
 
 template <class T>
 constexpr Compute computeOf() {
-  return std::is_same<T, float>::value    ? Compute::f32
-         : std::is_same<T, double>::value ? Compute::f64
-                                          : Compute::i64;
+  return std::is_same<T, double>::value    ? Compute::f64
+         : std::is_same<T, int64_t>::value ? Compute::i64
+                                           : Compute::f32;
 }
+
+// Stored elements as a Vec.
+ADJOINT_INLINE Vec get(const float* p) {
+  return load(p);
+}
+ADJOINT_INLINE Vec get(const float* p, int64_t count) {
+  return loadPartial(p, count);
+}
+ADJOINT_INLINE void put(float* p, Vec x) {
+  store(p, x);
+}
+ADJOINT_INLINE void put(float* p, Vec x, int64_t count) {
+  storePartial(p, x, count);
+}
+#if defined(ADJOINT_LEVEL_SCALAR)
+ADJOINT_INLINE Vec get(const BFloat16* p, int64_t = 1) {
+  return toFloat(*p);
+}
+ADJOINT_INLINE void put(BFloat16* p, Vec x, int64_t = 1) {
+  *p = toBFloat16(x);
+}
+#else
+ADJOINT_INLINE Vec get(const BFloat16* p) {
+  return widen(p);
+}
+ADJOINT_INLINE Vec get(const BFloat16* p, int64_t count) {
+  return widenFirst(p, count);
+}
+// A NaN came from a bfloat16 or from arithmetic: the lower half of its bits is zero.
+ADJOINT_INLINE void put(BFloat16* p, Vec x) {
+  storeUpperHalves(&p->bits, roundedNumbers(x.v));
+}
+ADJOINT_INLINE void put(BFloat16* p, Vec x, int64_t count) {
+  narrowFirst(p, x.v, count);
+}
+#endif
 
 // While a long computation fills the processor's window, few loads are under way at a time: the
 // next ones are asked for 2 KB ahead. Addresses beyond the end do no harm.
 template <bool cheap, int forWriting = 0>
-ADJOINT_INLINE void fetchAhead(const float* p) {
-  constexpr int64_t kAhead = 512;
-  if constexpr (!cheap) __builtin_prefetch(p + kAhead, forWriting);
+ADJOINT_INLINE void fetchAhead(const void* p) {
+  constexpr int64_t kAhead = 2048;
+  if constexpr (!cheap) __builtin_prefetch(static_cast<const char*>(p) + kAhead, forWriting);
 }
 
-// float32 by vectors; float64 and int64 by a plain loop, which the compiler vectorises where the
-// operation allows it.
+// float32 and bfloat16 by vectors; float64 and int64 by a plain loop, which the compiler vectorises
+// where the operation allows it.
 template <UnaryOp op, class T>
 void unaryLoop(void* yv, const void* xv, int64_t n) {
   const Unary<op> f;
   T* y = static_cast<T*>(yv);
   const T* x = static_cast<const T*>(xv);
-  if constexpr (std::is_same<T, float>::value) {
+  if constexpr (computeOf<T>() == Compute::f32) {
     forEachVector(
         n,
         [&](int64_t i) {
           fetchAhead<isCheap(op)>(x + i);
           fetchAhead<isCheap(op), 1>(y + i);
-          store(y + i, f(load(x + i)));
+          put(y + i, f(get(x + i)));
         },
-        [&](int64_t i, int64_t rest) { storePartial(y + i, f(loadPartial(x + i, rest)), rest); });
+        [&](int64_t i, int64_t rest) { put(y + i, f(get(x + i, rest)), rest); });
   } else {
     ADJOINT_INDEPENDENT
     for (int64_t i = 0; i < n; i++) y[i] = f(x[i]);
@@ -49,18 +86,16 @@ void binaryLoop(void* yv, const void* av, const void* bv, int64_t n) {
   T* y = static_cast<T*>(yv);
   const T* a = static_cast<const T*>(av);
   const T* b = static_cast<const T*>(bv);
-  if constexpr (std::is_same<T, float>::value) {
+  if constexpr (computeOf<T>() == Compute::f32) {
     forEachVector(
         n,
         [&](int64_t i) {
           fetchAhead<isCheap(op)>(a + i);
           fetchAhead<isCheap(op)>(b + i);
           fetchAhead<isCheap(op), 1>(y + i);
-          store(y + i, f(load(a + i), load(b + i)));
+          put(y + i, f(get(a + i), get(b + i)));
         },
-        [&](int64_t i, int64_t rest) {
-          storePartial(y + i, f(loadPartial(a + i, rest), loadPartial(b + i, rest)), rest);
-        });
+        [&](int64_t i, int64_t rest) { put(y + i, f(get(a + i, rest), get(b + i, rest)), rest); });
   } else {
     ADJOINT_INDEPENDENT
     for (int64_t i = 0; i < n; i++) y[i] = f(a[i], b[i]);
@@ -127,9 +162,11 @@ constexpr ElementwiseTable::BinaryLoop binaryEntry() {
 #define ADJOINT_UNARY_F32(name) unaryEntry<UnaryOp::name, float>(),
 #define ADJOINT_UNARY_F64(name) unaryEntry<UnaryOp::name, double>(),
 #define ADJOINT_UNARY_I64(name) unaryEntry<UnaryOp::name, int64_t>(),
+#define ADJOINT_UNARY_BF16(name) unaryEntry<UnaryOp::name, BFloat16>(),
 #define ADJOINT_BINARY_F32(name) binaryEntry<BinaryOp::name, float>(),
 #define ADJOINT_BINARY_F64(name) binaryEntry<BinaryOp::name, double>(),
 #define ADJOINT_BINARY_I64(name) binaryEntry<BinaryOp::name, int64_t>(),
+#define ADJOINT_BINARY_BF16(name) binaryEntry<BinaryOp::name, BFloat16>(),
 
 const ElementwiseTable elementwiseTable = {
     {{ADJOINT_UNARY_OPS(ADJOINT_UNARY_F32)},
@@ -138,6 +175,8 @@ const ElementwiseTable elementwiseTable = {
     {{ADJOINT_BINARY_OPS(ADJOINT_BINARY_F32)},
      {ADJOINT_BINARY_OPS(ADJOINT_BINARY_F64)},
      {ADJOINT_BINARY_OPS(ADJOINT_BINARY_I64)}},
+    {ADJOINT_UNARY_OPS(ADJOINT_UNARY_BF16)},
+    {ADJOINT_BINARY_OPS(ADJOINT_BINARY_BF16)},
     {whereLoop<float>, whereLoop<double>, whereLoop<int64_t>},
     stream,
 };

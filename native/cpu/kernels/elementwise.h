@@ -1,5 +1,5 @@
-// The loops of elementwise operations over contiguous blocks of the type of computation. y may be
-// one of the inputs.
+// The loops of elementwise operations over contiguous blocks: of the type of computation, or of
+// bfloat16, which is computed in float32. y may be one of the inputs.
 #pragma once
 #include <cstdint>
 
@@ -62,6 +62,8 @@ struct ElementwiseTable {
   // nullptr where an operation is not defined (isDefined in functors.h)
   UnaryLoop unary[kComputes][static_cast<int>(UnaryOp::count)];
   BinaryLoop binary[kComputes][static_cast<int>(BinaryOp::count)];
+  UnaryLoop unaryBFloat16[static_cast<int>(UnaryOp::count)];
+  BinaryLoop binaryBFloat16[static_cast<int>(BinaryOp::count)];
   WhereLoop where[kComputes];
   // y = x, written past the caches where the processor has stores that do so
   void (*stream)(void* y, const void* x, int64_t bytes);

@@ -4,29 +4,12 @@
 #include <cstdint>
 #include <utility>
 
+#include "cpu/kernels/registers.h"
 #include "shared/host_device.h"
-
-#if defined(ADJOINT_LEVEL_AVX2) || defined(ADJOINT_LEVEL_AVX512)
-#include <immintrin.h>
-#endif
 
 namespace adjoint::cpu::ADJOINT_LEVEL {
 namespace {
 
-#if defined(ADJOINT_LEVEL_AVX512)
-constexpr int kVectorBytes = 64;
-#elif defined(ADJOINT_LEVEL_AVX2)
-constexpr int kVectorBytes = 32;
-#else
-constexpr int kVectorBytes = 16;
-#endif
-
-template <class T>
-struct VectorOf {
-  typedef T type __attribute__((vector_size(kVectorBytes)));
-};
-template <class T>
-using Vector = typename VectorOf<T>::type;
 template <class T>
 constexpr int64_t kLanes = kVectorBytes / static_cast<int64_t>(sizeof(T));
 

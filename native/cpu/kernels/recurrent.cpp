@@ -1,5 +1,6 @@
 #include "cpu/kernels/recurrent.h"
 
+#include "cpu/kernels/bf16_vector.h"
 #include "cpu/kernels/vec_math.h"
 
 // Inlined, a lambda knows whether it has all lanes.
@@ -40,29 +41,11 @@ ADJOINT_INLINE void put(BFloat16* p, Vec x, int64_t) {
   *p = toBFloat16(x);
 }
 #else
-typedef uint16_t Halves __attribute__((vector_size(kLanes * 2)));
-typedef uint32_t Words __attribute__((vector_size(kLanes * 4)));
-
 ADJOINT_INLINE Vec get(const BFloat16* p, int64_t rest) {
-  Halves h = {};
-  if (rest == kLanes) {
-    memcpy(&h, p, sizeof h);
-  } else {
-    for (int64_t i = 0; i < rest; i++) h[i] = p[i].bits;
-  }
-  return Vec((Floats)(__builtin_convertvector(h, Words) << 16));
+  return widenFirst(p, rest);
 }
-// To the nearest, ties to even; a NaN stays one.
 ADJOINT_INLINE void put(BFloat16* p, Vec x, int64_t rest) {
-  const Words u = (Words)x.v, isNaN = (Words)(x.v != x.v);
-  const Words rounded = u + 0x7fff + ((u >> 16) & 1);
-  const Halves h =
-      __builtin_convertvector(((isNaN & (u | 0x400000)) | (~isNaN & rounded)) >> 16, Halves);
-  if (rest == kLanes) {
-    memcpy(p, &h, sizeof h);
-  } else {
-    for (int64_t i = 0; i < rest; i++) p[i].bits = h[i];
-  }
+  narrowFirst(p, x.v, rest);
 }
 #endif
 
