@@ -97,12 +97,22 @@ class AttentionForward {
     if (keys == 0) std::fill_n(o, rows * width, T(0));
     for (int64_t j = 0; j < keys; j += kKeys) {
       const int64_t n = std::min(kKeys, keys - j);
-      kT.multiply(s, kKeys, rows, kT.upTo(j + n) - j, z_.d, q.at(begin), q.row, q.column, 0, j,
-                  false);
+      // Rows of a tile see as many keys as the last of them.
+      const int64_t tile = isCausal_ ? gemmKernels<T>().rows : rows;
+      const auto seenBy = [&](int64_t row) {
+        return isCausal_ ? std::min(n, std::max<int64_t>(0, begin + row + tile - j)) : n;
+      };
+      for (int64_t r = 0; r < rows; r += tile) {
+        kT.multiply(s + r * kKeys, kKeys, std::min(tile, rows - r), kT.upTo(j + seenBy(r)) - j,
+                    z_.d, q.at(begin + r), q.row, q.column, 0, j, false);
+      }
       ScoreBlock<T> block{s, kKeys, rows, n, isCausal_ ? begin + 1 - j : n, scale_};
       mask.apply(block, begin, j);
       kernels.accumulate(block, m, l, j > 0 ? o : nullptr, width, z_.dv);
-      values.multiply(o, width, rows, z_.dv, n, s, kKeys, 1, j, 0, j > 0);
+      for (int64_t r = 0; r < rows; r += tile) {
+        values.multiply(o + r * width, width, std::min(tile, rows - r), z_.dv, seenBy(r),
+                        s + r * kKeys, kKeys, 1, j, 0, j > 0);
+      }
     }
     kernels.finish(o, width, rows, z_.dv, m, l, lse_.as<T>() + index * z_.tq + begin);
     z_.write(y_, index, begin, rows, o, width);

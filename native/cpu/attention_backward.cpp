@@ -16,8 +16,7 @@ class AttentionBackward {
         z_(a.q, a.v),
         parts_(a, kKeys),
         scale_(static_cast<T>(a.scale)),
-        block_(queryBlock<T>(kQueries)),
-        diagonalBlock_(queryBlock<T>(kDiagonalQueries)) {}
+        block_(queryBlock<T>(kQueries)) {}
 
   void run() const {
     parts_.run(scratch(), [&](Pieces<T> pieces, const Block<T>& dq, int64_t index, int64_t begin,
@@ -25,7 +24,7 @@ class AttentionBackward {
   }
 
  private:
-  static constexpr int64_t kQueries = 84, kKeys = 96, kDiagonalQueries = 28;
+  static constexpr int64_t kQueries = 140, kKeys = 64;
 
   int64_t scratch() const {
     const int64_t d = z_.d, dv = z_.dv, tq = z_.tq;
@@ -88,23 +87,36 @@ class AttentionBackward {
     std::fill(dk.at(0), dk.at(n), T(0));
     std::fill(dv.at(0), dv.at(n), T(0));
     for (int64_t i = parts_.firstQuery(key), rows; i < z_.tq; i += rows) {
-      // Few rows at a time along the diagonal, where the first of them see few of the keys.
-      rows = std::min(a_.isCausal && i < key + n ? diagonalBlock_ : block_, z_.tq - i);
+      rows = std::min(block_, z_.tq - i);
       const int64_t packedRow = i - in.first;
-      const int64_t seen = a_.isCausal ? std::min(n, i + rows - key) : n;
-      const int64_t columns = kT.upTo(seen);
-      kT.multiply(p.data, p.stride, rows, columns, z_.d, q.at(i), q.row, q.column, 0, 0, false);
-      vT.multiply(ds.data, ds.stride, rows, columns, z_.dv, dy.at(i), dy.row, dy.column, 0, 0,
-                  false);
-      ScoreBlock<T> block{p.data, p.stride, rows, seen, a_.isCausal ? i + 1 - key : seen, scale_};
-      mask.apply(block, i, key);
-      kernels.backward(block, ds.data, scale_, lse + i, in.delta + packedRow);
-      // dv += p^T dy; dk += ds^T q; dq += ds k
-      in.packedDy.multiply(dv.data, dv.stride, seen, z_.dv, rows, p.data, 1, p.stride, packedRow, 0,
-                           true);
-      in.packedQ.multiply(dk.data, dk.stride, seen, z_.d, rows, ds.data, 1, ds.stride, packedRow, 0,
-                          true);
-      packedK.multiply(dq.at(i), dq.stride, rows, z_.d, seen, ds.data, ds.stride, 1, 0, 0, true);
+      // Where the diagonal of a causal mask passes, tiles of rows, of which each sees as many keys
+      // as its last row.
+      const bool isDiagonal = a_.isCausal && i < key + n;
+      const int64_t tile = isDiagonal ? gemmKernels<T>().rows : block_;
+      for (int64_t r = 0; r < rows; r += tile) {
+        const int64_t m = std::min(tile, rows - r), row = i + r;
+        const int64_t seen = isDiagonal ? std::min(n, row + m - key) : n, columns = kT.upTo(seen);
+        kT.multiply(p.at(r), p.stride, m, columns, z_.d, q.at(row), q.row, q.column, 0, 0, false);
+        vT.multiply(ds.at(r), ds.stride, m, columns, z_.dv, dy.at(row), dy.row, dy.column, 0, 0,
+                    false);
+        // Zeros as far as a tile of keys reads.
+        const int64_t written = isDiagonal ? std::min(n, seen + tile) : n;
+        ScoreBlock<T> block{p.at(r), p.stride, m, written, a_.isCausal ? row + 1 - key : n, scale_};
+        mask.apply(block, row, key);
+        kernels.backward(block, ds.at(r), scale_, lse + row, in.delta + packedRow + r);
+        packedK.multiply(dq.at(row), dq.stride, m, z_.d, seen, ds.at(r), ds.stride, 1, 0, 0, true);
+      }
+      // dv += p^T dy; dk += ds^T q
+      const int64_t seen = isDiagonal ? std::min(n, i + rows - key) : n;
+      const int64_t keyTile = isDiagonal ? tile : seen;
+      for (int64_t c = 0; c < seen; c += keyTile) {
+        const int64_t m = std::min(keyTile, seen - c);
+        const int64_t r = isDiagonal ? std::max<int64_t>(0, key + c - i) : 0;
+        in.packedDy.multiply(dv.at(c), dv.stride, m, z_.dv, rows - r, p.at(r) + c, 1, p.stride,
+                             packedRow + r, 0, true);
+        in.packedQ.multiply(dk.at(c), dk.stride, m, z_.d, rows - r, ds.at(r) + c, 1, ds.stride,
+                            packedRow + r, 0, true);
+      }
     }
     z_.write(a_.dk, index, key, n, dk.data, dk.stride);
     z_.write(a_.dv, index, key, n, dv.data, dv.stride);
@@ -114,7 +126,7 @@ class AttentionBackward {
   AttentionSizes z_;
   KeyParts<T> parts_;
   T scale_;
-  int64_t block_, diagonalBlock_;
+  int64_t block_;
 };
 
 }  // namespace

@@ -20,7 +20,8 @@ class PairsBackward {
 
  private:
   // Scores and their gradients of a strip stay in the L1 cache, weights of a block nearly so.
-  static constexpr int64_t kQueries = 64, kKeys = 128, kStrip = 16, kRow = kKeys + kWeightColumns;
+  static constexpr int64_t kQueries = 64, kKeys = 128, kStrip = 16, kTile = 8,
+                           kRow = kKeys + kWeightColumns;
 
   static uint16_t* halves(Pieces<float>& pieces, int64_t elements) {
     return reinterpret_cast<uint16_t*>(pieces.take(ceilDivide(elements, 2)));
@@ -157,7 +158,9 @@ class PairsBackward {
     in.vT.setOperand(s, 0, key - in.firstKey);
     s.c = dp;
     kernels_.multiply(s);
-    ScoreBlock<float> block{scores, kRow, rows, seen, visible, scale_};
+    // Zeros as far as a tile of keys reads.
+    const int64_t written = a_.isCausal ? std::min(seen, visible + rows + kTile) : seen;
+    ScoreBlock<float> block{scores, kRow, rows, written, visible, scale_};
     HeadMask(a_.mask, z_, index).apply(block, i, key);
     kernels_.backward(block, dp, scale_, a_.lse.as<float>() + index * z_.tq + i,
                       in.delta + i - in.first, out);

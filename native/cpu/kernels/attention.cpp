@@ -31,62 +31,90 @@ ADJOINT_INLINE V largerOf(V a, V b) {
   return select(a > b, a, b);
 }
 
+ADJOINT_INLINE bool lanesBelowOf(double, int64_t n) {
+  return n > 0;
+}
+ADJOINT_INLINE Mask lanesBelowOf(float, int64_t n) {
+  return lanesBelow(n);
+}
+
+// The vectors of a block's rows: those that every row sees whole, [0, full), and those up to `end`,
+// of which a row sees some lanes. Loops over them are equally long in all rows, so that the
+// processor foresees their ends.
+template <class T>
+struct RowVectors {
+  static constexpr int64_t width = Lanes<T>::width;
+  explicit RowVectors(const ScoreBlock<T>& b)
+      : full(visibleIn(b, 0) / width * width), end((b.columns + width - 1) / width * width) {}
+  int64_t full, end;
+};
+
 // The largest of scale s, whatever NaN there may be: a NaN makes the sum of the exponentials NaN.
 // Four running maxima hide the latency of one.
 template <class T>
-ADJOINT_INLINE T scaledMaximum(const T* s, int64_t n, T scale) {
+ADJOINT_INLINE T scaledMaximum(const T* s, const RowVectors<T>& row, int64_t n, T scale) {
   using V = typename Lanes<T>::V;
   constexpr int64_t width = Lanes<T>::width;
-  // What fills the last vector is one of the row.
-  const auto scaled = [&](int64_t j, int64_t rest) { return get(s + j, rest, s[0]) * V(scale); };
   const V lowest(T(-HUGE_VALF));
   V m[4] = {lowest, lowest, lowest, lowest};
   int64_t j = 0;
-  for (; j + 4 * width <= n; j += 4 * width) {
-    for (int r = 0; r < 4; r++) m[r] = largerOf(scaled(j + r * width, width), m[r]);
+  for (; j + 4 * width <= row.full; j += 4 * width) {
+    for (int r = 0; r < 4; r++) {
+      m[r] = largerOf(Lanes<T>::read(s + j + r * width) * V(scale), m[r]);
+    }
   }
-  forEachLanes<T>(n - j,
-                  [&](int64_t i, int64_t rest) { m[0] = largerOf(scaled(j + i, rest), m[0]); });
+  for (; j < row.full; j += width) m[0] = largerOf(Lanes<T>::read(s + j) * V(scale), m[0]);
+  for (; j < row.end; j += width) {
+    const V x = Lanes<T>::read(s + j) * V(scale);
+    m[1] = largerOf(select(lanesBelowOf(T(), n - j), x, lowest), m[1]);
+  }
   const V most = largerOf(largerOf(m[0], m[1]), largerOf(m[2], m[3]));
   return Lanes<T>::fold(most, [](auto x, auto y) { return largerOf(x, y); });
 }
 
-// s = exp(scale s - shift); the sum of that
+// s = exp(scale s - shift) in the first n columns, 0 in the others; the sum of that
 template <class T>
-ADJOINT_INLINE double exponentials(T* s, int64_t n, T scale, T shift) {
+ADJOINT_INLINE double exponentials(T* s, const RowVectors<T>& row, int64_t n, T scale, T shift) {
   using V = typename Lanes<T>::V;
-  return sumOfRow<T>(n, [&](int64_t j, int64_t rest) {
-    const V p = expOrZero(get(s + j, rest, T(0)) * V(scale) - V(shift));
-    put(s + j, p, rest);
-    return rest == Lanes<T>::width ? p : get(s + j, rest, T(0));
-  });
-}
-
-template <class T>
-ADJOINT_INLINE void clear(T* s, int64_t begin, int64_t end) {
-  using V = typename Lanes<T>::V;
-  forEachLanes<T>(end - begin, [&](int64_t j, int64_t rest) { put(s + begin + j, V(0), rest); });
+  constexpr int64_t width = Lanes<T>::width;
+  const auto at = [&](int64_t j) { return expOrZero(Lanes<T>::read(s + j) * V(scale) - V(shift)); };
+  V even(0), odd(0);
+  int64_t j = 0;
+  for (; j + 2 * width <= row.full; j += 2 * width) {
+    const V p = at(j), q = at(j + width);
+    Lanes<T>::write(s + j, p);
+    Lanes<T>::write(s + j + width, q);
+    even = even + p;
+    odd = odd + q;
+  }
+  for (; j < row.end; j += width) {
+    const V p = select(lanesBelowOf(T(), n - j), at(j), V(0));
+    Lanes<T>::write(s + j, p);
+    even = even + p;
+  }
+  return static_cast<double>(Lanes<T>::fold(even + odd, SumOf()));
 }
 
 template <class T>
 void accumulate(const ScoreBlock<T>& b, T* m, double* l, T* o, int64_t oRow, int64_t width) {
   using V = typename Lanes<T>::V;
+  const RowVectors<T> row(b);
   for (int64_t i = 0; i < b.rows; i++) {
     T* s = b.s + i * b.stride;
     const int64_t n = visibleIn(b, i);
-    clear(s, n, b.columns);
-    if (n == 0) continue;
-    const T most = largerOf(scaledMaximum(s, n, b.scale), m[i]);
+    const T most = largerOf(scaledMaximum(s, row, n, b.scale), m[i]);
     // Where all is masked so far, exp(-inf - 0) is the 0 that exp(-inf + inf) is not.
     const T shift = most == T(-HUGE_VALF) ? T(0) : most;
-    const double sum = exponentials(s, n, b.scale, shift);
-    const T rescale = m[i] == most ? T(1) : Math<T>::exp(m[i] - shift);
+    const double sum = exponentials(s, row, n, b.scale, shift);
+    const T rescale = m[i] == most            ? T(1)
+                      : m[i] == T(-HUGE_VALF) ? T(0)
+                                              : Math<T>::exp(m[i] - shift);
     m[i] = most;
     l[i] = static_cast<double>(rescale) * l[i] + sum;
     if (!o || rescale == T(1)) continue;
-    T* row = o + i * oRow;
+    T* out = o + i * oRow;
     forEachLanes<T>(width, [&](int64_t j, int64_t rest) {
-      put(row + j, get(row + j, rest, T(0)) * V(rescale), rest);
+      put(out + j, get(out + j, rest, T(0)) * V(rescale), rest);
     });
   }
 }
@@ -126,17 +154,26 @@ void rowDots(T* delta, const T* dy, int64_t dyRow, int64_t dyColumn, const T* y,
 template <class T>
 void backward(const ScoreBlock<T>& b, T* dp, T gradScale, const T* lse, const T* delta) {
   using V = typename Lanes<T>::V;
+  constexpr int64_t width = Lanes<T>::width;
+  const RowVectors<T> row(b);
   for (int64_t i = 0; i < b.rows; i++) {
     T *s = b.s + i * b.stride, *ds = dp + i * b.stride;
     const int64_t n = visibleIn(b, i);
     const V scale(b.scale), factor(gradScale), shift(lse[i]), mean(delta[i]);
-    forEachLanes<T>(n, [&](int64_t j, int64_t rest) {
-      const V p = expOrZero(get(s + j, rest, T(0)) * scale - shift);
-      put(s + j, p, rest);
-      put(ds + j, p * (get(ds + j, rest, T(0)) - mean) * factor, rest);
-    });
-    clear(s, n, b.columns);
-    clear(ds, n, b.columns);
+    const auto weight = [&](int64_t j) { return expOrZero(Lanes<T>::read(s + j) * scale - shift); };
+    const auto slope = [&](int64_t j, V p) { return p * (Lanes<T>::read(ds + j) - mean) * factor; };
+    int64_t j = 0;
+    for (; j < row.full; j += width) {
+      const V p = weight(j);
+      Lanes<T>::write(s + j, p);
+      Lanes<T>::write(ds + j, slope(j, p));
+    }
+    for (; j < row.end; j += width) {
+      const auto isSeen = lanesBelowOf(T(), n - j);
+      const V p = weight(j);
+      Lanes<T>::write(s + j, select(isSeen, p, V(0)));
+      Lanes<T>::write(ds + j, select(isSeen, slope(j, p), V(0)));
+    }
   }
 }
 

@@ -37,6 +37,9 @@ ADJOINT_INLINE Vec loadPartial(const float* p, int64_t n, Vec fill) {
 ADJOINT_INLINE void storePartial(float* p, Vec x, int64_t n) {
   if (n) *p = x;
 }
+ADJOINT_INLINE Mask lanesBelow(int64_t n) {
+  return n > 0;
+}
 template <class F>
 ADJOINT_INLINE float foldLanes(Vec x, F) {
   return x;
@@ -113,6 +116,13 @@ ADJOINT_INLINE Mask operator!=(Mask a, Mask b) {
 }
 ADJOINT_INLINE Vec select(Mask m, Vec a, Vec b) {
   return m.v ? a.v : b.v;
+}
+
+// Lanes below n, which may be negative or beyond the last.
+ADJOINT_INLINE Mask lanesBelow(int64_t n) {
+  Ints lane;
+  for (int i = 0; i < kLanes; i++) lane[i] = i;
+  return {lane < static_cast<int32_t>(n)};
 }
 
 ADJOINT_INLINE Ints bits(Vec x) {

@@ -50,9 +50,15 @@ ADJOINT_INLINE Vec expOf(Vec x) {
 ADJOINT_INLINE Vec expOrZero(Vec x) {
   constexpr float kLowest = -87.3f;
   Vec n;
+#if defined(ADJOINT_LEVEL_AVX512)
+  const Vec y = expNear0(reduceByLn2(x, n));
+  const __mmask16 isNormal = _mm512_cmp_ps_mask(x.v, Vec(kLowest).v, _CMP_NLT_UQ);
+  return Vec(_mm512_maskz_scalef_ps(isNormal, y.v, n.v));
+#else
   const Vec r = reduceByLn2(select(x < Vec(kLowest), Vec(kLowest), x), n);
   const Vec y = expNear0(r) * fromBits((toInts(n) + 127) << 23);
   return select(x < Vec(kLowest), Vec(0), y);
+#endif
 }
 
 // 2^x = 2^n 2^r, 2^r = 1 + r q(r)
