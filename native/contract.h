@@ -150,6 +150,21 @@ void softmaxBackward(const View& dx, const View& dy, const View& y, int axis, bo
 // float32 or wider; K may be 0. bias: nullptr for none.
 void matmul(const View& y, const View& a, const View& b, const View* bias);
 
+// z = x wT + bias; y = f(z). x [N, K], w [M, K], bias [M] or nullptr; y [N, M], dense; z: nullptr,
+// or dense and of y's shape, where it is left for the backward pass. Of one floating dtype.
+void linear(const View& y, const View* z, const View& x, const View& w, const View* bias,
+            Activation activation);
+// dz = dy f'(z), told from `kept`, which is y for relu and z for GELU (nullptr for none: dz = dy);
+// dx = dz w; dw = dzT x; dbias [M] = sum of dz over its rows. dx, dw, dbias: nullptr where not
+// wanted, and then w or x may be too.
+struct LinearBackwardArgs {
+  const View *dx, *dw, *dbias;
+  View dy;
+  const View *x, *w, *kept;
+  Activation activation;
+};
+void linearBackward(const LinearBackwardArgs& a);
+
 struct Conv2dShape {
   int64_t strideH, strideW, padH, padW, dilationH, dilationW, groups;
 };

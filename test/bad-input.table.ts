@@ -232,7 +232,7 @@ export const table: Record<string, readonly Argument[]> = {
   softmax: [M, axis],
   logSoftmax: [M, axis],
   matmul: [M, ['sameShape', vector]],
-  linear: [M, M, ['optional', vector]],
+  linear: [M, M, ['optional', vector], O],
   cast: [T, value('dtype', 'int8')],
   reshape: [M, value('newShape', [4])],
   view: [M, value('newShape', [4])],

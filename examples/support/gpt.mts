@@ -1,7 +1,7 @@
 import { arange, type Tensor } from 'adjoint'
 import * as nn from 'adjoint/nn'
 
-const { gelu, scaledDotProductAttention } = nn.functional
+const { linear, scaledDotProductAttention } = nn.functional
 
 /** Attention to what stands before, then two linear layers, each added to what came in. */
 class GptBlock extends nn.Module {
@@ -33,7 +33,9 @@ class GptBlock extends nn.Module {
     const [q, k, v] = qkv.unbind(2).map((part) => part.transpose(1, 2)) // [N, heads, T, D]
     const mixed = scaledDotProductAttention(q, k, v, { isCausal: true })
     const y = x.add(this.projection.forward(mixed.transpose(1, 2).reshape([n, t, width])))
-    return y.add(this.contract.forward(gelu(this.expand.forward(this.norm2.forward(y)))))
+    const { weight, bias } = this.expand
+    const wide = linear(this.norm2.forward(y), weight, bias, { activation: 'gelu' })
+    return y.add(this.contract.forward(wide))
   }
 }
 

@@ -32,6 +32,8 @@ Napi::Object constants(Napi::Env env) {
   opcodes.Set("binary", opcodeTable(env, {ADJOINT_BINARY_OPS(ADJOINT_NAME)}, BinaryOp::count));
   opcodes.Set("reduce", opcodeTable(env, {ADJOINT_REDUCE_OPS(ADJOINT_NAME)}, ReduceOp::count));
   opcodes.Set("arg", opcodeTable(env, {ADJOINT_ARG_OPS(ADJOINT_NAME)}, ArgOp::count));
+  opcodes.Set("activation",
+              opcodeTable(env, {ADJOINT_ACTIVATIONS(ADJOINT_NAME)}, Activation::count));
   opcodes.Set("random", opcodeTable(env, {ADJOINT_RANDOM_OPS(ADJOINT_NAME)}, RandomOp::count));
 #undef ADJOINT_NAME
   return opcodes;

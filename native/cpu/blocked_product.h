@@ -247,6 +247,7 @@ class BlockedProduct {
     }
     for (int64_t d = 0; d < depth_.count; d++) {
       setOperands(block, rows.begin, columns, depth_.begin(d), depth_.end(d));
+      block.rectify = p_.rectify && d + 1 == depth_.count;
       if (packsInTask_) {
         multiplyPanels(block, columns, depth_.begin(d), panel);
       } else {

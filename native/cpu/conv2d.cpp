@@ -4,7 +4,6 @@
 
 #include "cpu/compute_view.h"
 #include "cpu/conv2d_bf16.h"
-#include "cpu/kernels/elementwise.h"
 #include "cpu/pool.h"
 #include "cpu/winograd.h"
 
@@ -14,7 +13,7 @@ namespace {
 // With one tap, unit strides and no padding the image is its own columns.
 template <class T>
 void convolvePointwise(const View& y, const View& x, const View& weight, const View* bias,
-                       const ConvSizes& z) {
+                       const ConvSizes& z, bool relu) {
   forEachProduct(z.n * z.groups, 2.0 * z.k * z.c * z.p * z.q, [&](int64_t i) {
     const int64_t n = i / z.groups, g = i % z.groups;
     Product<T> product;
@@ -34,14 +33,9 @@ void convolvePointwise(const View& y, const View& x, const View& weight, const V
       product.bias = bias->as<T>() + g * z.k * bias->stride[0];
       product.biasRow = bias->stride[0];
     }
+    product.rectify = relu;
     gemm(product);
   });
-}
-
-template <class T>
-ElementwiseTable::UnaryLoop rectifierOf() {
-  constexpr Compute compute = std::is_same<T, float>::value ? Compute::f32 : Compute::f64;
-  return elementwiseTable().unary[static_cast<int>(compute)][static_cast<int>(UnaryOp::relu)];
 }
 
 template <class T>
@@ -60,7 +54,7 @@ class Convolution {
         blockRows_(z.blockRows(kBlockPixels)),
         window_(z.window(blockRows_)),
         isDirect_(y.stride[3] == 1 && hasFlatPixels(y)),
-        rectify_(relu ? rectifierOf<T>() : nullptr),
+        rectify_(relu),
         packed_(z.groups * (packedRows_ * z.depth + z.k * gemm_.columns) * sizeof(T)) {
     weights_ = packed_.template as<T>();
     bias_ = weights_ + z.groups * packedRows_ * z.depth;
@@ -142,6 +136,7 @@ class Convolution {
       product.k = depth_.end(d) - k;
       product.a = packedWeights(g, k);
       product.aPanel = panelRows_ * product.k;
+      product.rectify = rectify_ && d + 1 == depth_.count;
       kernels_.tapOffsets(offset, window_, k, product.k);
       for (int64_t j = 0; j < pixels; j += gemm_.columns) {
         product.n = std::min(gemm_.columns, pixels - j);
@@ -152,9 +147,6 @@ class Convolution {
         product.initColumn = 0;
         gemm_.multiply(product);
       }
-    }
-    for (int64_t k = 0; rectify_ && k < z_.k; k++) {
-      rectify_(c + k * product.cRow, c + k * product.cRow, pixels);
     }
     if (isDirect_) return;
     for (int64_t row = 0; row < pEnd - p; row++) {
@@ -171,7 +163,7 @@ class Convolution {
   const int64_t panelRows_, packedRows_, blockRows_;
   const ConvWindow window_;
   const bool isDirect_;
-  const ElementwiseTable::UnaryLoop rectify_;  // nullptr for none
+  const bool rectify_;
   Workspace packed_;
   T *weights_, *bias_;
 };
@@ -186,13 +178,13 @@ void convolve(const View& y, const View& x, const View& weight, const View* bias
   const bool isPointwise = sizes.r == 1 && sizes.s == 1 && shape.strideH == 1 &&
                            shape.strideW == 1 && shape.padH == 0 && shape.padW == 0;
   if (isPointwise && hasFlatPixels(x) && hasFlatPixels(y)) {
-    convolvePointwise<T>(y, x, weight, bias, sizes);
+    convolvePointwise<T>(y, x, weight, bias, sizes, relu);
   } else if (isDepthwise(sizes, y)) {
     convolveDepthwise<T>(y, x, weight, bias, sizes);
+    if (relu) backend::unary(UnaryOp::relu, y, y, y.dtype);
   } else {
-    return Convolution<T>(y, x, weight, bias, sizes, relu).run();
+    Convolution<T>(y, x, weight, bias, sizes, relu).run();
   }
-  if (relu) backend::unary(UnaryOp::relu, y, y, y.dtype);
 }
 
 template void convolve<float>(const View&, const View&, const View&, const View*,

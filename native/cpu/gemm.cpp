@@ -16,8 +16,16 @@ constexpr int64_t kFewColumns = 4;
 
 template <class T>
 Product<T> transposed(const Product<T>& p) {
-  return {p.n,    p.m, p.k,       p.b,    p.bColumn, p.bK,         p.a,      p.aK,
-          p.aRow, p.c, p.cColumn, p.cRow, p.bias,    p.biasColumn, p.biasRow};
+  return {p.n,    p.m, p.k,       p.b,    p.bColumn, p.bK,         p.a,       p.aK,
+          p.aRow, p.c, p.cColumn, p.cRow, p.bias,    p.biasColumn, p.biasRow, p.rectify};
+}
+
+template <class T>
+void rectify(T* y, int64_t stride, int64_t n) {
+  for (int64_t i = 0; i < n; i++) {
+    T& x = y[i * stride];
+    x = x <= T(0) ? T(0) : x;
+  }
 }
 
 template <class T>
@@ -47,6 +55,7 @@ void matrixVectors(const Product<T>& p) {
       const T* bias = p.bias ? p.bias + begin * p.biasRow + j * p.biasColumn : nullptr;
       kernels.dots(p.c + begin * p.cRow + j * p.cColumn, p.cRow, p.a + begin * p.aRow, p.aRow,
                    x + j * xColumn, bias, p.biasRow, end - begin, p.k);
+      if (p.rectify) rectify(p.c + begin * p.cRow + j * p.cColumn, p.cRow, end - begin);
     }
   });
 }
@@ -93,6 +102,7 @@ void splitDepth(const Product<T>& p) {
       part.cRow = p.n;
       part.cColumn = 1;
       part.bias = i == 0 ? p.bias : nullptr;
+      part.rectify = false;
       gemm(part);
     }
   });
@@ -104,6 +114,7 @@ void splitDepth(const Product<T>& p) {
                     for (int64_t t = 1; t < parts; t++) sum += sums[t * area + i * p.n + j];
                     p.c[i * p.cRow + j * p.cColumn] = sum;
                   }
+                  if (p.rectify) rectify(p.c + i * p.cRow, p.cColumn, p.n);
                 }
               });
 }

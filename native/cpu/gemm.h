@@ -6,7 +6,7 @@
 namespace adjoint::cpu {
 
 // c [m, n] = a [m, k] b [k, n] + bias; strides in elements. bias[i biasRow + j biasColumn], one of
-// the strides 0; nullptr for none.
+// the strides 0; nullptr for none. rectify: c = max(that, 0).
 template <class T>
 struct Product {
   int64_t m, n, k;
@@ -18,6 +18,7 @@ struct Product {
   int64_t cRow, cColumn;
   const T* bias = nullptr;
   int64_t biasRow = 0, biasColumn = 0;
+  bool rectify = false;
 };
 
 // The table of the SIMD level chosen at start.

@@ -86,7 +86,7 @@ class TiledProduct {
     packedB_ = packed.as<uint16_t>();
     packedA_ = packedB_ + bTiles * kTileElements;
     Workspace bias(p_.bias ? biasLength() * sizeof(float) : 0);
-    result_ = {p_.c, p_.cIsFloat, p_.cRow, p_.cColumn, nullptr, 0, 0};
+    result_ = {p_.c, p_.cIsFloat, p_.cRow, p_.cColumn, nullptr, 0, 0, p_.rectify};
     if (p_.bias) readBias(bias.as<float>());
     Workspace rows(slabRows_ / kTileRows * sizeof(Bf16Rows));
     rows_ = rows.as<Bf16Rows>();

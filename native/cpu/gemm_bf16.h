@@ -12,7 +12,7 @@ namespace adjoint::cpu {
 
 // c [m, n] = a [m, k] b [k, n] + bias; strides in elements. Operands and c are float32 or bfloat16;
 // float32 operands are rounded while they are packed. bias[i biasRow + j biasColumn] of float32 or
-// bfloat16, one of the strides 0; nullptr for none.
+// bfloat16, one of the strides 0; nullptr for none. rectify: c = max(that, 0).
 struct Bf16Product {
   struct Operand {
     const void* data;
@@ -30,6 +30,7 @@ struct Bf16Product {
   // 1: each operand is one bfloat16. 3: float32 operands are split into two, x = hi + lo, and
   // hi hi + hi lo + lo hi is summed.
   int terms = 1;
+  bool rectify = false;
 };
 
 // The fastest form that this processor has; an empty one for none.

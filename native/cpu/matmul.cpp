@@ -1,3 +1,5 @@
+#include "cpu/matmul.h"
+
 #include <algorithm>
 #include <atomic>
 #include <type_traits>
@@ -37,6 +39,7 @@ bool multiplyBf16(const Product<T>& p, int terms) {
   low.biasRow = p.biasRow;
   low.biasColumn = p.biasColumn;
   low.terms = terms;
+  low.rectify = p.rectify;
   return gemmBf16(low, bf16Multiply());
 }
 
@@ -62,8 +65,9 @@ void multiply(const Product<BFloat16>& p) {
 template <class T>
 class BatchedProduct {
  public:
-  BatchedProduct(const View& y, const View& a, const View& b, const View* bias)
-      : dims_(y.ndim - 2),
+  BatchedProduct(const View& y, const View& a, const View& b, const View* bias, bool rectify)
+      : rectify_(rectify),
+        dims_(y.ndim - 2),
         y_(matricesOf(y, dims_)),
         a_(matricesOf(a, dims_)),
         b_(matricesOf(b, dims_)) {
@@ -112,10 +116,11 @@ class BatchedProduct {
       y += i * y_.batch[d];
     }
     multiply<T>({m_, n_, k_, at(a_, a), a_.row, a_.column, at(b_, b), b_.row, b_.column, at(y_, y),
-                 y_.row, y_.column, bias_, 0, biasStride_});
+                 y_.row, y_.column, bias_, 0, biasStride_, rectify_});
   }
   static T* at(const Matrices& x, int64_t offset) { return static_cast<T*>(x.data) + offset; }
 
+  bool rectify_;
   int dims_;
   Matrices y_, a_, b_;
   int64_t m_, n_, k_;
@@ -125,23 +130,37 @@ class BatchedProduct {
 };
 
 template <class T>
-void product(const View& y, const View& a, const View& b, const View* bias) {
-  BatchedProduct<T>(y, a, b, bias).run();
+void product(const View& y, const View& a, const View& b, const View* bias, bool rectify) {
+  BatchedProduct<T>(y, a, b, bias, rectify).run();
 }
 
 // y, a, b and bias are of their compute type.
-void productOfType(const View& y, const View& a, const View& b, const View* bias) {
+void productOfType(const View& y, const View& a, const View& b, const View* bias, bool rectify) {
   switch (computeType(y.dtype)) {
     case Compute::f32:
-      return product<float>(y, a, b, bias);
+      return product<float>(y, a, b, bias, rectify);
     case Compute::f64:
-      return product<double>(y, a, b, bias);
+      return product<double>(y, a, b, bias, rectify);
     case Compute::i64:
-      return product<uint64_t>(y, a, b, bias);
+      return product<uint64_t>(y, a, b, bias, rectify);
   }
 }
 
 }  // namespace
+
+void matrixProduct(const View& y, const View& a, const View& b, const View* bias, bool rectify) {
+  if (y.numel() == 0) return;
+  if (y.dtype == computeDType(y.dtype)) return productOfType(y, a, b, bias, rectify);
+  if (y.dtype == DType::bfloat16 && bf16Multiply()) {
+    return product<BFloat16>(y, a, b, bias, rectify);
+  }
+  const ComputeInput computeA(a), computeB(b), computeBias(bias ? *bias : View{});
+  ComputeOutput computeY(y);
+  productOfType(computeY.view(), computeA.view(), computeB.view(),
+                bias ? &computeBias.view() : nullptr, rectify);
+  computeY.finish();
+}
+
 }  // namespace adjoint::cpu
 
 namespace adjoint::backend {
@@ -151,15 +170,7 @@ void setFloat32Products(Float32Products precision) {
 }
 
 void matmul(const View& y, const View& a, const View& b, const View* bias) {
-  using namespace cpu;
-  if (y.numel() == 0) return;
-  if (y.dtype == computeDType(y.dtype)) return productOfType(y, a, b, bias);
-  if (y.dtype == DType::bfloat16 && bf16Multiply()) return product<BFloat16>(y, a, b, bias);
-  const ComputeInput computeA(a), computeB(b), computeBias(bias ? *bias : View{});
-  ComputeOutput computeY(y);
-  productOfType(computeY.view(), computeA.view(), computeB.view(),
-                bias ? &computeBias.view() : nullptr);
-  computeY.finish();
+  cpu::matrixProduct(y, a, b, bias, false);
 }
 
 }  // namespace adjoint::backend

@@ -435,6 +435,19 @@ inline const char* opName(BinaryOp op) {
 }
 #undef ADJOINT_NAME
 
+// The operation that an activation is, and its derivative: of y for relu, of what it was applied to
+// for the others. Not of Activation::none.
+constexpr UnaryOp unaryOf(Activation activation) {
+  return activation == Activation::relu   ? UnaryOp::relu
+         : activation == Activation::gelu ? UnaryOp::gelu
+                                          : UnaryOp::geluTanh;
+}
+constexpr BinaryOp backwardOf(Activation activation) {
+  return activation == Activation::relu   ? BinaryOp::reluBackward
+         : activation == Activation::gelu ? BinaryOp::geluBackward
+                                          : BinaryOp::geluTanhBackward;
+}
+
 // bool is computed in int64, where ~1 is -2, which is true: not is meant.
 constexpr UnaryOp resolve(UnaryOp op, DType common) {
   return op == UnaryOp::bitwiseNot && common == DType::boolean ? UnaryOp::logicalNot : op;

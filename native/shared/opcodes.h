@@ -27,6 +27,8 @@ namespace adjoint {
 #define ADJOINT_REDUCE_OPS(X) X(sum) X(mean) X(prod) X(amax) X(amin) X(any) X(all)
 #define ADJOINT_ARG_OPS(X) X(argmax) X(argmin)
 #define ADJOINT_RANDOM_OPS(X) X(uniform) X(normal) X(bernoulli) X(randint)
+// What may follow a matrix product in one kernel; functors.h says which operations these are.
+#define ADJOINT_ACTIVATIONS(X) X(none) X(relu) X(gelu) X(geluTanh)
 
 #define ADJOINT_ENUMERATOR(name) name,
 enum class UnaryOp : uint8_t { ADJOINT_UNARY_OPS(ADJOINT_ENUMERATOR) count };
@@ -34,6 +36,7 @@ enum class BinaryOp : uint8_t { ADJOINT_BINARY_OPS(ADJOINT_ENUMERATOR) count };
 enum class ReduceOp : uint8_t { ADJOINT_REDUCE_OPS(ADJOINT_ENUMERATOR) count };
 enum class ArgOp : uint8_t { ADJOINT_ARG_OPS(ADJOINT_ENUMERATOR) count };
 enum class RandomOp : uint8_t { ADJOINT_RANDOM_OPS(ADJOINT_ENUMERATOR) count };
+enum class Activation : uint8_t { ADJOINT_ACTIVATIONS(ADJOINT_ENUMERATOR) count };
 #undef ADJOINT_ENUMERATOR
 
 }  // namespace adjoint

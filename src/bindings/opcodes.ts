@@ -82,6 +82,7 @@ export const opcodes = {
   reduce: ['sum', 'mean', 'prod', 'amax', 'amin', 'any', 'all'],
   arg: ['argmax', 'argmin'],
   random: ['uniform', 'normal', 'bernoulli', 'randint'],
+  activation: ['none', 'relu', 'gelu', 'geluTanh'],
 } as const
 
 export type Opcodes = typeof opcodes
@@ -90,6 +91,7 @@ export type BinaryOpcode = Opcodes['binary'][number]
 export type ReduceOpcode = Opcodes['reduce'][number]
 export type ArgOpcode = Opcodes['arg'][number]
 export type RandomOpcode = Opcodes['random'][number]
+export type ActivationOpcode = Opcodes['activation'][number]
 
 /** Name to number, for one family. */
 export function numberOpcodes<Name extends string>(names: readonly Name[]): Record<Name, number> {

@@ -63,8 +63,8 @@ export function needsGrad<A>(op: Op<A>, inputs: readonly (Value | null)[]): numb
     const x = inputs[i]
     if (isTensor(x) && x.gradEdge() !== null) bits |= 1 << i
   }
-  // A joint rule reads the same whatever is needed, and may have any number of inputs.
-  return bits !== 0 && op.joint !== null ? 1 : bits
+  // A joint rule mostly reads the same whatever is needed, and may have any number of inputs.
+  return bits !== 0 && op.joint !== null && op.joint.readsFor === undefined ? 1 : bits
 }
 
 /** Makes the node of a call; `save` fills what it keeps. */

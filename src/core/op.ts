@@ -30,6 +30,8 @@ export interface Rule<A> {
 /** One rule that gives the gradients of several inputs at once, from a fused backward kernel. */
 export interface JointRule<A> {
   readonly reads: readonly string[]
+  /** Of a value that only one input's gradient reads, that input: else the value is not kept. */
+  readonly readsFor?: Readonly<Record<string, string>>
   readonly applyAll: (
     context: RuleContext<A> & { readonly needs: readonly boolean[] } & Record<string, never>,
   ) => (Tensor | null)[]
@@ -49,8 +51,9 @@ export function jointly<A, const K extends string = never>(
   applyAll: (
     context: RuleContext<A> & { readonly needs: readonly boolean[] } & Readonly<Record<K, Tensor>>,
   ) => (Tensor | null)[],
+  readsFor?: JointRule<A>['readsFor'],
 ): JointRule<A> {
-  return { reads, applyAll: applyAll as unknown as JointRule<A>['applyAll'] }
+  return { reads, readsFor, applyAll: applyAll as unknown as JointRule<A>['applyAll'] }
 }
 
 /** Makes seeded float64 inputs for gradcheck samples. */
@@ -161,7 +164,11 @@ function isJoint<A>(gradient: object): gradient is JointRule<A> {
 }
 
 export function makePlan<A>(op: Op<A>, needs: number): SavePlan {
-  const names = new Set<string>(op.joint?.reads)
+  const isRead = (name: string) => {
+    const reader = op.joint?.readsFor?.[name]
+    return reader === undefined || (needs >> op.inputs.indexOf(reader)) & 1
+  }
+  const names = new Set<string>(op.joint?.reads.filter(isRead))
   op.rules.forEach((rule, i) => {
     if ((needs >> i) & 1) for (const name of rule?.reads ?? []) names.add(name)
   })

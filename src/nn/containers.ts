@@ -49,7 +49,8 @@ abstract class ModuleSequence<M extends Module> extends Module implements Iterab
 }
 
 /**
- * Layers one after the other. Batch norm or a convolution, followed by ReLU, runs as one kernel.
+ * Layers one after the other. Batch norm, a convolution or a linear layer, followed by ReLU, runs as
+ * one kernel, and so does a linear layer followed by GELU.
  * A value between two layers of this library is freed as soon as nothing needs it any more.
  * @example new nn.Sequential(new nn.Linear(4, 8), new nn.ReLU(), new nn.Linear(8, 2))
  */

@@ -1,4 +1,5 @@
 import type { Tensor } from '../core/tensor.js'
+import type { LinearActivation } from '../ops/fused-activation.js'
 import * as activations from './activations.js'
 import { Conv2d } from './conv.js'
 import { Linear } from './linear.js'
@@ -6,20 +7,47 @@ import type { Layer } from './module.js'
 import { BatchNorm, LayerNorm, RMSNorm } from './norm.js'
 import * as pooling from './pooling.js'
 
+interface Fusable {
+  readonly of: readonly LinearActivation[]
+  readonly run: (layer: Layer, x: Tensor, activation: LinearActivation) => Tensor
+}
+
 /**
- * Layers whose kernel can apply the activation that follows, by their `forward`: one that a hook or
- * a subclass has replaced is not found here, and runs as it is.
+ * Layers whose kernel can apply the activation that follows, and which ones, by their `forward`: one
+ * that a hook or a subclass has replaced is not found here, and runs as it is.
  */
-const rectified = new Map<unknown, (layer: Layer, x: Tensor) => Tensor>([
-  [BatchNorm.prototype.forward, (layer, x) => (layer as BatchNorm).normalize(x, 'relu')],
-  [Conv2d.prototype.forward, (layer, x) => (layer as Conv2d).convolve(x, 'relu')],
+const fusables = new Map<unknown, Fusable>([
+  [
+    BatchNorm.prototype.forward,
+    { of: ['relu'], run: (layer, x) => (layer as BatchNorm).normalize(x, 'relu') },
+  ],
+  [
+    Conv2d.prototype.forward,
+    { of: ['relu'], run: (layer, x) => (layer as Conv2d).convolve(x, 'relu') },
+  ],
+  [
+    Linear.prototype.forward,
+    {
+      of: ['relu', 'gelu', 'geluTanh'],
+      run: (layer, x, activation) => (layer as Linear).activate(x, activation),
+    },
+  ],
 ])
+
+/** The activation that a layer is, if a kernel can apply it. */
+function activationOf(layer: Layer | undefined): LinearActivation | null {
+  if (layer?.forward === activations.ReLU.prototype.forward) return 'relu'
+  if (layer?.forward !== activations.GELU.prototype.forward) return null
+  const { approximate } = layer as activations.GELU
+  return approximate === 'tanh' ? 'geluTanh' : approximate === 'none' ? 'gelu' : null
+}
 
 /** Both layers in one kernel, where there is one for them; else null. */
 export function fused(layer: Layer, next: Layer | undefined): ((x: Tensor) => Tensor) | null {
-  if (next?.forward !== activations.ReLU.prototype.forward) return null
-  const run = rectified.get(layer.forward)
-  return run === undefined ? null : (x) => run(layer, x)
+  const activation = activationOf(next)
+  if (activation === null) return null
+  const fusable = fusables.get(layer.forward)
+  return fusable?.of.includes(activation) ? (x) => fusable.run(layer, x, activation) : null
 }
 
 const ownLayers = [Conv2d, Linear, BatchNorm, LayerNorm, RMSNorm]

@@ -1,5 +1,6 @@
 import { checkOptions } from '../core/errors.js'
 import type { Tensor } from '../core/tensor.js'
+import type { LinearActivation } from '../ops/fused-activation.js'
 import { linear } from '../ops/index.js'
 import {
   checkSize,
@@ -41,6 +42,11 @@ export class Linear extends Module {
 
   override forward(x: Tensor): Tensor {
     return linear(x, this.weight, this.bias)
+  }
+
+  /** The layer and an activation in one kernel: `Sequential` asks for it. Internal. */
+  activate(x: Tensor, activation: LinearActivation): Tensor {
+    return linear(x, this.weight, this.bias, { activation })
   }
 
   protected override describe(): string {

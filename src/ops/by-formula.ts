@@ -1,6 +1,7 @@
 import { grad } from '../core/autograd.js'
 import { enableGrad } from '../core/grad-mode.js'
-import { type JointRule, jointly } from '../core/op.js'
+import { type JointRule, jointly, type RuleContext } from '../core/op.js'
+import { tidy } from '../core/scope.js'
 import type { Tensor } from '../core/tensor.js'
 import { view } from './views.js'
 
@@ -38,4 +39,22 @@ export function byFormula<A, const K extends string>(
       return inputs.map((_, i) => (needs[i] ? found[wanted.indexOf(i)] : null))
     })
   })
+}
+
+type Joint<A> = RuleContext<A> & { readonly needs: readonly boolean[] }
+
+/**
+ * A rule that takes the gradient from a fused kernel, and from differentiable ops where it is to be
+ * differentiated again.
+ */
+export function fusedUnlessTwice<A, C extends Joint<A>>(
+  reads: readonly string[],
+  fused: (context: C) => (Tensor | null)[],
+  formula: JointRule<A>,
+): JointRule<A> {
+  return {
+    reads: [...new Set([...reads, ...formula.reads])],
+    applyAll: (context) =>
+      context.createGraph ? formula.applyAll(context) : tidy(() => fused(context as unknown as C)),
+  }
 }

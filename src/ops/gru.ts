@@ -2,13 +2,13 @@ import { applyAll } from '../core/apply.js'
 import { defineOp, type Op, type RuleContext } from '../core/op.js'
 import type { Shape } from '../core/shape.js'
 import { Tensor } from '../core/tensor.js'
-import { byFormula } from './by-formula.js'
+import { byFormula, fusedUnlessTwice } from './by-formula.js'
 import { binary, unary } from './elementwise.js'
 import { cat } from './indexing.js'
-import { linear, matmul } from './matmul.js'
+import { linear } from './linear.js'
+import { matmul } from './matmul.js'
 import {
   composed,
-  fusedUnlessTwice,
   hiddenWeightGradient,
   overSteps,
   pendingKept,

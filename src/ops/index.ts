@@ -43,6 +43,7 @@ export {
   stack,
 } from './indexing.js'
 export { type LayerNormOptions, layerNorm, type RmsNormOptions, rmsNorm } from './layer-norm.js'
+export { type LinearOptions, linear } from './linear.js'
 export {
   type BCEWithLogitsOptions,
   binaryCrossEntropyWithLogits,
@@ -53,7 +54,7 @@ export {
   nllLoss,
   type Reduction,
 } from './losses.js'
-export { linear, matmul } from './matmul.js'
+export { matmul } from './matmul.js'
 export type { TensorOptions } from './options.js'
 export { type MaxPool2dOptions, maxPool2d, type PoolOptions } from './pool2d.js'
 export { probeRates, type Rates } from './probe.js'

@@ -18,7 +18,7 @@ interface MatmulAttrs {
 const plain: MatmulAttrs = { transposeA: false, transposeB: false }
 
 /** Where the elements of x lie, or of its transpose: no tensor is made for it. */
-function operand(x: Tensor, transposed: boolean): ViewLike {
+export function operand(x: Tensor, transposed: boolean): ViewLike {
   if (!transposed) return x
   const swapped = (sizes: Shape) => [...sizes.slice(0, -2), sizes[x.ndim - 1], sizes[x.ndim - 2]]
   const { handle, dtypeCode, offset } = x
@@ -60,36 +60,13 @@ const matmulOp: Op<MatmulAttrs> = defineOp<MatmulAttrs>()({
   ],
 })
 
-function product(a: Tensor, b: Tensor, transposeA = false, transposeB = false): Tensor {
+/** a b, or of their transposes; [.., M, K] and [.., K, N] of one dtype, with equal batch axes. */
+export function product(a: Tensor, b: Tensor, transposeA = false, transposeB = false): Tensor {
   return apply(matmulOp, [a, b], { transposeA, transposeB })
 }
 
-// y [N, M] = x [N, K] wᵀ + bias, with w [M, K] as nn.Linear keeps it; the bias is added where the
-// product is finished
-const linearOp: Op<void> = defineOp()({
-  name: 'linear',
-  inputs: ['x', 'w', 'bias'],
-  run: ([x, w, bias]) => {
-    const y = Tensor.pending(x.device, x.dtype, [x.shape[0], w.shape[0]])
-    const { calls } = x.device
-    calls.begin('matmul').input(x).input(operand(w, true)).optional(bias).output(y).run()
-    return y
-  },
-  // dy w; dyᵀ x; Σ dy, summed by the engine
-  gradient: {
-    x: from(['w'], ({ dy, w }) => product(dy, w)),
-    w: from(['x'], ({ dy, x }) => product(dy, x, true)),
-    bias: from([], ({ dy }) => dy),
-  },
-  autocast: 'half',
-  samples: (s) => [
-    { inputs: [s.normal([3, 4]), s.normal([2, 4]), s.normal([2])], attrs: undefined },
-    { inputs: [s.normal([3, 4]), s.normal([2, 4]), null], attrs: undefined },
-  ],
-})
-
 /** Both operands in their common dtype. */
-function meet(op: string, left: Tensor, right: Tensor): [Tensor, Tensor] {
+export function meet(op: string, left: Tensor, right: Tensor): [Tensor, Tensor] {
   checkTensor(op, left)
   checkTensor(op, right)
   const [a, b] = autocastTo(matmulOp.autocast, [left, right])
@@ -139,27 +116,4 @@ function batched(a: Tensor, b: Tensor): Tensor {
   }
   const lead = broadcastShapes('matmul', a.shape.slice(0, -2), b.shape.slice(0, -2))
   return product(expand(a, [...lead, m, k]), expand(b, [...lead, k, n]))
-}
-
-/** x wᵀ + bias: x [.., K], w [M, K], bias [M]; the result is [.., M]. */
-export function linear(x: Tensor, w: Tensor, bias?: Tensor | null): Tensor {
-  const [input, weight] = meet('linear', x, w)
-  if (w.ndim !== 2 || x.ndim === 0 || x.shape[x.ndim - 1] !== w.shape[1]) {
-    throw new ShapeError(
-      `linear: expected x [.., K] and w [M, K], got ${showShape(x.shape)} and ${showShape(w.shape)}`,
-    )
-  }
-  if (bias) checkTensor('linear', bias)
-  if (bias && (bias.ndim !== 1 || bias.shape[0] !== w.shape[0])) {
-    throw new ShapeError(
-      `linear: expected a bias of shape [${w.shape[0]}], got ${showShape(bias.shape)}`,
-    )
-  }
-  if (bias) deviceOf('linear', [x, bias])
-  const lead = input.shape.slice(0, -1)
-  const rows = input.ndim === 2 ? input : reshape(input, [numelOf(lead), w.shape[1]])
-  const [offset] = autocastTo(linearOp.autocast, [bias ?? null])
-  const added = offset && cast(offset, input.dtype)
-  const y = apply(linearOp, [rows, weight, added], undefined)
-  return input.ndim === 2 ? y : reshape(y, [...lead, w.shape[0]])
 }

@@ -1,12 +1,11 @@
 import type { DType } from '../core/dtype.js'
-import type { JointRule, RuleContext } from '../core/op.js'
-import { tidy } from '../core/scope.js'
 import type { Shape } from '../core/shape.js'
 import { Tensor } from '../core/tensor.js'
 import { zeros } from './creation.js'
 import { binary } from './elementwise.js'
 import { stack } from './indexing.js'
-import { linear, matmul } from './matmul.js'
+import { linear } from './linear.js'
+import { matmul } from './matmul.js'
 import { narrow, reshape, select, t } from './views.js'
 
 export interface SequenceAttrs {
@@ -82,22 +81,4 @@ export function composed(
 export function stateOrZeros(state: Tensor | null, x: Tensor, wHh: Tensor): Tensor {
   const shape: Shape = [x.shape[1], wHh.shape[1]]
   return state ?? zeros(shape, { dtype: x.dtype, device: x.device })
-}
-
-type Joint<A> = RuleContext<A> & { readonly needs: readonly boolean[] }
-
-/**
- * A rule that takes the gradient from a fused kernel, and from differentiable ops where it is to be
- * differentiated again.
- */
-export function fusedUnlessTwice<A, C extends Joint<A>>(
-  reads: readonly string[],
-  fused: (context: C) => (Tensor | null)[],
-  formula: JointRule<A>,
-): JointRule<A> {
-  return {
-    reads: [...new Set([...reads, ...formula.reads])],
-    applyAll: (context) =>
-      context.createGraph ? formula.applyAll(context) : tidy(() => fused(context as unknown as C)),
-  }
 }

@@ -76,6 +76,46 @@ test('a convolution and ReLU', () => {
   expect(a.forward(randn([1, 2, 7, 6], { dtype: 'float64' })).edge?.node.name).toBe('conv2dRelu')
 })
 
+test.each([
+  ['ReLU', () => new nn.ReLU()],
+  ['GELU', () => new nn.GELU()],
+  ['GELU by tanh', () => new nn.GELU({ approximate: 'tanh' })],
+] as const)('a linear layer and %s', (_name, activation) => {
+  manualSeed(6)
+  const dtype = 'float64'
+  const [a, b] = pair(
+    () =>
+      new nn.Sequential(
+        new nn.Linear(5, 7, { dtype }),
+        activation(),
+        new nn.Linear(7, 3, { bias: false, dtype }),
+        activation(),
+      ),
+  )
+  expectEqual(a, b, randn([4, 5], { dtype }))
+  expectEqual(a, b, randn([2, 3, 5], { dtype }))
+  expect(a.forward(randn([4, 5], { dtype })).edge?.node.name).toBe('linearActivation')
+})
+
+test('a hook or a subclass of a linear layer or its GELU sees its own values', () => {
+  const linear = new nn.Linear(3, 2)
+  const gelu = new nn.GELU()
+  const net = new nn.Sequential(linear, gelu)
+  const x = randn([4, 3])
+  const seen: Tensor[] = []
+  const remove = linear.registerForwardHook((_module, _inputs, y) => void seen.push(y))
+  const y = net.forward(x)
+  expect(values(nn.functional.gelu(seen[0]))).toEqual(values(y))
+  remove()
+  class Doubled extends nn.GELU {
+    override forward(h: Tensor): Tensor {
+      return super.forward(h).mul(2)
+    }
+  }
+  const doubled = new nn.Sequential(linear, new Doubled()).forward(x)
+  expect(values(doubled)).toEqual(values(y.mul(2)))
+})
+
 test('the rectified values are not kept twice: one node for both layers', () => {
   const net = new nn.Sequential(new nn.BatchNorm1d(2), new nn.ReLU())
   const y = net.forward(randn([4, 2]))

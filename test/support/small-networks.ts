@@ -1,7 +1,7 @@
 import { arange, type Tensor } from '../../src/index.js'
 import * as nn from '../../src/nn/index.js'
 
-const { gelu, scaledDotProductAttention } = nn.functional
+const { linear, scaledDotProductAttention } = nn.functional
 
 /** tokens int64 [N, T], logits [N T, vocabulary] */
 export class SmallLstm extends nn.Module {
@@ -52,7 +52,9 @@ export class SmallGpt extends nn.Module {
     const [q, k, v] = qkv.unbind(2).map((part) => part.transpose(1, 2))
     const mixed = scaledDotProductAttention(q, k, v, { isCausal: true })
     const y = x.add(this.projection.forward(mixed.transpose(1, 2).reshape([n, t, WIDTH])))
-    const z = y.add(this.contract.forward(gelu(this.expand.forward(this.norm2.forward(y)))))
+    const { weight, bias } = this.expand
+    const wide = linear(this.norm2.forward(y), weight, bias, { activation: 'gelu' })
+    const z = y.add(this.contract.forward(wide))
     return this.head.forward(z).flatten(0, 1)
   }
 }

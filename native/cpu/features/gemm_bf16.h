@@ -44,6 +44,10 @@ ADJOINT_INLINE bool finishWhole(const Bf16Result& r, const float* sums, int64_t 
       a = _mm512_add_ps(a, bias);
       b = _mm512_add_ps(b, bias);
     }
+    if (r.rectify) {
+      a = _mm512_mask_mov_ps(a, _mm512_cmp_ps_mask(a, zero, _CMP_LE_OQ), zero);
+      b = _mm512_mask_mov_ps(b, _mm512_cmp_ps_mask(b, zero, _CMP_LE_OQ), zero);
+    }
     const int64_t at = (i + y) * r.row + j;
     if (r.isFloat) {
       float* c = static_cast<float*>(r.c) + at;

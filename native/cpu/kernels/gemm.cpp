@@ -59,10 +59,26 @@ ADJOINT_INLINE void accumulatePacked(Vector<T> (&sum)[R][V], int64_t k, const T*
   }
 }
 
-// c [R, V lanes] = a [R, k] b [k, V lanes] + init
+// What a rectified element is at least; of others, a number below all. (Integers are never
+// rectified: as they come, without a sign, they are all at least 0.)
+template <class T>
+ADJOINT_INLINE T leastOf(bool rectify) {
+  return rectify ? T(0) : static_cast<T>(-__builtin_inf());
+}
+template <>
+ADJOINT_INLINE uint64_t leastOf(bool) {
+  return 0;
+}
+// A NaN stays one.
+template <class T>
+ADJOINT_INLINE Vector<T> atLeast(Vector<T> x, Vector<T> low) {
+  return x <= low ? low : x;
+}
+
+// c [R, V lanes] = max(a [R, k] b [k, V lanes] + init, least)
 template <class T, int R, int V>
 void tile(int64_t k, const T* a, int64_t aRow, int64_t aK, const T* b, int64_t bRow, T* c,
-          int64_t cRow, const T* init, int64_t initRow, int64_t run) {
+          int64_t cRow, const T* init, int64_t initRow, int64_t run, T least) {
   // c is next wanted when the sums are ready; by then it can be here.
 #pragma GCC unroll 16
   for (int r = 0; r < R; r++) {
@@ -77,12 +93,14 @@ void tile(int64_t k, const T* a, int64_t aRow, int64_t aK, const T* b, int64_t b
     } else {
       accumulate<T, R, V>(sum, steps, a, aRow, aK, b, bRow);
     }
+    const Vector<T> low = splat(k > steps ? leastOf<T>(false) : least);
 #pragma GCC unroll 16
     for (int r = 0; r < R; r++) {
 #pragma GCC unroll 2
       for (int v = 0; v < V; v++) {
         const int at = v * kLanes<T>;
-        storeVector(c + r * cRow + at, sum[r][v] + load(init + r * initRow + at));
+        const Vector<T> x = sum[r][v] + load(init + r * initRow + at);
+        storeVector(c + r * cRow + at, atLeast<T>(x, low));
       }
     }
     k -= steps;
@@ -96,7 +114,7 @@ void tile(int64_t k, const T* a, int64_t aRow, int64_t aK, const T* b, int64_t b
 
 template <class T>
 using TileFunction = void (*)(int64_t, const T*, int64_t, int64_t, const T*, int64_t, T*, int64_t,
-                              const T*, int64_t, int64_t);
+                              const T*, int64_t, int64_t, T);
 
 template <class T, int... R>
 struct TileRow {
@@ -137,6 +155,7 @@ template <class T>
 void multiply(const GemmBlock<T>& g) {
   constexpr int64_t lanes = kLanes<T>, columns = kVectors * lanes;
   const int64_t tiles = (g.m + g.panelRows - 1) / g.panelRows;
+  const T least = leastOf<T>(g.rectify);
   for (int64_t j = 0; j < g.n; j += columns) {
     const int64_t width = g.n - j < columns ? g.n - j : columns;
     const int vectors = width <= lanes ? 1 : 2;
@@ -151,15 +170,17 @@ void multiply(const GemmBlock<T>& g) {
       T* c = g.c + i * g.cRow + j;
       const T* init = g.init + i * g.initRow + j * g.initColumn;
       if (width == vectors * lanes) {
-        run(g.k, a, g.aRow, g.aK, b, bRow, c, g.cRow, init, g.initRow, g.run);
+        run(g.k, a, g.aRow, g.aK, b, bRow, c, g.cRow, init, g.initRow, g.run, least);
         continue;
       }
       // A tile that C has no room for is computed beside it.
       alignas(64) static const T zeros[columns] = {};
       alignas(64) T whole[kRows * columns];
-      run(g.k, a, g.aRow, g.aK, b, bRow, whole, columns, zeros, 0, g.run);
+      run(g.k, a, g.aRow, g.aK, b, bRow, whole, columns, zeros, 0, g.run, leastOf<T>(false));
       for (int64_t r = 0; r < rows; r++) {
-        addElements(c + r * g.cRow, whole + r * columns, init + r * g.initRow, width);
+        T* to = c + r * g.cRow;
+        addElements(to, whole + r * columns, init + r * g.initRow, width);
+        for (int64_t x = 0; g.rectify && x < width; x++) to[x] = to[x] <= T(0) ? T(0) : to[x];
       }
     }
   }

@@ -30,6 +30,7 @@ ADJOINT_INLINE void prefetchRows(const T* rows, int64_t count, int64_t stride, i
 //    has smaller rounding errors.
 // next: what the caller packs after this block, nextRows runs of nextSize elements; each tile asks
 //    for its share, so that it comes from memory while the products go on. nullptr for nothing.
+// rectify: c = max(that, 0), where this is the last block of the depth.
 template <class T>
 struct GemmBlock {
   int64_t m, n, k;
@@ -45,6 +46,7 @@ struct GemmBlock {
   int64_t run = INT64_MAX;
   const T* next = nullptr;
   int64_t nextStride = 0, nextRows = 0, nextSize = 0;
+  bool rectify = false;
 };
 
 template <class T>

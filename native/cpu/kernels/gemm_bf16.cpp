@@ -241,6 +241,7 @@ void finish(const Bf16Result& result, const float* block, int64_t i, int64_t j, 
       const int64_t count = columns - x < kLanes32 ? columns - x : kLanes32;
       Vector<float> sum = load(block + y * kBlockSide + x);
       if (bias) sum += r.biasColumn ? load(bias + x) : splat(*bias);
+      if (r.rectify) sum = sum <= 0 ? Vector<float>{} : sum;
       if (r.column == 1) {
         storeResult(r.c, r.isFloat, at + x, sum, count);
       } else {

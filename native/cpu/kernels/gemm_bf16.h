@@ -25,13 +25,14 @@ struct Bf16Source {
 };
 
 // Where a block of sums goes: c [.., ..] of float32 or bfloat16, plus a bias of float32 that can be
-// read for whole blocks (strides 0 and 1; nullptr for none).
+// read for whole blocks (strides 0 and 1; nullptr for none). rectify: at least 0.
 struct Bf16Result {
   void* c;
   bool isFloat;
   int64_t row, column;
   const float* bias;
   int64_t biasRow, biasColumn;
+  bool rectify = false;
 };
 
 struct GemmBf16Table {

@@ -1,53 +1,12 @@
 #include "cpu/kernels/recurrent.h"
 
-#include "cpu/kernels/bf16_vector.h"
-#include "cpu/kernels/vec_math.h"
+#include "cpu/kernels/vec_elements.h"
 
 // Inlined, a lambda knows whether it has all lanes.
 #define ADJOINT_LAMBDA __attribute__((always_inline))
 
 namespace adjoint::cpu::ADJOINT_LEVEL {
 namespace {
-
-// Elements of a row as vectors (float) or one by one (double); `rest` lanes of the last one count.
-ADJOINT_INLINE Vec get(const float* p, int64_t rest) {
-  return rest == kLanes ? load(p) : loadPartial(p, rest);
-}
-ADJOINT_INLINE void put(float* p, Vec x, int64_t rest) {
-  if (rest == kLanes) {
-    store(p, x);
-  } else {
-    storePartial(p, x, rest);
-  }
-}
-ADJOINT_INLINE double get(const double* p, int64_t) {
-  return *p;
-}
-ADJOINT_INLINE void put(double* p, double x, int64_t) {
-  *p = x;
-}
-ADJOINT_INLINE Vec zeroOf(const float*) {
-  return Vec(0);
-}
-ADJOINT_INLINE double zeroOf(const double*) {
-  return 0;
-}
-// bfloat16 as vectors of float.
-#if defined(ADJOINT_LEVEL_SCALAR)
-ADJOINT_INLINE Vec get(const BFloat16* p, int64_t) {
-  return toFloat(*p);
-}
-ADJOINT_INLINE void put(BFloat16* p, Vec x, int64_t) {
-  *p = toBFloat16(x);
-}
-#else
-ADJOINT_INLINE Vec get(const BFloat16* p, int64_t rest) {
-  return widenFirst(p, rest);
-}
-ADJOINT_INLINE void put(BFloat16* p, Vec x, int64_t rest) {
-  narrowFirst(p, x.v, rest);
-}
-#endif
 
 template <class V, class S>
 ADJOINT_INLINE V getOrZero(const S* p, int64_t at, int64_t rest) {

@@ -1,0 +1,9 @@
+#pragma once
+#include "shared/view.h"
+
+namespace adjoint::cpu {
+
+// backend::matmul; rectify: y = max(that, 0), of floating dtypes.
+void matrixProduct(const View& y, const View& a, const View& b, const View* bias, bool rectify);
+
+}  // namespace adjoint::cpu

@@ -1,0 +1,193 @@
+// Linear layers with an activation against float64, and bit for bit against the product and the
+// elementwise kernels one by one.
+#include <gtest/gtest.h>
+
+#include <cmath>
+
+#include "contract.h"
+#include "kernel_test.h"
+#include "shared/functors.h"
+
+namespace adjoint::test {
+namespace {
+
+class LinearAtEveryLevel : public EveryLevel {};
+ADJOINT_EVERY_LEVEL(LinearAtEveryLevel);
+
+constexpr Activation kAll[] = {Activation::none, Activation::relu, Activation::gelu,
+                               Activation::geluTanh};
+constexpr DType kFloats[] = {DType::float32, DType::float64, DType::bfloat16, DType::float16};
+
+struct Sizes {
+  int64_t n, k, m;
+};
+// One row, one column, few columns, a great depth, several blocks of the depth, edges of tiles.
+constexpr Sizes kSizes[] = {{1, 1, 1},    {1, 10, 10},  {5, 3, 1},     {7, 40, 3},
+                            {33, 17, 65}, {64, 70, 31}, {13, 900, 47}, {20, 4200, 9},
+                            {4, 0, 5},    {0, 3, 4},    {130, 24, 48}};
+
+Tensor transposedOf(const Tensor& x) {
+  Tensor t(x.view.dtype, {x.view.size[1], x.view.size[0]});
+  View from = x.view;
+  std::swap(from.size[0], from.size[1]);
+  std::swap(from.stride[0], from.stride[1]);
+  backend::copy(t.view, from);
+  return t;
+}
+
+void expectSame(const Tensor& got, const Tensor& want, const char* what) {
+  for (int64_t i = 0; i < got.numel(); i++) {
+    ASSERT_TRUE(got.get(i) == want.get(i) || (std::isnan(got.get(i)) && std::isnan(want.get(i))))
+        << what << " " << i << ": " << got.get(i) << " and " << want.get(i);
+  }
+  ASSERT_TRUE(got.isIntact()) << what;
+}
+
+double roundoff(DType dtype) {
+  return dtype == DType::float64 ? 0x1p-53 : dtype == DType::float32 ? 0x1p-24 : 0x1p-8;
+}
+
+void expectAsComposed(DType dtype, const Sizes& s, Activation activation, bool hasBias) {
+  SCOPED_TRACE(std::string(dtypeName(dtype)) + " " + std::to_string(s.n) + "x" +
+               std::to_string(s.k) + "->" + std::to_string(s.m) + ", activation " +
+               std::to_string(static_cast<int>(activation)));
+  Tensor x(dtype, {s.n, s.k}), w(dtype, {s.m, s.k}), bias(dtype, {s.m}), dy(dtype, {s.n, s.m});
+  x.fillRandom(1);
+  w.fillRandom(2, -1, 1);
+  bias.fillRandom(3);
+  dy.fillRandom(4);
+  const View* b = hasBias ? &bias.view : nullptr;
+  const Tensor wT = transposedOf(w);
+  View turned = w.view;
+  std::swap(turned.size[0], turned.size[1]);
+  std::swap(turned.stride[0], turned.stride[1]);
+
+  Tensor z(dtype, {s.n, s.m}), want(dtype, {s.n, s.m}), y(dtype, {s.n, s.m}),
+      kept(dtype, {s.n, s.m});
+  backend::matmul(z.view, x.view, turned, b);
+  const bool isNone = activation == Activation::none;
+  if (isNone) {
+    want = std::move(z);
+    z = Tensor(dtype, {s.n, s.m});
+    backend::copy(z.view, want.view);
+  } else {
+    backend::unary(unaryOf(activation), want.view, z.view, dtype);
+  }
+  backend::linear(y.view, nullptr, x.view, w.view, b, activation);
+  expectSame(y, want, "y");
+  const bool keeps = activation == Activation::gelu || activation == Activation::geluTanh;
+  if (keeps) {
+    backend::linear(y.view, &kept.view, x.view, w.view, b, activation);
+    expectSame(y, want, "y");
+    expectSame(kept, z, "z");
+  }
+
+  Tensor dz(dtype, {s.n, s.m});
+  if (isNone) {
+    backend::copy(dz.view, dy.view);
+  } else {
+    backend::binary(backwardOf(activation), dz.view, dy.operand(),
+                    keeps ? z.operand() : want.operand(), dtype);
+  }
+  Tensor dx(dtype, {s.n, s.k}), dw(dtype, {s.m, s.k}), dbias(dtype, {s.m});
+  Tensor wantDx(dtype, {s.n, s.k}), wantDw(dtype, {s.m, s.k});
+  if (wantDx.numel() > 0) backend::matmul(wantDx.view, dz.view, w.view, nullptr);
+  const Tensor dzT = transposedOf(dz);
+  View dzTurned = dz.view;
+  std::swap(dzTurned.size[0], dzTurned.size[1]);
+  std::swap(dzTurned.stride[0], dzTurned.stride[1]);
+  if (wantDw.numel() > 0) backend::matmul(wantDw.view, dzTurned, x.view, nullptr);
+  const View* state = isNone ? nullptr : keeps ? &z.view : &want.view;
+  backend::linearBackward(
+      {&dx.view, &dw.view, &dbias.view, dy.view, &x.view, &w.view, state, activation});
+  expectSame(dx, wantDx, "dx");
+  expectSame(dw, wantDw, "dw");
+  for (int64_t j = 0; j < s.m; j++) {
+    double sum = 0, scale = 0;
+    for (int64_t i = 0; i < s.n; i++) {
+      sum += dz.get(i * s.m + j);
+      scale += std::abs(dz.get(i * s.m + j));
+    }
+    const double rounding = std::max(roundoff(dtype), 0x1p-53);
+    ASSERT_NEAR(dbias.get(j), sum,
+                8 * std::min(rounding, 0x1p-24) * scale + 1.01 * rounding * std::abs(sum))
+        << "dbias " << j;
+  }
+  ASSERT_TRUE(dbias.isIntact());
+
+  // One at a time.
+  Tensor alone(dtype, {s.m});
+  backend::linearBackward(
+      {nullptr, nullptr, &alone.view, dy.view, nullptr, nullptr, state, activation});
+  expectSame(alone, dbias, "dbias alone");
+  Tensor dwAlone(dtype, {s.m, s.k});
+  backend::linearBackward(
+      {nullptr, &dwAlone.view, nullptr, dy.view, &x.view, nullptr, state, activation});
+  expectSame(dwAlone, wantDw, "dw alone");
+}
+
+TEST_P(LinearAtEveryLevel, equalsItsParts) {
+  for (DType dtype : kFloats) {
+    for (const Sizes& s : kSizes) {
+      for (Activation activation : kAll) expectAsComposed(dtype, s, activation, s.m % 2 == 1);
+    }
+  }
+}
+
+TEST_P(LinearAtEveryLevel, keepsNaNAndInfinity) {
+  for (DType dtype : kFloats) {
+    const int64_t n = 40, m = 37;
+    Tensor x(dtype, {n, 1}), w(dtype, {m, 1}), bias(dtype, {m}), y(dtype, {n, m}), z(dtype, {n, m});
+    x.fill([](int64_t i) { return i == 3 ? NAN : i == 5 ? INFINITY : i == 6 ? -INFINITY : i - 9; });
+    w.fill([](int64_t i) { return i % 2 ? 1.0 : -1.0; });
+    bias.fill([](int64_t i) { return i % 5 - 2.0; });
+    for (Activation activation : kAll) {
+      View turned = w.view;
+      std::swap(turned.size[0], turned.size[1]);
+      std::swap(turned.stride[0], turned.stride[1]);
+      backend::matmul(z.view, x.view, turned, &bias.view);
+      if (activation != Activation::none) {
+        backend::unary(unaryOf(activation), z.view, z.view, dtype);
+      }
+      backend::linear(y.view, nullptr, x.view, w.view, &bias.view, activation);
+      expectSame(y, z, dtypeName(dtype));
+    }
+  }
+}
+
+// A gradient whose rows are one number each, and one by columns.
+TEST_P(LinearAtEveryLevel, takesGradientsOfAnyStrides) {
+  const int64_t n = 19, m = 21, k = 4;
+  for (DType dtype : kFloats) {
+    Tensor x(dtype, {n, k}), w(dtype, {m, k}), z(dtype, {n, m});
+    x.fillRandom(1);
+    w.fillRandom(2);
+    z.fillRandom(3);
+    Tensor byColumns(dtype, {m, n});
+    byColumns.fillRandom(4).transpose(0, 1);
+    Tensor one(dtype, {1, 1});
+    one.fillRandom(5);
+    one.view.size[0] = n;
+    one.view.size[1] = m;
+    one.view.stride[0] = one.view.stride[1] = 0;
+    for (const Tensor* dy : {&byColumns, &one}) {
+      for (Activation activation : kAll) {
+        Tensor dense(dtype, {n, m});
+        backend::copy(dense.view, dy->view);
+        const View* kept = activation == Activation::none ? nullptr : &z.view;
+        Tensor got(dtype, {n, k}), want(dtype, {n, k}), bias(dtype, {m}), wantBias(dtype, {m});
+        backend::linearBackward(
+            {&got.view, nullptr, &bias.view, dy->view, nullptr, &w.view, kept, activation});
+        backend::linearBackward(
+            {&want.view, nullptr, &wantBias.view, dense.view, nullptr, &w.view, kept, activation});
+        expectSame(got, want, "dx");
+        for (int64_t j = 0; j < m; j++) {
+          ASSERT_NEAR(bias.get(j), wantBias.get(j), 4 * roundoff(dtype) * n * 3) << "dbias " << j;
+        }
+      }
+    }
+  }
+}
+
+}  // namespace
+}  // namespace adjoint::test
