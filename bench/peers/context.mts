@@ -1,7 +1,7 @@
 import type { Spread } from '../support/measure.mjs'
 import type { Compared, Pace } from '../support/pairs.mjs'
 import type { Precision } from '../support/steps.mjs'
-import { PeerError, Torch, type TorchFacts } from './torch.mjs'
+import { PeerError, Torch, type TorchDevice, type TorchFacts } from './torch.mjs'
 
 /** A peer's figures beside ours, or why there are none. */
 export type Column = Omit<Compared, 'name'> | { readonly not_measured: string }
@@ -39,7 +39,7 @@ export class TorchSource {
 
   constructor(
     private readonly threads: number,
-    private readonly device: 'cpu' | 'cuda' = 'cpu',
+    private readonly device: TorchDevice = 'cpu',
   ) {}
 
   /** @throws PeerError where PyTorch does not start here */

@@ -12,6 +12,10 @@ export interface Variant {
   readonly fused?: boolean
   readonly channels_last?: boolean
   readonly compile?: boolean
+  /** The optimizer by operators that take all parameters, the default on a GPU. */
+  readonly foreach?: boolean
+  /** Gradients are clipped to norm 1. */
+  readonly clips?: boolean
   /** Of a GPU: float32 products may be rounded to TF32. */
   readonly tf32?: boolean
 }
@@ -50,6 +54,9 @@ export interface TorchFacts {
   readonly capability: string
 }
 
+/** On `meta` tensors have shapes and no elements: operators are dispatched and compute nothing. */
+export type TorchDevice = 'cpu' | 'cuda' | 'meta'
+
 /** What the peer could not do; a row says so and the others go on. */
 export class PeerError extends Error {}
 
@@ -81,7 +88,7 @@ export class Torch {
   static async start(
     threads: number,
     environment: Readonly<Record<string, string>> = {},
-    device: 'cpu' | 'cuda' = 'cpu',
+    device: TorchDevice = 'cpu',
   ): Promise<{ torch: Torch; facts: TorchFacts }> {
     const python = process.env.ADJOINT_PYTHON ?? 'python3'
     const child = spawn(python, [script, String(threads), device], {
@@ -91,7 +98,7 @@ export class Torch {
     const torch = new Torch(
       child,
       createInterface({ input: child.stdout }),
-      device === 'cpu' ? SETTLE_MS : 0,
+      device === 'cuda' ? 0 : SETTLE_MS,
     )
     try {
       return { torch, facts: await torch.ask<TorchFacts>({ do: 'hello' }, 120_000) }

@@ -189,7 +189,28 @@ class ImageNetResNet(nn.Module):
         return self.head(self.blocks(self.stem(x)).mean((2, 3)))
 
 
+def dispatch_mlp():
+    return nn.Sequential(
+        nn.Flatten(), nn.Linear(64, 32), nn.ReLU(), nn.Dropout(0.5), nn.Linear(32, 10)
+    )
+
+
+def dispatch_cnn():
+    return nn.Sequential(
+        nn.Conv2d(1, 4, 3),
+        nn.BatchNorm2d(4),
+        nn.ReLU(),
+        nn.MaxPool2d(2),
+        nn.Flatten(),
+        nn.Linear(36, 10),
+    )
+
+
 NETWORKS = {
+    "dispatch-mlp": dispatch_mlp,
+    "dispatch-mlp-clipped": dispatch_mlp,
+    "dispatch-cnn": dispatch_cnn,
+    "dispatch-gpt": lambda: Gpt(11, 7, 1, 2, 12),
     "mlp-tiny": mlp_tiny,
     "mlp": mlp,
     "cnn": cnn,

@@ -8,6 +8,7 @@ import json
 import os
 import sys
 import time
+from contextlib import nullcontext
 
 # Libraries print to standard output; the answers have it to themselves.
 answers = os.fdopen(os.dup(1), "w", buffering=1)
@@ -15,6 +16,7 @@ os.dup2(2, 1)
 
 import torch  # noqa: E402
 from torch.nn import functional as F  # noqa: E402
+from torch.utils._python_dispatch import TorchDispatchMode  # noqa: E402
 
 from torch_files import load_tensors  # noqa: E402
 from torch_networks import NETWORKS  # noqa: E402
@@ -23,7 +25,7 @@ DEVICE = sys.argv[2] if len(sys.argv) > 2 else "cpu"
 
 
 class TrainingStep:
-    """AdamW on cross-entropy. `variant` has fused, channels_last and compile; `precision` is
+    """AdamW on cross-entropy. `variant` has fused, foreach, clips, channels_last and compile; `precision` is
     float32, bfloat16 (autocast) or float64, the reference of both."""
 
     def __init__(self, network, state, batch, variant, precision):
@@ -41,13 +43,14 @@ class TrainingStep:
         if variant.get("channels_last"):
             self.model = self.model.to(memory_format=torch.channels_last)
             self.x = self.x.contiguous(memory_format=torch.channels_last)
-        fused = {"fused": True} if variant.get("fused") else {}
-        self.optimizer = torch.optim.AdamW(self.model.parameters(), lr=1e-3, **fused)
+        self.clips = variant.get("clips")
+        form = {name: True for name in ("fused", "foreach") if variant.get(name)}
+        self.optimizer = torch.optim.AdamW(self.model.parameters(), lr=1e-3, **form)
         self.autocast = precision == "bfloat16"
         self.criterion = torch.compile(self.loss) if variant.get("compile") else self.loss
 
     def loss(self, x, y):
-        with torch.autocast(DEVICE, torch.bfloat16, enabled=self.autocast):
+        with torch.autocast(DEVICE, torch.bfloat16) if self.autocast else nullcontext():
             return F.cross_entropy(self.model(x), y)
 
     def parameters(self):
@@ -62,6 +65,8 @@ class TrainingStep:
         self.optimizer.zero_grad()
         loss = self.criterion(self.x, self.y)
         loss.backward()
+        if self.clips:
+            torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1)
         self.optimizer.step()
         return loss
 
@@ -83,8 +88,8 @@ class Add:
     """`repeat` sums of two tensors of 4 elements."""
 
     def __init__(self, gradient, repeat):
-        self.a = torch.tensor([1.0, 2, 3, 4], requires_grad=gradient)
-        self.b = torch.tensor([5.0, 6, 7, 8])
+        self.a = torch.tensor([1.0, 2, 3, 4], device=DEVICE, requires_grad=gradient)
+        self.b = torch.tensor([5.0, 6, 7, 8], device=DEVICE)
         self.repeat = repeat
 
     def run(self):
@@ -205,18 +210,38 @@ def losses(request):
     return values
 
 
+class Operators(TorchDispatchMode):
+    """Counts what is dispatched below autograd, views included."""
+
+    count = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        self.count += 1
+        return function(*args, **(kwargs or {}))
+
+
+def operators(request):
+    """Of one run after one that is not counted."""
+    run = opened[request["id"]].run
+    run()
+    with Operators() as operators:
+        run()
+    return operators.count
+
+
 def timed(request):
     """Seconds of `count` runs after one that is not counted; on a GPU, from an idle device until it
-    is idle again."""
+    is idle again. With the clock "cpu", of all threads of the process."""
+    clock = time.process_time if request.get("clock") == "cpu" else time.perf_counter
     run = opened[request["id"]].run
     wait = torch.cuda.synchronize if DEVICE == "cuda" else lambda: None
     run()
     wait()
-    start = time.perf_counter()
+    start = clock()
     for _ in range(request["count"]):
         run()
     wait()
-    return time.perf_counter() - start
+    return clock() - start
 
 
 ACTIONS = {
@@ -224,6 +249,7 @@ ACTIONS = {
     "open": open_workload,
     "close": close,
     "losses": losses,
+    "operators": operators,
     "timed": timed,
     "parameters": lambda request: opened[request["id"]].parameters(),
     "values": lambda request: opened[request["id"]].run().flatten().tolist(),

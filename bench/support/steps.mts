@@ -1,7 +1,7 @@
 // The training steps that are timed: AdamW on cross-entropy, one batch of random data.
 import { autocast, capture, manualSeed, randint, randn, type Tensor } from 'adjoint'
 import * as nn from 'adjoint/nn'
-import { AdamW } from 'adjoint/optim'
+import { AdamW, clipGradNorm_ } from 'adjoint/optim'
 import { CharLstm } from '../../examples/support/char-lstm.mjs'
 import { Gpt } from '../../examples/support/gpt.mjs'
 import {
@@ -30,6 +30,8 @@ export interface StepRow {
   readonly parameters: number
   /** Inputs and labels; fewer samples than usual where a check wants them. */
   readonly batch: (samples?: number) => Batch
+  /** Whether its gradients are clipped to norm 1. */
+  readonly clips?: boolean
   /**
    * Arithmetic of a step in GFLOP: matrix products and convolutions by their definition, forward and
    * backward.
@@ -123,7 +125,7 @@ export class TrainingStep {
    * With `isCaptured` the third run and those after it are replays.
    */
   constructor(
-    row: StepRow,
+    private readonly row: StepRow,
     readonly precision: Precision | 'float64' = 'float32',
     samples?: number,
     private readonly isCaptured = false,
@@ -161,6 +163,7 @@ export class TrainingStep {
     this.#optimizer.zeroGrad()
     const loss = this.forward(x, y)
     loss.backward()
+    if (this.row.clips) clipGradNorm_(this.network.parameters(), 1)
     this.#optimizer.step()
     return loss
   }
