@@ -19,8 +19,14 @@ class AttentionBackward {
         block_(queryBlock<T>(kQueries)) {}
 
   void run() const {
-    parts_.run(scratch(), [&](Pieces<T> pieces, const Block<T>& dq, int64_t index, int64_t begin,
-                              int64_t end) { keys(pieces, dq, index, begin, end); });
+    parts_.run(
+        scratch(),
+        [&](Pieces<T> pieces, const Block<T>& dq, int64_t index, int64_t begin, int64_t end) {
+          keys(pieces, dq, index, begin, end);
+        },
+        [&](int64_t index, int64_t begin, int64_t rows, const Block<T>& dq) {
+          z_.write(a_.dq, index, begin, rows, dq.data, dq.stride);
+        });
   }
 
  private:

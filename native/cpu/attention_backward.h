@@ -44,9 +44,10 @@ class KeyParts {
         parts_(std::max<int64_t>(1, ceilDivide(z_.tk, part_))) {}
 
   // Calls keys(pieces, dq, index of the head, begin, end), with `scratch` elements of memory and a
-  // block for dq [Tq, D], of which rows from firstQuery(begin) on are to be set.
-  template <class F>
-  void run(int64_t scratch, const F& keys) const {
+  // block for dq [Tq, D], of which rows from firstQuery(begin) on are to be set; and
+  // write(index, begin, rows, dq of these rows) when they are complete.
+  template <class F, class G>
+  void run(int64_t scratch, const F& keys, const G& write) const {
     const double operations = 4.0 * z_.tq * part_ * (z_.d + z_.dv) + 1;
     const int64_t grain = std::max<int64_t>(1, static_cast<int64_t>(kTaskOperations / operations));
     const int64_t sum = Block<T>::elements(z_.tq, z_.d);
@@ -59,10 +60,10 @@ class KeyParts {
         if (parts_ > 1) dq.data = sums.as<T>() + i * sum;
         const int64_t key = i % parts_ * part_;
         keys(pieces, dq, i / parts_, key, std::min(z_.tk, key + part_));
-        if (parts_ == 1) storeQueries(dq, i, 0, z_.tq);
+        if (parts_ == 1) write(i, 0, z_.tq, dq);
       }
     });
-    if (parts_ > 1) combine(sums.as<T>(), sum);
+    if (parts_ > 1) combine(sums.as<T>(), sum, write);
   }
 
   // Asks for where dq goes: the last block of keys is still to come.
@@ -76,12 +77,9 @@ class KeyParts {
   static constexpr int64_t kFewestKeys = 256, kRowsPerSum = 256;
   static constexpr double kTaskOperations = 1e6;
 
-  void storeQueries(const Block<T>& dq, int64_t index, int64_t begin, int64_t end) const {
-    z_.write(a_.dq, index, begin, end - begin, dq.at(begin), dq.stride);
-  }
-
   // Adds up what the parts of the keys bring to dq, in their order.
-  void combine(T* sums, int64_t sum) const {
+  template <class G>
+  void combine(T* sums, int64_t sum, const G& write) const {
     const int64_t cuts = ceilDivide(z_.tq, kRowsPerSum);
     parallelFor(z_.count() * cuts, 1, [&](int64_t first, int64_t last) {
       for (int64_t i = first; i < last; i++) {
@@ -95,7 +93,7 @@ class KeyParts {
           T* target = total.at(from);
           for (int64_t e = 0; e < (end - from) * total.stride; e++) target[e] += source[e];
         }
-        storeQueries(total, index, begin, end);
+        write(index, begin, end - begin, {total.at(begin), total.stride});
       }
     });
   }

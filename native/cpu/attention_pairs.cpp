@@ -129,7 +129,7 @@ class PairsForward {
     }
     attentionKernels<float>().finish(in.output, width, rows, z_.dv, m, l,
                                      lse_.as<float>() + index * z_.tq + begin);
-    z_.write(y_, index, begin, rows, in.output, width);
+    writeRounded(kernels_, z_, y_, index, begin, rows, in.output, width);
   }
 
   const AttentionPairsKernels& kernels_;

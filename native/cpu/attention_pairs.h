@@ -25,6 +25,15 @@ void attentionPairsForward(const AttentionPairsKernels& kernels, const View& y, 
 void attentionPairsBackward(const AttentionPairsKernels& kernels,
                             const backend::AttentionBackwardArgs& args);
 
+// AttentionSizes::write; rows with unit stride by the kernel for them.
+inline void writeRounded(const AttentionPairsKernels& kernels, const AttentionSizes& z,
+                         const View& y, int64_t index, int64_t begin, int64_t rows, const float* o,
+                         int64_t oRow) {
+  const Head<uint16_t> to = z.head<uint16_t>(y, index);
+  if (to.column != 1) return z.write(y, index, begin, rows, o, oRow);
+  kernels.store(to.at(begin), to.row, o, oRow, rows, y.size[3]);
+}
+
 // Scratch memory of floats, cut into pieces of either type.
 class PairsSpace {
  public:

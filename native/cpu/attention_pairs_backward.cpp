@@ -14,8 +14,13 @@ class PairsBackward {
         scale_(static_cast<float>(a.scale)) {}
 
   void run() const {
-    parts_.run(scratch(), [&](Pieces<float> pieces, const Block<float>& dq, int64_t index,
-                              int64_t begin, int64_t end) { keys(pieces, dq, index, begin, end); });
+    parts_.run(
+        scratch(),
+        [&](Pieces<float> pieces, const Block<float>& dq, int64_t index, int64_t begin,
+            int64_t end) { keys(pieces, dq, index, begin, end); },
+        [&](int64_t index, int64_t begin, int64_t rows, const Block<float>& dq) {
+          write(a_.dq, index, begin, rows, dq);
+        });
   }
 
  private:
@@ -135,8 +140,14 @@ class PairsBackward {
       if (a_.isCausal) toQueries.depthEnd = i + 1 - key;
       kernels_.multiply(toQueries);
     }
-    z_.write(a_.dk, index, key, n, dk.data, dk.stride);
-    z_.write(a_.dv, index, key, n, dv.data, dv.stride);
+    write(a_.dk, index, key, n, dk);
+    write(a_.dv, index, key, n, dv);
+  }
+
+  // Rows of a gradient's head from `begin` on.
+  void write(const View& x, int64_t index, int64_t begin, int64_t rows,
+             const Block<float>& sums) const {
+    writeRounded(kernels_, z_, x, index, begin, rows, sums.data, sums.stride);
   }
 
   // Weights of `rows` queries from i on with `seen` keys from `key` on, and their gradients.

@@ -56,6 +56,9 @@ struct AttentionPairsKernels {
   // with zeros, in whole multiples of kWeightColumns.
   void (*backward)(const ScoreBlock<float>& block, const float* dp, float gradScale,
                    const float* lse, const float* delta, const GradientBlock& out);
+  // y[i, j] = bfloat16(o[i, j])
+  void (*store)(uint16_t* y, int64_t yRow, const float* o, int64_t oRow, int64_t rows,
+                int64_t width);
   // delta[i] = sum_j dy[i, j] y[i, j]
   void (*rowDots)(float* delta, const uint16_t* dy, int64_t dyRow, const uint16_t* y, int64_t yRow,
                   int64_t rows, int64_t width);

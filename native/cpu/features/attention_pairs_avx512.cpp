@@ -304,6 +304,16 @@ void backward(const ScoreBlock<float>& b, const float* dp, float gradScale, cons
   }
 }
 
+void store(uint16_t* y, int64_t yRow, const float* o, int64_t oRow, int64_t rows, int64_t width) {
+  for (int64_t i = 0; i < rows; i++, y += yRow, o += oRow) {
+    for (int64_t j = 0; j < width; j += 2 * kWidth) {
+      const __m512 low = loadFirst(o + j, firstLanes(width - j));
+      const __m512 high = loadFirst(o + j + kWidth, firstLanes(width - j - kWidth));
+      _mm512_mask_storeu_epi16(y + j, firstHalves(width - j), rounded(low, high));
+    }
+  }
+}
+
 void rowDots(float* delta, const uint16_t* dy, int64_t dyRow, const uint16_t* y, int64_t yRow,
              int64_t rows, int64_t width) {
   for (int64_t i = 0; i < rows; i++, dy += dyRow, y += yRow) {
@@ -319,7 +329,7 @@ void rowDots(float* delta, const uint16_t* dy, int64_t dyRow, const uint16_t* y,
 
 }  // namespace
 
-const AttentionPairsKernels attentionPairsKernels = {packRows,   packTurned, multiply,
-                                                     accumulate, backward,   rowDots};
+const AttentionPairsKernels attentionPairsKernels = {packRows, packTurned, multiply, accumulate,
+                                                     backward, store,      rowDots};
 
 }  // namespace adjoint::cpu::ADJOINT_LEVEL
