@@ -173,15 +173,13 @@ class Convolution {
 template <class T>
 void convolve(const View& y, const View& x, const View& weight, const View* bias,
               const backend::Conv2dShape& shape, bool relu) {
-  if (y.numel() == 0) return;
   const ConvSizes sizes(x, weight, y, shape);
   const bool isPointwise = sizes.r == 1 && sizes.s == 1 && shape.strideH == 1 &&
                            shape.strideW == 1 && shape.padH == 0 && shape.padW == 0;
   if (isPointwise && hasFlatPixels(x) && hasFlatPixels(y)) {
     convolvePointwise<T>(y, x, weight, bias, sizes, relu);
-  } else if (isDepthwise(sizes, y)) {
-    convolveDepthwise<T>(y, x, weight, bias, sizes);
-    if (relu) backend::unary(UnaryOp::relu, y, y, y.dtype);
+  } else if (isDirect(sizes, kFewTapsForward) && y.stride[3] == 1) {
+    convolveDirect<T>(y, x, weight, bias, sizes, relu);
   } else {
     Convolution<T>(y, x, weight, bias, sizes, relu).run();
   }
@@ -199,7 +197,10 @@ namespace adjoint::backend {
 void conv2d(const View& y, const View& x, const View& w, const View* bias, const Conv2dShape& s,
             bool relu) {
   using namespace cpu;
-  if (hasBf16Convolution(w, s)) {
+  if (y.numel() == 0) return;
+  const ConvSizes sizes(x, w, y, s);
+  const bool keepsBFloat16 = y.dtype == DType::bfloat16 && isDirect(sizes) && y.stride[3] == 1;
+  if (!keepsBFloat16 && hasBf16Convolution(w, s)) {
     convolveBf16(y, x, w, bias, s);
     if (relu) unary(UnaryOp::relu, y, y, y.dtype);
     return;
@@ -207,7 +208,10 @@ void conv2d(const View& y, const View& x, const View& w, const View* bias, const
   const ComputeInput computeW(w, Layout::dense), computeBias(bias ? *bias : View{});
   const View* b = bias ? &computeBias.view() : nullptr;
   const View& weight = computeW.view();
-  if (takesWinograd(y.dtype) && gainsByWinograd(ConvSizes(x, weight, y, s))) {
+  if (keepsBFloat16) {
+    return convolveDirect<float>(y, ComputeInput(x).view(), weight, b, sizes, relu);
+  }
+  if (takesWinograd(y.dtype) && !isDirect(sizes, kFewTapsForward) && gainsByWinograd(sizes)) {
     const WinogradFilters filters{weight.as<float>(), weight.stride[0], weight.stride[1], false};
     const ComputeInput imageX(x, Layout::any, winogradForm(x.dtype));
     ComputeOutput imageY(y, Layout::any, winogradForm(y.dtype));

@@ -103,14 +103,22 @@ inline bool isTurnedConvolution(const ConvSizes& z) {
          s.padW <= (z.s - 1) * s.dilationW;
 }
 
-// Where each filter sees one channel (c = 1); the columns of y or dy have unit stride.
-inline bool isDepthwise(const ConvSizes& z, const View& y) {
-  return z.c == 1 && z.groups > 1 && y.stride[3] == 1;
+// Where each filter sees few values: depthwise, or of few channels. Forward in float32 a vector of
+// pixels for each tap pays for more of them than in bfloat16, which has products of pairs, or
+// backward.
+constexpr int64_t kFewTaps = 16, kFewTapsForward = 32;
+inline bool isDirect(const ConvSizes& z, int64_t fewTaps = kFewTaps) {
+  return (z.c == 1 && z.groups > 1) || (z.r * z.s > 1 && z.depth <= fewTaps);
 }
+// x, weight (dense) and bias of T, y of T or bfloat16; its columns have unit stride.
 template <class T>
-void convolveDepthwise(const View& y, const View& x, const View& weight, const View* bias,
-                       const ConvSizes& sizes);
+void convolveDirect(const View& y, const View& x, const View& weight, const View* bias,
+                    const ConvSizes& sizes, bool relu);
+// The gradients of weight and bias (none: nullptr), dense. x of T, dy of T or bfloat16, with
+// columns of unit stride; with y, which is laid out alike, the gradient is that of what was
+// rectified.
 template <class T>
-void depthwiseWeightGradient(T* dw, const View& dy, const View& x, const ConvSizes& sizes);
+void directParameters(T* dw, T* dbias, const View& dy, const View& x, const View* y,
+                      const ConvSizes& sizes);
 
 }  // namespace adjoint::cpu

@@ -1,27 +1,16 @@
 // The gradients of a convolution, as products with its columns and with its weights.
-#include <cmath>
 #include <vector>
 
 #include "cpu/compute_view.h"
 #include "cpu/conv2d.h"
 #include "cpu/conv2d_bf16.h"
 #include "cpu/kernels/elementwise.h"
-#include "cpu/kernels/reduce.h"
 #include "cpu/pool.h"
+#include "cpu/row_sums.h"
 #include "cpu/winograd.h"
 
 namespace adjoint::cpu {
 namespace {
-
-template <class T>
-constexpr int kComputeOf = static_cast<int>(std::is_same<T, float>::value ? Compute::f32
-                                                                          : Compute::f64);
-
-// Sums over the pixels of all images, one for each row of dy, with the error so far.
-struct RowSums {
-  explicit RowSums(int64_t rows) : value(rows), low(rows) {}
-  std::vector<double> value, low;
-};
 
 // ---- the weights: dw [k, depth] = sum over images of dy [k, pixels] columns^T [pixels, depth]
 // With `bias` its gradient too, from the same pass, and with y the gradient of the rectified y:
@@ -57,7 +46,7 @@ class WeightGradient {
   void run() {
     Workspace partials(imageCuts_ > 1 ? imageCuts_ * weightCount() * sizeof(T) : 0);
     T* sums = imageCuts_ > 1 ? partials.template as<T>() : dw_;
-    rowSums_.assign(imageCuts_, RowSums(bias_ ? z_.groups * z_.k : 0));
+    rowSums_.assign(imageCuts_, RowSums<T>(bias_ ? z_.groups * z_.k : 0));
     parallelFor(imageCuts_ * z_.groups * depthCuts_, 1, [&](int64_t begin, int64_t end) {
       for (int64_t i = begin; i < end; i++) {
         const int64_t images = i / (z_.groups * depthCuts_);
@@ -88,16 +77,8 @@ class WeightGradient {
   }
 
   void combineRowSums() {
-    RowSums& all = rowSums_[0];
-    const int64_t rows = z_.groups * z_.k;
-    for (int64_t t = 1; t < imageCuts_; t++) {
-      sum_.merge(all.value.data(), all.low.data(), rowSums_[t].value.data(), rowSums_[t].low.data(),
-                 rows);
-    }
-    for (int64_t i = 0; i < rows; i++) {
-      // Where the sum is infinite the error is NaN.
-      bias_[i] = static_cast<T>(all.value[i] + (std::isfinite(all.low[i]) ? all.low[i] : 0));
-    }
+    for (int64_t t = 1; t < imageCuts_; t++) rowSums_[0].merge(rowSums_[t]);
+    rowSums_[0].write(bias_);
   }
 
   // Rows of dy: `step` apart, elements `pixel` apart.
@@ -112,7 +93,8 @@ class WeightGradient {
     const T* dy = imageOf<T>(dy_, n, g * z_.k, z_.k).data + p * dy_.stride[2];
     if (!y_) return {dy, dy_.stride[1], dy_.stride[3]};
     const auto rectify =
-        elementwiseTable().binary[kComputeOf<T>][static_cast<int>(BinaryOp::reluBackward)];
+        elementwiseTable()
+            .binary[static_cast<int>(kComputeOf<T>)][static_cast<int>(BinaryOp::reluBackward)];
     const T* y = y_ + (dy - dy_.as<T>());
     for (int64_t row = 0; row < z_.k; row++) {
       rectify(space + row * pixels, dy + row * dy_.stride[1], y + row * dy_.stride[1], pixels);
@@ -120,10 +102,9 @@ class WeightGradient {
     return {space, pixels, 1};
   }
 
-  void addRows(RowSums& sums, int64_t g, const Rows& rows, int64_t pixels) const {
+  void addRows(RowSums<T>& sums, int64_t g, const Rows& rows, int64_t pixels) const {
     for (int64_t row = 0; row < z_.k; row++) {
-      sum_.row(&sums.value[g * z_.k + row], &sums.low[g * z_.k + row], rows.data + row * rows.step,
-               pixels);
+      sums.add(g * z_.k + row, rows.data + row * rows.step, pixels);
     }
   }
 
@@ -144,7 +125,7 @@ class WeightGradient {
     T* panel = slab + slabSize;
     T* packed = panel + panelSize;
     T* rectified = packed + rowsSize;
-    RowSums& rowSums = rowSums_[image / taskImages_];
+    RowSums<T>& rowSums = rowSums_[image / taskImages_];
     const bool sumsRows = bias_ && k == 0;
     alignas(64) static const T zeros[64] = {};
     std::vector<int64_t> offset(kEnd - k);
@@ -202,10 +183,9 @@ class WeightGradient {
     product.aPanel = panelRows_ * product.k;
   }
 
-  const FoldKernel& sum_ = reduceTable().fold[static_cast<int>(Fold::sum)][kComputeOf<T>];
   T *dw_, *bias_;
   const T* y_;
-  std::vector<RowSums> rowSums_;  // of each task's images
+  std::vector<RowSums<T>> rowSums_;  // of each task's images
   const View &dy_, &x_;
   const ConvSizes& z_;
   const GemmKernels<T>& gemm_;
@@ -221,7 +201,6 @@ template <class T>
 void convolveWeightGradient(const View& dw, const View& dy, const View& x,
                             const backend::Conv2dShape& shape) {
   const ConvSizes sizes(x, dw, dy, shape);
-  if (isDepthwise(sizes, dy)) return depthwiseWeightGradient<T>(dw.as<T>(), dy, x, sizes);
   WeightGradient<T>(dw.as<T>(), dy, x, sizes).run();
 }
 
@@ -320,6 +299,31 @@ template void convolveInputGradient<double>(const View&, const View&, const View
 
 }  // namespace adjoint::cpu
 
+namespace adjoint::cpu {
+namespace {
+
+// Where isDirect: dy and y of bfloat16 are read as they are.
+void directGradients(const View& dw, const View* dbias, const View& dy, const View& x,
+                     const View* y, const backend::Conv2dShape& s) {
+  const DType stored = dy.dtype == DType::bfloat16 ? dy.dtype : computeDType(dy.dtype);
+  const bool isDense = y || dy.stride[3] != 1;
+  const ComputeInput inputDy(dy, isDense ? Layout::dense : Layout::any, stored), computeX(x);
+  const ComputeInput inputY(y ? *y : View{}, Layout::dense, y ? stored : DType::float32);
+  ComputeOutput computeDw(dw, Layout::dense);
+  ComputeOutput computeBias(dbias ? *dbias : dw, Layout::dense);
+  const ConvSizes sizes(computeX.view(), dw, inputDy.view(), s);
+  visitFloat(dw.dtype, [&](auto tag) {
+    using T = typename decltype(tag)::type;
+    directParameters<T>(computeDw.view().as<T>(), dbias ? computeBias.view().as<T>() : nullptr,
+                        inputDy.view(), computeX.view(), y ? &inputY.view() : nullptr, sizes);
+  });
+  computeDw.finish();
+  if (dbias) computeBias.finish();
+}
+
+}  // namespace
+}  // namespace adjoint::cpu
+
 namespace adjoint::backend {
 
 void conv2dBackwardInput(const View& dx, const View& dy, const View& w, const Conv2dShape& s) {
@@ -354,6 +358,7 @@ void conv2dBackwardWeight(const View& dw, const View& dy, const View& x, const C
   if (dw.numel() == 0) return;
   if (dy.numel() == 0) return fill(dw, Scalar::of(0.0));
   if (hasBf16Convolution(dw, s)) return convolveBf16Weight(dw, dy, x, s);
+  if (isDirect(ConvSizes(x, dw, dy, s))) return directGradients(dw, nullptr, dy, x, nullptr, s);
   ComputeOutput computeDw(dw, Layout::dense);
   if (takesWinograd(x.dtype) && gainsByWinograd(ConvSizes(x, dw, dy, s))) {
     const ComputeInput imageDy(dy, Layout::any, winogradForm(dy.dtype));
@@ -373,10 +378,11 @@ void conv2dBackwardWeight(const View& dw, const View& dy, const View& x, const C
 void conv2dBackwardParameters(const View& dw, const View& dbias, const View& dy, const View& x,
                               const View* y, const Conv2dShape& s) {
   using namespace cpu;
-  const bool isDirect = dw.numel() > 0 && dy.numel() > 0 && !hasBf16Convolution(dw, s);
   const ConvSizes sizes(x, dw, dy, s);
-  const bool isDepthwise = sizes.c == 1 && sizes.groups > 1;
-  if (isDirect && !isDepthwise && !(takesWinograd(x.dtype) && gainsByWinograd(sizes))) {
+  const bool isEmpty = dw.numel() == 0 || dy.numel() == 0;
+  if (!isEmpty && isDirect(sizes)) return directGradients(dw, &dbias, dy, x, y, s);
+  if (!isEmpty && !hasBf16Convolution(dw, s) &&
+      !(takesWinograd(x.dtype) && gainsByWinograd(sizes))) {
     const ComputeInput computeDy(dy, Layout::dense), computeX(x);
     const ComputeInput computeY(y ? *y : View{}, Layout::dense);
     ComputeOutput computeDw(dw, Layout::dense), computeBias(dbias, Layout::dense);

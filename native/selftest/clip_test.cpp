@@ -86,7 +86,9 @@ TEST(Clip, PassesOnWhatIsNoNumber) {
         backend::clipToNorm(g.views, norm.view(), 1);
         EXPECT_TRUE(std::isnan(g.tensors[3]->get(8999)));
         EXPECT_EQ(std::isnan(g.tensors[0]->get(0)), std::isnan(odd));
-        if (!std::isnan(odd)) EXPECT_EQ(g.tensors[0]->get(0), 0);
+        if (!std::isnan(odd)) {
+          EXPECT_EQ(g.tensors[0]->get(0), 0);
+        }
       }
     }
   }

@@ -193,6 +193,11 @@ TEST(Conv2d, ShapesOfNetworks) {
              Case{1, 2, 130, 70, 2, 3, 3, {1, 1, 0, 2, 2, 1, 2}},  // depthwise in two blocks
              Case{1, 2, 60, 61, 3, 3, 3, {1, 1, 1, 1, 1, 1, 1}},   // several blocks of rows
              Case{17, 2, 5, 5, 3, 3, 3, {1, 1, 1, 1, 1, 1, 1}},    // many images: partial sums
+             Case{2, 1, 12, 23, 13, 5, 5, {1, 1, 2, 2, 1, 1, 1}},  // few taps: direct
+             Case{3, 3, 11, 37, 10, 3, 3, {2, 1, 1, 1, 1, 2, 1}},
+             Case{2, 1, 13, 40, 7, 3, 3, {1, 2, 1, 2, 2, 1, 1}},
+             Case{2, 2, 9, 50, 5, 2, 4, {1, 3, 0, 1, 1, 3, 1}},
+             Case{1, 1, 300, 130, 5, 3, 3, {1, 1, 1, 1, 1, 1, 1}},  // in blocks of rows
              Case{1, 1, 1, 1, 1, 1, 1, {1, 1, 0, 0, 1, 1, 1}},
          }) {
       expectCorrect(z);
@@ -270,6 +275,7 @@ void expectBf16Correct(const Backend& tried) {
            Case{1, 70, 8, 8, 40, 3, 3, {2, 2, 1, 1, 1, 1, 1}},
            Case{2, 16, 9, 9, 33, 1, 1, {1, 1, 0, 0, 1, 1, 1}},
            Case{2, 12, 10, 10, 12, 3, 3, {1, 1, 1, 1, 1, 1, 12}},
+           Case{2, 1, 13, 40, 7, 3, 3, {1, 2, 1, 2, 2, 1, 1}},   // few taps: direct
            Case{1, 2, 60, 61, 3, 5, 7, {1, 1, 2, 3, 1, 1, 1}},   // several blocks of rows
            Case{17, 2, 5, 5, 3, 3, 3, {1, 1, 1, 1, 1, 1, 1}},    // many images: partial sums
            Case{1, 2, 3, 80, 3, 1, 3, {1, 1, 0, 30, 1, 30, 1}},  // taps far apart
