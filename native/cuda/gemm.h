@@ -28,8 +28,13 @@ struct Gemm {
   const void* bias;  // dense, or nullptr
   bool accumulate;
   bool wideOutput;  // y and bias are float32, although dtype may be a half type
+  // What fusedGemm does besides, for one matrix that is not accumulated: relu or geluTanh of y;
+  // what that was applied to, laid out as y, or nullptr; or the sums over k of a, [m] of y's dtype.
+  Activation activation;
+  void *kept, *sums;
 
   DType yDType() const { return wideOutput ? computeDType(dtype) : dtype; }
+  bool isFused() const { return activation != Activation::none || sums; }
 };
 
 // The library and its version, or why there is none.
@@ -41,5 +46,7 @@ backend::Float32Products float32Products();
 
 // Queues the product.
 void gemm(const Gemm& g, cudaStream_t stream);
+// Queues it with what is done besides, or returns false where the library has no algorithm for it.
+bool fusedGemm(const Gemm& g, cudaStream_t stream);
 
 }  // namespace adjoint::cuda

@@ -159,7 +159,7 @@ std::vector<cublasComputeType_t> computeTypes(DType dtype, backend::Float32Produ
 }
 
 // All of a product but where its matrices lie: of that, what the choice of an algorithm looks at.
-using PlanKey = std::array<int64_t, 18>;
+using PlanKey = std::array<int64_t, 21>;
 PlanKey keyOf(const Gemm& g, backend::Float32Products precision) {
   return {static_cast<int64_t>(g.dtype),
           g.wideOutput,
@@ -178,7 +178,10 @@ PlanKey keyOf(const Gemm& g, backend::Float32Products precision) {
           g.y.batchStride,
           alignmentOf(g.a.data) * int64_t(1024) + alignmentOf(g.b.data),
           alignmentOf(g.y.data),
-          g.bias ? alignmentOf(g.bias) : 0};
+          g.bias ? alignmentOf(g.bias) : 0,
+          static_cast<int64_t>(g.activation),
+          g.kept ? alignmentOf(g.kept) : 0,
+          g.sums ? alignmentOf(g.sums) : 0};
 }
 struct PlanHash {
   size_t operator()(const PlanKey& key) const {
@@ -190,6 +193,20 @@ struct PlanHash {
     return hash;
   }
 };
+
+// yT has a column for each row of y, and the B that it is made of is our a.
+cublasLtEpilogue_t epilogueOf(const Gemm& g) {
+  if (g.sums) return CUBLASLT_EPILOGUE_BGRADB;
+  switch (g.activation) {
+    case Activation::relu:
+      return g.bias ? CUBLASLT_EPILOGUE_RELU_BIAS : CUBLASLT_EPILOGUE_RELU;
+    case Activation::geluTanh:
+      if (g.kept) return g.bias ? CUBLASLT_EPILOGUE_GELU_AUX_BIAS : CUBLASLT_EPILOGUE_GELU_AUX;
+      return g.bias ? CUBLASLT_EPILOGUE_GELU_BIAS : CUBLASLT_EPILOGUE_GELU;
+    default:
+      return g.bias ? CUBLASLT_EPILOGUE_BIAS : CUBLASLT_EPILOGUE_DEFAULT;
+  }
+}
 
 // The library's descriptions of a product and the algorithm that it chose: tens of microseconds of
 // work, so plans are kept.
@@ -204,9 +221,10 @@ class GemmPlan {
       if (hasAlgorithm_) return;
     }
   }
-  bool hasAlgorithm() const { return hasAlgorithm_; }
-  void run(const Gemm& g, cudaStream_t stream) const {
-    if (g.bias) set(*operation_, CUBLASLT_MATMUL_DESC_BIAS_POINTER, g.bias);
+  // Whether the library can do it.
+  bool run(const Gemm& g, cudaStream_t stream) {
+    if (!hasAlgorithm_) return false;
+    setPointers(g);
     std::unique_ptr<Workspace> workspace;
     if (best_.workspaceSize > 0) workspace.reset(new Workspace(best_.workspaceSize));
     const float one32 = 1, zero32 = 0;
@@ -214,13 +232,26 @@ class GemmPlan {
     const bool isDouble = g.dtype == DType::float64;
     const void* one = isDouble ? static_cast<const void*>(&one64) : &one32;
     const void* zero = isDouble ? static_cast<const void*>(&zero64) : &zero32;
-    ADJOINT_CUBLAS(library().cublasLtMatmul(handle(), *operation_, one, g.b.data, b_, g.a.data, a_,
-                                            g.accumulate ? one : zero, g.y.data, y_, g.y.data, y_,
-                                            &best_.algo, workspace ? workspace->data() : nullptr,
-                                            best_.workspaceSize, stream));
+    const cublasStatus_t status = library().cublasLtMatmul(
+        handle(), *operation_, one, g.b.data, b_, g.a.data, a_, g.accumulate ? one : zero, g.y.data,
+        y_, g.y.data, y_, &best_.algo, workspace ? workspace->data() : nullptr, best_.workspaceSize,
+        stream);
+    // What the heuristics offer with an epilogue may be refused; then it is not asked for again.
+    if (g.isFused() && isRefusal(status)) return hasAlgorithm_ = false;
+    check(status, "cublasLtMatmul");
+    return true;
   }
 
  private:
+  static bool isRefusal(cublasStatus_t status) {
+    return status == CUBLAS_STATUS_NOT_SUPPORTED || status == CUBLAS_STATUS_INVALID_VALUE;
+  }
+  void setPointers(const Gemm& g) const {
+    if (g.bias) set(*operation_, CUBLASLT_MATMUL_DESC_BIAS_POINTER, g.bias);
+    if (g.sums) set(*operation_, CUBLASLT_MATMUL_DESC_BIAS_POINTER, g.sums);
+    if (g.kept) set(*operation_, CUBLASLT_MATMUL_DESC_EPILOGUE_AUX_POINTER, g.kept);
+  }
+
   // Whether the library has an algorithm.
   bool choose(const Gemm& g, cublasComputeType_t compute) {
     operation_.reset(new Operation);
@@ -230,11 +261,13 @@ class GemmPlan {
     set(*operation_, CUBLASLT_MATMUL_DESC_TRANSB, g.a.transposed ? CUBLAS_OP_T : CUBLAS_OP_N);
     // What is stored last is as aligned as the bias is, for algorithms that read both alike.
     uint32_t outputAlignment = alignmentOf(g.y.data);
-    if (g.bias) {
-      set(*operation_, CUBLASLT_MATMUL_DESC_EPILOGUE, CUBLASLT_EPILOGUE_BIAS);
-      set(*operation_, CUBLASLT_MATMUL_DESC_BIAS_POINTER, g.bias);
-      outputAlignment = std::min(outputAlignment, alignmentOf(g.bias));
+    if (g.bias) outputAlignment = std::min(outputAlignment, alignmentOf(g.bias));
+    if (g.kept) {
+      set(*operation_, CUBLASLT_MATMUL_DESC_EPILOGUE_AUX_LD, g.y.leading);
+      outputAlignment = std::min(outputAlignment, alignmentOf(g.kept));
     }
+    set(*operation_, CUBLASLT_MATMUL_DESC_EPILOGUE, epilogueOf(g));
+    setPointers(g);
     Preference preference;
     ADJOINT_CUBLAS(library().cublasLtMatmulPreferenceCreate(preference.put()));
     set(preference, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, kWorkspaceBytes);
@@ -250,7 +283,7 @@ class GemmPlan {
     int found = 0;
     const cublasStatus_t status = library().cublasLtMatmulAlgoGetHeuristic(
         handle(), *operation_, b_, a_, y_, y_, preference, 1, &best_, &found);
-    if (status == CUBLAS_STATUS_NOT_SUPPORTED) return false;
+    if (status == CUBLAS_STATUS_NOT_SUPPORTED || (g.isFused() && isRefusal(status))) return false;
     check(status, "cublasLtMatmulAlgoGetHeuristic");
     return found > 0;
   }
@@ -276,9 +309,7 @@ class Plans {
       if (plans_.size() >= kMostPlans) plans_.clear();
       found = plans_.emplace(key, std::make_unique<GemmPlan>(g, precision)).first;
     }
-    if (!found->second->hasAlgorithm()) return false;
-    found->second->run(g, stream);
-    return true;
+    return found->second->run(g, stream);
   }
 
  private:
@@ -286,6 +317,11 @@ class Plans {
   std::mutex mutex_;
   std::unordered_map<PlanKey, std::unique_ptr<GemmPlan>, PlanHash> plans_;
 };
+
+Plans& plans() {
+  static PerDevice<Plans> plansOf;
+  return plansOf.get();
+}
 
 }  // namespace
 
@@ -298,10 +334,12 @@ std::string gemmLibrary() {
   }
 }
 
+bool fusedGemm(const Gemm& g, cudaStream_t stream) {
+  return plans().run(g, stream);
+}
+
 void gemm(const Gemm& g, cudaStream_t stream) {
-  static PerDevice<Plans> plansOf;
-  Plans& plans = plansOf.get();
-  if (plans.run(g, stream)) return;
+  if (plans().run(g, stream)) return;
   Gemm rest = g;
   if (g.bias && !g.accumulate) {
     // The bias for each row first, to which the product is then added.
@@ -319,7 +357,7 @@ void gemm(const Gemm& g, cudaStream_t stream) {
     backend::copy(y, bias);
     rest.bias = nullptr;
     rest.accumulate = true;
-    if (plans.run(rest, stream)) return;
+    if (plans().run(rest, stream)) return;
   }
   fail(ErrorKind::device, "cublasLt: no algorithm for a product of %s [%lld, %lld] x [%lld, %lld]",
        dtypeName(g.dtype), static_cast<long long>(g.m), static_cast<long long>(g.k),

@@ -1,6 +1,10 @@
-// Linear layers with an activation.
+// Linear layers with an activation. Of half types the library may apply it where the product is
+// finished, and add up the bias's gradient where it reads dy; else there are kernels of our own:
+// the elementwise ones, and one for dz and its column sums.
 #include "contract.h"
-#include "cuda/dense.h"
+#include "cuda/elements.h"
+#include "cuda/gemm_operand.h"
+#include "cuda/vectors.h"
 #include "shared/functors.h"
 
 namespace adjoint {
@@ -14,13 +18,183 @@ View transposed(const View& x) {
   return t;
 }
 
+// Strides of axes of one element say nothing: those that a dense matrix would have.
+GemmMatrix denseMatrix(const View& x) {
+  return {x.data, false, x.size[1], 0};
+}
+
+bool isHalf(DType dtype) {
+  return dtype == DType::bfloat16 || dtype == DType::float16;
+}
+
+// The library's GELU is the one by tanh, which it takes from the processor's approximation: within
+// the rounding of a half type, and too coarse for float32. It leaves z in rows of a multiple of 8.
+bool mayActivate(Activation activation, const View& y, const View* z) {
+  if (activation == Activation::relu) return y.dtype != DType::float64 && !z;
+  if (activation != Activation::geluTanh || !isHalf(y.dtype)) return false;
+  return !z || (y.size[1] % 8 == 0 && isWideAligned(z->data));
+}
+
+// In one product; false where the library has none.
+bool activatedProduct(const View& y, const View* z, const View& x, const View& w, const View* bias,
+                      Activation activation) {
+  if (!mayActivate(activation, y, z)) return false;
+  const GemmOperand a(x), b(transposed(w));
+  const Stand dense = denseInput(bias, y.dtype);
+  Gemm g{};
+  g.dtype = y.dtype;
+  g.batch = 1;
+  g.m = y.size[0];
+  g.n = y.size[1];
+  g.k = x.size[1];
+  g.a = a.matrix();
+  g.b = b.matrix();
+  g.y = denseMatrix(y);
+  g.bias = dense.view().data;
+  g.activation = activation;
+  g.kept = z ? z->data : nullptr;
+  return fusedGemm(g, stream());
+}
+
+// dw = dyT x and dbias, the sum of dy over its rows, in one product; false where the library has
+// none.
+bool productAndSums(const View& dw, const View& dbias, const View& dy, const View& x) {
+  if (!isHalf(dw.dtype) || dy.numel() == 0 || x.numel() == 0) return false;
+  if (!dw.isContiguous() || !dbias.isContiguous()) return false;
+  const GemmOperand a(transposed(dy)), b(x);
+  Gemm g{};
+  g.dtype = dw.dtype;
+  g.batch = 1;
+  g.m = dw.size[0];
+  g.n = dw.size[1];
+  g.k = dy.size[0];
+  g.a = a.matrix();
+  g.b = b.matrix();
+  g.y = denseMatrix(dw);
+  g.sums = dbias.data;
+  return fusedGemm(g, stream());
+}
+
+// The sum of x over its rows, of which x may hold parts in a wider dtype.
 void sumRows(const View& sums, const View& x) {
   View row = x;
   row.data = sums.data;
+  row.dtype = sums.dtype;
   row.size[0] = 1;
   row.stride[0] = x.size[1];
   row.stride[1] = sums.stride[0];
   backend::reduce(ReduceOp::sum, row, x);
+}
+
+// ---------------------------------------------------------------- slopes
+constexpr int kSlopeThreads = 256, kSlopeLanes = 32, kSlopeGroups = kSlopeThreads / kSlopeLanes;
+constexpr int64_t kChunkRows = 64, kMostChunks = 65535;
+
+// dz, kept [rows, columns], dense; partial [chunks, columns], the sums of so many rows each.
+template <class S>
+struct Slopes {
+  S* dz;
+  const S *dy, *kept;
+  ComputeOf<S>* partial;
+  int64_t rows, columns, dyRow, chunkRows;
+};
+
+// dz = dy f'(z), V columns to a lane. Rows go round the groups of a block, whose sums are added in
+// order.
+template <BinaryOp op, class S, int V>
+__global__ void __launch_bounds__(kSlopeThreads) slopeKernel(const Slopes<S> a) {
+  using T = ComputeOf<S>;
+  ADJOINT_SHARED(T, shared, kSlopeThreads * V);
+  const int lane = static_cast<int>(threadIdx.x) % kSlopeLanes;
+  const int group = static_cast<int>(threadIdx.x) / kSlopeLanes;
+  const int64_t column = (int64_t(blockIdx.x) * kSlopeLanes + lane) * V;
+  const int64_t begin = int64_t(blockIdx.y) * a.chunkRows;
+  const int64_t end = begin + a.chunkRows < a.rows ? begin + a.chunkRows : a.rows;
+  T sum[V] = {};
+  if (column < a.columns) {
+    for (int64_t row = begin + group; row < end; row += kSlopeGroups) {
+      T dy[V], kept[V];
+      loadFrom(a.dy + row * a.dyRow + column, dy);
+      loadFrom(a.kept + row * a.columns + column, kept);
+      Vector<S, V> dz;
+      for (int j = 0; j < V; j++) {
+        dz.value[j] = convert<S>(Binary<op>()(dy[j], kept[j]));
+        sum[j] += convert<T>(dz.value[j]);
+      }
+      // Counted in vectors: by elements, nvcc stores them one at a time.
+      reinterpret_cast<Vector<S, V>*>(a.dz)[(row * a.columns + column) / V] = dz;
+    }
+  }
+  for (int j = 0; j < V; j++) shared[(j * kSlopeGroups + group) * kSlopeLanes + lane] = sum[j];
+  __syncthreads();
+  if (column >= a.columns) return;
+  for (int j = group; j < V; j += kSlopeGroups) {
+    T total = shared[j * kSlopeGroups * kSlopeLanes + lane];
+    for (int other = 1; other < kSlopeGroups; other++) {
+      total += shared[(j * kSlopeGroups + other) * kSlopeLanes + lane];
+    }
+    a.partial[int64_t(blockIdx.y) * a.columns + column + j] = total;
+  }
+}
+
+template <BinaryOp op, class S>
+void launchSlopes(const Slopes<S>& a, int64_t chunks) {
+  constexpr int V = kPerAccess<S>;
+  const bool isWide = a.columns % V == 0 && a.dyRow % V == 0 && isWideAligned(a.dz) &&
+                      isWideAligned(a.dy) && isWideAligned(a.kept);
+  const dim3 grid(static_cast<unsigned>(ceilDiv(a.columns, kSlopeLanes * (isWide ? V : 1))),
+                  static_cast<unsigned>(chunks));
+  if (isWide) {
+    launch(grid, kSlopeThreads, 0, stream(), slopeKernel<op, S, V>, a);
+  } else {
+    launch(grid, kSlopeThreads, 0, stream(), slopeKernel<op, S, 1>, a);
+  }
+}
+
+// dz, dense, and dbias
+void slopesAndSums(const View& dz, const View& dbias, const View& dy, const View& kept,
+                   Activation activation) {
+  visitFloats("linearBackward", dz.dtype, [&](auto tag) {
+    using S = typename decltype(tag)::type;
+    Slopes<S> a{};
+    a.dz = dz.as<S>();
+    a.dy = dy.as<S>();
+    a.kept = kept.as<S>();
+    a.rows = dz.size[0];
+    a.columns = dz.size[1];
+    a.dyRow = dy.stride[0];
+    a.chunkRows = std::max(kChunkRows, ceilDiv(a.rows, kMostChunks));
+    View sums = dz;
+    sums.dtype = computeDType(dz.dtype);
+    sums.size[0] = ceilDiv(a.rows, a.chunkRows);
+    const Workspace space(static_cast<size_t>(sums.numel()) * sizeof(ComputeOf<S>));
+    sums.data = space.data();
+    a.partial = static_cast<ComputeOf<S>*>(space.data());
+    switch (activation) {
+      case Activation::relu:
+        launchSlopes<BinaryOp::reluBackward>(a, sums.size[0]);
+        break;
+      case Activation::gelu:
+        launchSlopes<BinaryOp::geluBackward>(a, sums.size[0]);
+        break;
+      default:
+        launchSlopes<BinaryOp::geluTanhBackward>(a, sums.size[0]);
+    }
+    sumRows(dbias, sums);
+  });
+}
+
+// Into dz, dense.
+void backwardOfActivation(const View& dz, const backend::LinearBackwardArgs& a) {
+  const bool hasRows = (a.dy.stride[1] == 1 || a.dy.size[1] == 1) && a.kept->isContiguous();
+  if (a.dbias && hasRows && dz.numel() > 0) {
+    return slopesAndSums(dz, *a.dbias, a.dy, *a.kept, a.activation);
+  }
+  Operand dy, kept;
+  dy.view = a.dy;
+  kept.view = *a.kept;
+  backend::binary(backwardOf(a.activation), dz, dy, kept, dz.dtype);
+  if (a.dbias) sumRows(*a.dbias, dz);
 }
 
 }  // namespace
@@ -28,24 +202,26 @@ void sumRows(const View& sums, const View& x) {
 
 void backend::linear(const View& y, const View* z, const View& x, const View& w, const View* bias,
                      Activation activation) {
-  const View& sums = z ? *z : y;
-  matmul(sums, x, cuda::transposed(w), bias);
-  if (activation != Activation::none) unary(unaryOf(activation), y, sums, y.dtype);
+  if (y.numel() == 0) return;
+  if (x.numel() > 0 && cuda::activatedProduct(y, z, x, w, bias, activation)) return;
+  const View& product = z ? *z : y;
+  matmul(product, x, cuda::transposed(w), bias);
+  if (activation != Activation::none) unary(unaryOf(activation), y, product, y.dtype);
 }
 
 void backend::linearBackward(const LinearBackwardArgs& a) {
-  std::unique_ptr<cuda::Workspace> space;
-  View dz = a.dy;
-  if (a.activation != Activation::none) {
-    space.reset(new cuda::Workspace(static_cast<size_t>(a.dy.numel()) * itemSize(a.dy.dtype)));
-    dz = cuda::denseLike(a.dy, a.dy.dtype);
-    dz.data = space->data();
-    Operand dy, kept;
-    dy.view = a.dy;
-    kept.view = *a.kept;
-    binary(backwardOf(a.activation), dz, dy, kept, dz.dtype);
+  if (a.activation == Activation::none) {
+    const View turned = cuda::transposed(a.dy);
+    if (a.dx) matmul(*a.dx, a.dy, *a.w, nullptr);
+    if (a.dw && a.dbias && cuda::productAndSums(*a.dw, *a.dbias, a.dy, *a.x)) return;
+    if (a.dw) matmul(*a.dw, turned, *a.x, nullptr);
+    if (a.dbias) cuda::sumRows(*a.dbias, a.dy);
+    return;
   }
-  if (a.dbias) cuda::sumRows(*a.dbias, dz);
+  const cuda::Workspace space(static_cast<size_t>(a.dy.numel()) * itemSize(a.dy.dtype));
+  View dz = cuda::denseLike(a.dy, a.dy.dtype);
+  dz.data = space.data();
+  cuda::backwardOfActivation(dz, a);
   if (a.dx) matmul(*a.dx, dz, *a.w, nullptr);
   if (a.dw) matmul(*a.dw, cuda::transposed(dz), *a.x, nullptr);
 }

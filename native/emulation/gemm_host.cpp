@@ -1,10 +1,12 @@
 // The twin of native/cuda/gemm_cublaslt.cpp: matrix products on the host, in float64.
 #include <algorithm>
+#include <numeric>
 #include <vector>
 
 #include "cuda/gemm.h"
 #include "emulation/emulation.h"
 #include "shared/convert.h"
+#include "shared/functors.h"
 
 namespace adjoint::cuda {
 namespace {
@@ -18,6 +20,12 @@ void readRow(std::vector<double>& out, const GemmMatrix& m, int64_t batch, int64
   for (size_t j = 0; j < out.size(); j++) {
     out[j] = convert<double>(data[start + static_cast<int64_t>(j) * step]);
   }
+}
+
+double activated(Activation activation, double z) {
+  if (activation == Activation::relu) return Unary<UnaryOp::relu>()(z);
+  if (activation == Activation::geluTanh) return Unary<UnaryOp::geluTanh>()(z);
+  return z;
 }
 
 template <class S, class Y>
@@ -41,7 +49,13 @@ void product(const Gemm& g) {
       }
       Y* y = static_cast<Y*>(g.y.data) + batch * g.y.batchStride + i * g.y.leading;
       for (size_t j = 0; j < n; j++) {
-        y[j] = convert<Y>(g.accumulate ? convert<double>(y[j]) + sums[j] : sums[j]);
+        const double z = g.accumulate ? convert<double>(y[j]) + sums[j] : sums[j];
+        if (g.kept)
+          static_cast<Y*>(g.kept)[i * g.y.leading + static_cast<int64_t>(j)] = convert<Y>(z);
+        y[j] = convert<Y>(activated(g.activation, z));
+      }
+      if (g.sums) {
+        static_cast<Y*>(g.sums)[i] = convert<Y>(std::accumulate(a.begin(), a.end(), 0.0));
       }
     }
   }
@@ -64,6 +78,13 @@ void gemm(const Gemm& g, cudaStream_t stream) {
       }
     });
   });
+}
+
+// As the library has no algorithm for some shapes, there is none here for odd numbers of columns.
+bool fusedGemm(const Gemm& g, cudaStream_t stream) {
+  if (g.n % 2 == 1) return false;
+  gemm(g, stream);
+  return true;
 }
 
 }  // namespace adjoint::cuda

@@ -179,6 +179,7 @@ const NEEDS = [
     from: 75,
   },
   { pattern: /^maxPoolBackwardKernel<.*, 4, true>/, needs: 'wideLoads', from: 75 },
+  { pattern: /^slopeKernel<.*(float, 4|Float16, 8)>/, needs: 'wideLoads', from: 75 },
   { pattern: /^cellKernel<4,/, needs: 'wideLoads', from: 75 },
   { pattern: /^gatherKernel<unsigned (char, 16|short, 8|int, 4)>/, needs: 'wideLoads', from: 75 },
   { pattern: /^attention(Delta)?Kernel<float/, needs: 'wideLoads', from: 75 },
