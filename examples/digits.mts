@@ -2,7 +2,7 @@
 import { mkdirSync } from 'node:fs'
 import { join } from 'node:path'
 import { parseArgs } from 'node:util'
-import { AdjointError, manualSeed, type Tensor } from 'adjoint'
+import { AdjointError, FileError, manualSeed, type Tensor } from 'adjoint'
 import {
   DataLoader,
   type ImageDataset,
@@ -106,6 +106,14 @@ function normaliser({ tensors: [images] }: ImageDataset) {
   ]
 }
 
+function makeFolder(path: string): void {
+  try {
+    mkdirSync(path, { recursive: true })
+  } catch (error) {
+    throw new FileError(`${path}: cannot be made (${(error as Error).message})`)
+  }
+}
+
 async function main(options: Options): Promise<number> {
   const { epochs, batchSize, seed, out } = options
   const { train, test } = load(options.data)
@@ -129,7 +137,7 @@ async function main(options: Options): Promise<number> {
     step: classifierStep((x) => model.forward(x)),
   })
 
-  mkdirSync(out, { recursive: true })
+  makeFolder(out)
   const checkpoint = join(out, 'checkpoint.safetensors')
   console.log(`Training on ${learn.length.toLocaleString('en-US')} images of ${name}`)
   const { history, end } = await trainer.fit(loader, {

@@ -3,7 +3,7 @@
  * called with rightly. A name begins with that of the export; the test puts wrong values in the
  * place of each argument.
  */
-import { mkdtempSync } from 'node:fs'
+import { mkdtempSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import path from 'node:path'
 import * as data from '../src/data/index.js'
@@ -14,10 +14,13 @@ import * as optim from '../src/optim/index.js'
 import * as train from '../src/train/index.js'
 
 export const folder = mkdtempSync(path.join(tmpdir(), 'adjoint-'))
-const file = (name: string) => path.join(folder, name)
+export const file = (name: string) => path.join(folder, name)
 io.saveSafetensors(file('tensors'), { a: ones([2]) })
-const kind = { kind: 'test', version: 1 }
+export const kind = { kind: 'test', version: 1 }
 io.saveState(file('state'), kind, { a: 1 })
+
+const cyclic: unknown[] = []
+cyclic[0] = cyclic
 
 /** Values that nothing should mistake for what it wants; those that do fit are harmless. */
 export const wrong: readonly [label: string, value: () => unknown][] = [
@@ -28,6 +31,17 @@ export const wrong: readonly [label: string, value: () => unknown][] = [
   ['a tensor', () => ones([2])],
   ['an integer tensor', () => zeros([2], { dtype: 'int64' })],
   ['a function', () => () => 3],
+  ['a bigint', () => 1n],
+  ['a symbol', () => Symbol('x')],
+  ['an array that holds itself', () => cyclic],
+  [
+    'an array whose buffer was transferred',
+    () => {
+      const array = new Float32Array(4)
+      structuredClone(array.buffer, { transfer: [array.buffer] })
+      return array
+    },
+  ],
   [
     'a disposed tensor',
     () => {
@@ -45,19 +59,19 @@ export interface Call {
   readonly good: readonly (() => unknown)[]
 }
 export const calls: Call[] = []
-const call = (name: string, run: Call['run'], ...good: Call['good']) =>
+export const call = (name: string, run: Call['run'], ...good: Call['good']) =>
   calls.push({ name, run, good })
 // biome-ignore lint/suspicious/noExplicitAny: as above
-type Class = new (...values: any[]) => any
+export type Class = new (...values: any[]) => any
 const construct = (name: string, C: Class, ...good: Call['good']) =>
   call(name, (...values) => new C(...values), ...good)
 
 // ---------------------------------------------------------------- nn
-const none = () => ({})
-const square = () => ones([2, 2])
-const images = () => ones([2, 2, 4, 4])
-const classes = () => tensor([0n, 1n])
-const layers: Readonly<Record<string, unknown>> = { ...nn }
+export const none = () => ({})
+export const square = () => ones([2, 2])
+export const images = () => ones([2, 2, 4, 4])
+export const classes = () => tensor([0n, 1n])
+export const layers: Readonly<Record<string, unknown>> = { ...nn }
 const layer = (name: string, good: Call['good'], ...inputs: Call['good']) => {
   const C = layers[name] as Class
   construct(name, C, ...good)
@@ -96,7 +110,7 @@ for (const name of ['CrossEntropyLoss', 'NLLLoss']) layer(name, [none], square, 
 construct('Sequential', nn.Sequential, () => new nn.ReLU())
 construct('ModuleList', nn.ModuleList, () => [new nn.ReLU()])
 construct('Parameter', nn.Parameter, square, none)
-const module = () => new nn.Linear(2, 2)
+export const module = () => new nn.Linear(2, 2)
 call(
   'Module.to',
   (target) => module().to(target),
@@ -132,8 +146,8 @@ for (const [name, f] of Object.entries(nn.init)) {
 }
 
 // ---------------------------------------------------------------- optim
-const weights = () => [new nn.Parameter(ones([2]))]
-const lr = () => ({ lr: 0.1 })
+export const weights = () => [new nn.Parameter(ones([2]))]
+export const lr = () => ({ lr: 0.1 })
 for (const [name, C] of Object.entries({
   SGD: optim.SGD,
   Adam: optim.Adam,
@@ -154,7 +168,7 @@ for (const [name, C] of Object.entries({
 }
 call('clipGradNorm_', optim.clipGradNorm_, weights, () => 1, none)
 call('clipGradValue_', optim.clipGradValue_, weights, () => 1)
-const sgd = () => new optim.SGD(weights(), lr())
+export const sgd = () => new optim.SGD(weights(), lr())
 construct('GradScaler', optim.GradScaler, () => ({ initScale: 2 }))
 const scaler = () => new optim.GradScaler()
 call(
@@ -200,11 +214,13 @@ for (const [name, options] of Object.entries({
 }
 
 // ---------------------------------------------------------------- data
-const rows = () => new data.TensorDataset([ones([4, 2]), zeros([4], { dtype: 'int64' })])
-const loader = (options = {}) => new data.DataLoader(rows(), { batchSize: 2, ...options })
+export const rows = () => new data.TensorDataset([ones([4, 2]), zeros([4], { dtype: 'int64' })])
+export const loader = (options = {}) => new data.DataLoader(rows(), { batchSize: 2, ...options })
 construct('TensorDataset', data.TensorDataset, () => [ones([4, 2])])
 construct('Subset', data.Subset, rows, () => Uint32Array.of(0))
 call('randomSplit', data.randomSplit, rows, () => [2, 2], none)
+writeFileSync(file('idx'), Buffer.of(0, 0, 8, 1, 0, 0, 0, 1, 7))
+call('readIdx', data.readIdx, () => file('idx'))
 call(
   'drawDigits',
   data.drawDigits,
@@ -272,7 +288,7 @@ call(
 )
 
 // ---------------------------------------------------------------- train
-const parts = () => {
+export const parts = () => {
   const model = module()
   return {
     model,
@@ -280,8 +296,8 @@ const parts = () => {
     step: train.classifierStep((x) => model.forward(x)),
   }
 }
-const trainer = (changed = {}) => new train.Trainer({ ...parts(), ...changed })
-const quiet = { epochs: 1, progress: false }
+export const trainer = (changed = {}) => new train.Trainer({ ...parts(), ...changed })
+export const quiet = { epochs: 1, progress: false }
 construct('Trainer', train.Trainer, parts)
 for (const key of ['model', 'optimizer', 'step', 'schedule', 'scheduleEvery']) {
   const good = () => parts()[key as 'model']
@@ -315,7 +331,7 @@ call(
   (forward) => trainer({ step: train.classifierStep(forward) }).evaluate(loader()),
   () => (x: Tensor) => x,
 )
-const position = () => ({
+export const position = () => ({
   loader: loader().state(),
   tally: { loss: 0, correct: null, samples: 0 },
   history: [],

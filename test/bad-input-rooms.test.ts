@@ -6,12 +6,13 @@ import * as io from '../src/io/index.js'
 import * as nn from '../src/nn/index.js'
 import * as optim from '../src/optim/index.js'
 import * as train from '../src/train/index.js'
+import './bad-input-options.table.js'
 import { calls, folder, wrong } from './bad-input-rooms.table.js'
 
 afterAll(() => rmSync(folder, { recursive: true }))
 
 /** Bases of others, what tests of files cover, and what prints. */
-const ELSEWHERE = ['Optimizer', 'LRScheduler', 'loadMnist', 'readIdx', 'Progress']
+const ELSEWHERE = ['Optimizer', 'LRScheduler', 'loadMnist', 'Progress']
 
 test('every export has a row', () => {
   const { functional, init, ...layers } = nn

@@ -166,7 +166,7 @@ export function setCurrentGpu({ index }: Device): void {
  */
 export function device(name: DeviceLike): Device {
   if (name instanceof Device) return name
-  const match = /^(?:cpu|(cuda))(?::(\d+))?$/.exec(String(name))
+  const match = typeof name === 'string' && /^(?:cpu|(cuda))(?::(\d+))?$/.exec(name)
   if (!match || (!match[1] && Number(match[2] ?? 0) !== 0)) {
     throw new DeviceError(`device: expected 'cpu' or 'cuda', got ${describe(name)}`)
   }

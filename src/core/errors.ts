@@ -70,6 +70,14 @@ export function checkFunction(op: string, f: unknown): void {
   }
 }
 
+/** Checks a finite number given by a user. */
+export function checkNumber(name: string, what: string, value: unknown): number {
+  if (!Number.isFinite(value)) {
+    throw new ArgumentError(`${name}: expected a finite ${what}, got ${describe(value)}`)
+  }
+  return value as number
+}
+
 /** Checks a path given by a user. */
 export function checkPath(op: string, path: unknown): void {
   if (typeof path !== 'string') {
@@ -79,7 +87,12 @@ export function checkPath(op: string, path: unknown): void {
 
 /** Checks a list given by a user: an array, or with `iterable` whatever can be walked. */
 export function checkList(op: string, what: string, list: unknown, iterable = false): void {
-  const isWalkable = typeof list === 'object' && list !== null && Symbol.iterator in list
+  // Nothing here is made of plain numbers, and a typed array may be detached.
+  const isWalkable =
+    typeof list === 'object' &&
+    list !== null &&
+    Symbol.iterator in list &&
+    !ArrayBuffer.isView(list)
   if (iterable ? !isWalkable : !Array.isArray(list)) {
     throw new ArgumentError(`${op}: expected ${what}, got ${describe(list)}`)
   }
@@ -99,13 +112,14 @@ export function checkMethods(
   }
 }
 
-/** What `value` is, for the end of a message. */
-export function describe(value: unknown): string {
+/** What `value` is, for the end of a message; of arrays two levels. */
+export function describe(value: unknown, levels = 2): string {
   if (typeof value === 'string') return JSON.stringify(value)
   if (typeof value === 'bigint') return `${value}n`
   if (typeof value === 'function') return 'a function'
   if (Array.isArray(value)) {
-    const shown = value.slice(0, 8).map(describe)
+    if (levels === 0) return '[…]'
+    const shown = value.slice(0, 8).map((item) => describe(item, levels - 1))
     return `[${shown.join(', ')}${value.length > 8 ? ', …' : ''}]`
   }
   if (typeof value === 'object' && value !== null) {

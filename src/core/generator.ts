@@ -99,6 +99,9 @@ export function setRandomState(state: GeneratorState, device?: DeviceLike): void
 /** @internal */
 export function generatorId(generator: Generator | undefined, device: Device): number {
   if (generator === undefined) return DEFAULT_GENERATOR
+  if (!(generator instanceof Generator)) {
+    throw new ArgumentError(`random: expected a generator, got ${describe(generator)}`)
+  }
   if (generator.device !== device) {
     throw new ArgumentError(
       `random: expected a generator on ${device}, got one on ${generator.device}`,

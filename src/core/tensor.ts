@@ -7,9 +7,11 @@ import {
   DisposedError,
   DTypeError,
   describe,
+  OutOfMemoryError,
   ShapeError,
 } from './errors.js'
 import { formatTensor } from './format.js'
+import { checkHeap } from './heap.js'
 import { recording, refuseWhileCapturing } from './recording.js'
 import { track } from './scope.js'
 import { isContiguous, numelOf, rowMajor, type Shape, showShape } from './shape.js'
@@ -24,6 +26,9 @@ export type TypedArray =
   | Int16Array
   | Int8Array
   | Uint8Array
+
+// Of one element of `toArray`, while its array grows.
+const HEAP_BYTES = 24
 
 /** A number, or arrays of it, as deep as the tensor has axes. */
 export type NestedArray = number | bigint | boolean | NestedArray[]
@@ -162,7 +167,7 @@ export class Tensor {
   async data(): Promise<TypedArray> {
     this.checkLive('data')
     checkReadable('data')
-    const array = new hostArrays[this.dtype](this.numel)
+    const array = hostArray('data', this)
     const dense = this.dense()
     const pending = dense.device.native.toHostAsync(array, dense.handle, dense.offset)
     if (dense !== this) dense.dispose()
@@ -172,7 +177,7 @@ export class Tensor {
 
   /** As `data`, at once; it waits for the device. */
   dataSync(): TypedArray {
-    const array = new hostArrays[this.dtype](this.numel)
+    const array = hostArray('dataSync', this)
     this.copyTo(array)
     return array
   }
@@ -235,6 +240,7 @@ export class Tensor {
   /** Nested arrays; booleans for bool, bigint for int64. A zero-dimensional tensor is its value. */
   toArray(): NestedArray {
     checkReadable('toArray')
+    checkHeap('toArray', this.numel, HEAP_BYTES, Math.max(...this.shape))
     const flat = this.dataSync()
     const value = (i: number): NestedArray => (this.dtype === 'bool' ? flat[i] !== 0 : flat[i])
     let position = 0
@@ -326,6 +332,7 @@ export class Tensor {
     if (this.slot === null) {
       throw new AutogradError('grad: expected a leaf that requires a gradient')
     }
+    if (value !== null) checkTensor('grad', value)
     if (value !== null && showShape(value.shape) !== showShape(this.shape)) {
       throw new ShapeError(
         `grad: expected shape ${showShape(this.shape)}, got ${showShape(value.shape)}`,
@@ -341,6 +348,17 @@ export class Tensor {
   gradEdge(): Edge | null {
     if (this.base !== null && this.history !== this.base.history) regenerateEdge(this)
     return this.edge
+  }
+}
+
+function hostArray(op: string, { dtype, numel }: Tensor): TypedArray {
+  const kind = hostArrays[dtype]
+  try {
+    return new kind(numel)
+  } catch {
+    throw new OutOfMemoryError(
+      `${op}: expected room for a ${kind.name} of ${numel} elements, got none`,
+    )
   }
 }
 

@@ -9,7 +9,7 @@ import {
 import { showShape } from '../core/shape.js'
 import { checkTensor, Tensor } from '../core/tensor.js'
 import { indexSelect, stack, tensor } from '../ops/index.js'
-import { permutation } from './random.js'
+import { checkSeed, permutation } from './random.js'
 
 /** Samples that are read by index, one at a time or many at once. */
 export interface Dataset<Sample> {
@@ -93,7 +93,9 @@ export function randomSplit<Sample>(
   checkList('randomSplit', 'a list of sizes', parts)
   checkOptions('randomSplit', options)
   const sizes = partSizes(parts, dataset.length)
-  const order = permutation(dataset.length, options.seed ?? 0, SPLIT_STREAM)
+  const { seed = 0 } = options
+  checkSeed('randomSplit', seed)
+  const order = permutation(dataset.length, seed, SPLIT_STREAM)
   let end = 0
   return sizes.map((size) => {
     end += size
@@ -102,6 +104,9 @@ export function randomSplit<Sample>(
 }
 
 function partSizes(parts: readonly number[], length: number): number[] {
+  if (!parts.every((part) => typeof part === 'number')) {
+    throw new ArgumentError(`randomSplit: expected numbers, got ${describe(parts)}`)
+  }
   const sum = parts.reduce((a, b) => a + b, 0)
   if (parts.every((part) => Number.isSafeInteger(part) && part >= 0) && sum === length) {
     return [...parts]

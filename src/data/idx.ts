@@ -7,7 +7,7 @@
 // often gzip'd.
 import { readFileSync } from 'node:fs'
 import { gunzipSync, constants as zlib } from 'node:zlib'
-import { FileError } from '../core/errors.js'
+import { checkPath, FileError } from '../core/errors.js'
 
 export type IdxData = Uint8Array | Int8Array | Int16Array | Int32Array | Float32Array | Float64Array
 
@@ -43,6 +43,7 @@ const MAX_HEADER_BYTES = 4 + 4 * 255
  * @throws FileError when the file is missing, cut short, too long, or no IDX file
  */
 export function readIdx(path: string): IdxArray {
+  checkPath('readIdx', path)
   const file = readFile(path)
   const gzipped = GZIP_MAGIC.every((byte, i) => file[i] === byte)
   const start = gzipped ? inflateStart(path, file) : file

@@ -78,6 +78,7 @@ export class DataLoader<Sample, Batch = Sample> implements BatchSource<Batch> {
   ) {
     checkMethods('DataLoader', 'a data set', dataset, ['get'])
     checkOptions('DataLoader', options)
+    checkInteger('data set with a length', dataset.length, 0)
     if (options.collate !== undefined) checkFunction('DataLoader', options.collate)
     if (options.transform !== undefined) checkFunction('DataLoader', options.transform)
     this.batchSize = checkInteger('batchSize', options.batchSize ?? 1, 1)

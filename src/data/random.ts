@@ -1,5 +1,6 @@
 // Random numbers for data, apart from the tensors' generator: drawing samples or shuffling never
 // disturbs a model's random stream, and any part of a stream can be drawn without what precedes it.
+import { ArgumentError, describe } from '../core/errors.js'
 
 /**
  * Philox4x32-10 (Salmon, Moraes, Dror & Shaw 2011, "Parallel random numbers: as easy as 1, 2, 3"):
@@ -37,6 +38,12 @@ function multiplyHigh(a: number, b: number): number {
   const middle = aHigh * bLow + ((aLow * bLow) >>> 16)
   const carry = aLow * bHigh + (middle % 65536)
   return aHigh * bHigh + Math.floor(middle / 65536) + Math.floor(carry / 65536)
+}
+
+/** @internal */
+export function checkSeed(op: string, seed: unknown): void {
+  if (Number.isSafeInteger(seed) && (seed as number) >= 0) return
+  throw new ArgumentError(`${op}: expected a seed from 0 to 2^53 - 1, got ${describe(seed)}`)
 }
 
 /** One stream of random numbers: a pure function of the seed and the two numbers of the stream. */

@@ -1,6 +1,6 @@
 // safetensors files as raw bytes; src/io/safetensors.ts makes tensors of them.
 import { closeSync, fstatSync, openSync, readSync } from 'node:fs'
-import { ArgumentError, checkPath, describe, FileError } from '../core/errors.js'
+import { ArgumentError, checkOptions, checkPath, describe, FileError } from '../core/errors.js'
 import { reasonOf, writeFileAtomic } from './atomic.js'
 import {
   encodeHeader,
@@ -35,8 +35,10 @@ export class SafetensorsFile implements Disposable {
   readonly tensors: ReadonlyMap<string, TensorInfo>
   private readonly fd: number
   private readonly dataStart: number
+  private isClosed = false
 
   constructor(readonly path: string) {
+    checkPath('SafetensorsFile', path)
     this.fd = readable(path, () => openSync(path, 'r'))
     try {
       const status = readable(path, () => fstatSync(this.fd))
@@ -53,18 +55,23 @@ export class SafetensorsFile implements Disposable {
 
   /**
    * The bytes of one tensor, in a buffer of their own (so any typed array may view them).
-   * @throws ArgumentError when the file has no tensor of that name
+   * @throws ArgumentError when the file has no tensor of that name, or is closed
    */
   read(name: string): RawTensor {
+    if (this.isClosed)
+      throw new ArgumentError(`${this.path}: expected an open file, got a closed one`)
     const info = this.tensors.get(name)
     if (info === undefined) {
-      throw new ArgumentError(`${this.path}: expected the name of a tensor, got '${name}'`)
+      throw new ArgumentError(`${this.path}: expected the name of a tensor, got ${describe(name)}`)
     }
     const bytes = this.readBytes(this.dataStart + info.begin, info.end - info.begin)
     return { dtype: info.dtype, shape: info.shape, bytes }
   }
 
   close(): void {
+    // Its number may be another file's by now.
+    if (this.isClosed) return
+    this.isClosed = true
     closeSync(this.fd)
   }
 
@@ -135,14 +142,22 @@ export function writeSafetensorsFile(
   checkPath('writeSafetensorsFile', path)
   checkMap('tensors', tensors)
   checkMap('metadata', metadata)
+  for (const [name, tensor] of tensors) {
+    checkOptions(`${path}: tensor '${name}'`, tensor)
+  }
   const ordered = [...tensors].sort(([, a], [, b]) => ITEM_BYTES[b.dtype] - ITEM_BYTES[a.dtype])
   let end = 0
   const infos = ordered.map(([name, { dtype, shape }]): [string, TensorInfo] => {
-    const bytes = shape.every((size) => Number.isSafeInteger(size) && size >= 0)
-      ? tensorBytes(dtype, shape)
-      : undefined
+    const possible =
+      typeof dtype === 'string' &&
+      Object.hasOwn(ITEM_BYTES, dtype) &&
+      Array.isArray(shape) &&
+      shape.every((size) => Number.isSafeInteger(size) && size >= 0)
+    const bytes = possible ? tensorBytes(dtype, shape) : undefined
     if (bytes === undefined) {
-      throw new ArgumentError(`${path}: tensor '${name}' has the impossible shape [${shape}]`)
+      throw new ArgumentError(
+        `${path}: tensor '${name}' has the impossible shape ${describe(shape)} of ${describe(dtype)}`,
+      )
     }
     const begin = end
     end += bytes
@@ -154,10 +169,10 @@ export function writeSafetensorsFile(
     for (const [i, [name, tensor]] of ordered.entries()) {
       const { begin, end } = infos[i][1]
       const bytes = tensor.bytes
-      if (bytes.length !== end - begin) {
+      if (bytes?.length !== end - begin) {
         throw new ArgumentError(
           `${path}: tensor '${name}' of shape [${tensor.shape}]: expected ${end - begin} bytes, ` +
-            `got ${bytes.length}`,
+            `got ${bytes?.length}`,
         )
       }
       append(bytes)

@@ -23,10 +23,22 @@ const STATE_KEY = 'adjoint.state'
 const KIND_KEY = 'adjoint.kind'
 const VERSION_KEY = 'adjoint.version'
 
+// Deeper data would overflow the stack.
+const MAX_DEPTH = 500
+
 /** What a file is for and in which version; a reader refuses others. */
 export interface StateKind {
   readonly kind: string
   readonly version: number
+}
+
+function checkKind(op: string, what: StateKind): void {
+  checkOptions(op, what)
+  if (typeof what.kind !== 'string' || !Number.isSafeInteger(what.version)) {
+    throw new ArgumentError(
+      `${op}: expected a kind and a version, got ${describe([what.kind, what.version])}`,
+    )
+  }
 }
 
 /**
@@ -36,7 +48,7 @@ export interface StateKind {
  */
 export function saveState(path: string, what: StateKind, state: State): void {
   checkPath('saveState', path)
-  checkOptions('saveState', what)
+  checkKind('saveState', what)
   const { kind, version } = what
   const tensors = new Map<string, Tensor>()
   const json = JSON.stringify(encode(state, [], tensors, new Set()))
@@ -53,7 +65,7 @@ export function loadState(
   what: StateKind,
   options: { device?: DeviceLike } = {},
 ): State {
-  checkOptions('loadState', what)
+  checkKind('loadState', what)
   checkOptions('loadState', options)
   const { kind, version } = what
   const { tensors, metadata } = readAll(path, options.device)
@@ -71,7 +83,7 @@ export function loadState(
   } catch (error) {
     throw new FileError(`${path}: its state is broken`, { cause: error })
   }
-  return decode(json, tensors, path)
+  return decode(json, tensors, path, MAX_DEPTH)
 }
 
 type Json = string | number | boolean | null | Json[] | { [key: string]: Json }
@@ -93,6 +105,9 @@ function encode(
     const name = uniqueName(place.join('.'), tensors)
     tensors.set(name, value)
     return { $tensor: name }
+  }
+  if (place.length > MAX_DEPTH) {
+    throw new ArgumentError(`saveState: expected at most ${MAX_DEPTH} levels, got more`)
   }
   const plain = Array.isArray(value) || isPlainObject(value)
   if (!plain || open.has(value as object)) {
@@ -118,9 +133,15 @@ function encode(
   return result
 }
 
-function decode(json: unknown, tensors: Readonly<Record<string, Tensor>>, path: string): State {
-  if (Array.isArray(json)) return json.map((item) => decode(item, tensors, path))
+function decode(
+  json: unknown,
+  tensors: Readonly<Record<string, Tensor>>,
+  path: string,
+  levels: number,
+): State {
   if (typeof json !== 'object' || json === null) return json as State
+  if (levels < 0) throw new FileError(`${path}: its state has more than ${MAX_DEPTH} levels`)
+  if (Array.isArray(json)) return json.map((item) => decode(item, tensors, path, levels - 1))
   const entries = Object.entries(json)
   if (entries.length === 1 && /^\$[^$]/.test(entries[0][0])) {
     return decodeSpecial(entries[0], tensors, path)
@@ -129,7 +150,7 @@ function decode(json: unknown, tensors: Readonly<Record<string, Tensor>>, path: 
   return Object.fromEntries(
     entries.map(([key, value]) => [
       key.startsWith('$') ? key.slice(1) : key,
-      decode(value, tensors, path),
+      decode(value, tensors, path, levels - 1),
     ]),
   )
 }

@@ -1,10 +1,17 @@
 import { isFloating } from '../core/dtype.js'
-import { ArgumentError, DTypeError, describe, ShapeError } from '../core/errors.js'
+import {
+  ArgumentError,
+  checkNumber,
+  checkOptions,
+  DTypeError,
+  describe,
+  ShapeError,
+} from '../core/errors.js'
 import type { Generator } from '../core/generator.js'
 import { noGrad } from '../core/grad-mode.js'
 import { checkShape, numelOf, type Shape, showShape } from '../core/shape.js'
 import { checkTensor, type Tensor } from '../core/tensor.js'
-import { eye, normal, tensor, uniform, where } from '../ops/index.js'
+import { eye, normal, type RandomOptions, tensor, uniform, where } from '../ops/index.js'
 
 // Every function here overwrites a tensor in place, without recording it, and returns the tensor.
 
@@ -28,11 +35,10 @@ function checkFloating(op: string, t: Tensor): void {
   }
 }
 
-const like = (t: Tensor, options: InitOptions) => ({
-  dtype: t.dtype,
-  device: t.device,
-  generator: options.generator,
-})
+function like(t: Tensor, options: InitOptions): RandomOptions {
+  checkOptions('init', options)
+  return { dtype: t.dtype, device: t.device, generator: options.generator }
+}
 
 /** Uniform numbers in [low, high). */
 export function uniform_(t: Tensor, low = 0, high = 1, options: InitOptions = {}): Tensor {
@@ -61,7 +67,12 @@ export function ones_(t: Tensor): Tensor {
 // Beyond this many deviations from the mean hardly any number would be accepted.
 const FARTHEST = 4
 
-/** Normal numbers of a mean and a deviation, drawn again until they lie in [low, high]. */
+/**
+ * Normal numbers of a mean and a deviation in [low, high]. Where that is wide, normal numbers are
+ * drawn again until they lie there. Where it is narrower than a deviation hardly any would, so
+ * uniform numbers are drawn, and kept with probability exp((n² - z²) / 2): z is a number's distance
+ * from the mean in deviations, n that of the nearest one.
+ */
 export function truncNormal_(
   t: Tensor,
   mean = 0,
@@ -71,21 +82,41 @@ export function truncNormal_(
   options: InitOptions = {},
 ): Tensor {
   checkFloating('truncNormal_', t)
+  checkNumber('truncNormal_', 'mean', mean)
+  checkNumber('truncNormal_', 'std', std)
   const far = FARTHEST * std
-  if (!(std > 0 && low < high && low < mean + far && high > mean - far)) {
+  const isRange = typeof low === 'number' && typeof high === 'number' && low < high
+  if (!(std > 0 && isRange && low < mean + far && high > mean - far)) {
     throw new ArgumentError(
       `truncNormal_: expected std > 0 and low < high within ${FARTHEST} deviations of the mean, ` +
-        `got mean ${mean}, std ${std} and [${low}, ${high}]`,
+        `got mean ${mean}, std ${std} and ${describe([low, high])}`,
     )
   }
+  const place = like(t, options)
+  const isNarrow = high - low < std
+  const nearest = Math.max(low - mean, mean - high, 0) / std
+  const draw = () =>
+    isNarrow ? uniform(t.shape, low, high, place) : normal(t.shape, mean, std, place)
+  const refused = (values: Tensor): Tensor => {
+    if (!isNarrow) return values.lt(low).logicalOr(values.gt(high))
+    const kept = values
+      .sub(mean)
+      .div(std)
+      .square()
+      .neg()
+      .add(nearest ** 2)
+      .div(2)
+      .exp()
+    return uniform(t.shape, 0, 1, place).gt(kept)
+  }
   return overwrite(t, () => {
-    const draw = () => normal(t.shape, mean, std, like(t, options))
     let values = draw()
-    for (;;) {
-      const outside = values.lt(low).logicalOr(values.gt(high))
-      if (outside.any().item() === 0) return values
-      values = where(outside, draw(), values)
+    let again = refused(values)
+    while (again.any().item() !== 0) {
+      values = where(again, draw(), values)
+      again = again.logicalAnd(refused(values))
     }
+    return values
   })
 }
 
@@ -96,6 +127,7 @@ export type Nonlinearity = 'linear' | 'sigmoid' | 'tanh' | 'relu' | 'leakyRelu' 
 
 /** The factor by which a nonlinearity's weights are scaled; `slope` is that of leakyRelu. */
 export function calculateGain(nonlinearity: Nonlinearity, slope = 0.01): number {
+  checkNumber('calculateGain', 'slope', slope)
   switch (nonlinearity) {
     case 'linear':
     case 'sigmoid':
@@ -136,11 +168,12 @@ export interface KaimingOptions extends InitOptions {
 
 // std = gain / √fan (He et al. 2015)
 function kaimingStd(t: Tensor, options: KaimingOptions): number {
+  checkOptions('init', options)
   const { a = 0, mode = 'fanIn', nonlinearity = 'leakyRelu' } = options
-  const fan = calculateFans(checkTensor('init', t).shape)[mode]
-  if (fan === undefined) {
+  if (mode !== 'fanIn' && mode !== 'fanOut') {
     throw new ArgumentError(`init: expected mode 'fanIn' or 'fanOut', got ${describe(mode)}`)
   }
+  const fan = calculateFans(checkTensor('init', t).shape)[mode]
   return fan === 0 ? 0 : calculateGain(nonlinearity, a) / Math.sqrt(fan)
 }
 
@@ -157,6 +190,7 @@ export function kaimingNormal_(t: Tensor, options: KaimingOptions = {}): Tensor 
 
 // std = gain √(2 / (fanIn + fanOut)) (Glorot & Bengio 2010)
 function xavierStd(t: Tensor, gain: number): number {
+  checkNumber('init', 'gain', gain)
   const { fanIn, fanOut } = calculateFans(checkTensor('init', t).shape)
   return gain * Math.sqrt(2 / Math.max(fanIn + fanOut, 1))
 }

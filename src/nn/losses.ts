@@ -1,5 +1,5 @@
 import { checkOptions } from '../core/errors.js'
-import type { Tensor } from '../core/tensor.js'
+import { checkTensor, type Tensor } from '../core/tensor.js'
 import {
   type BCEWithLogitsOptions,
   binaryCrossEntropyWithLogits,
@@ -25,7 +25,8 @@ abstract class Loss extends Module {
 
   /** Factors are buffers, which state dictionaries hold, as in PyTorch. */
   protected factors(name: string, weight: Tensor | null | undefined): Tensor | null {
-    return weight ? this.registerBuffer(name, weight.detach()) : null
+    if (weight === null || weight === undefined) return null
+    return this.registerBuffer(name, checkTensor(this.constructor.name, weight).detach())
   }
 }
 

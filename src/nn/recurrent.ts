@@ -1,6 +1,7 @@
 import { autocastDType, autocastTo } from '../core/autocast.js'
 import { type DType, isFloating, promoteTypes } from '../core/dtype.js'
 import { ArgumentError, checkOptions, DTypeError, describe, ShapeError } from '../core/errors.js'
+import { checkHeap } from '../core/heap.js'
 import { deviceOf } from '../core/op.js'
 import { type Shape, sameShape, showShape } from '../core/shape.js'
 import { checkTensor, type Tensor } from '../core/tensor.js'
@@ -23,6 +24,9 @@ import { uniform_ } from './init.js'
 import { checkSize, type LayerOptions, listFields, placement } from './layer-options.js'
 import { Module } from './module.js'
 import { Parameter } from './parameter.js'
+
+// Of the parameters of a layer, as objects.
+const LAYER_BYTES = 8192
 
 export interface RecurrentOptions extends LayerOptions {
   /** Layers on top of one another; default 1. */
@@ -143,6 +147,7 @@ abstract class Recurrent extends Module {
     }
     this.dropout = p
     this.#stateNames = stateNames
+    checkHeap(name, this.numLayers, LAYER_BYTES)
     const directions = bidirectional ? ['', '_reverse'] : ['']
     this.#suffixes = Array.from({ length: numLayers }, (_, layer) =>
       directions.map((direction) => `l${layer}${direction}`),

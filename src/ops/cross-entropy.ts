@@ -10,6 +10,7 @@ import { binary, unary } from './elementwise.js'
 import {
   type ClassLossOptions,
   checkClassWeight,
+  checkIgnoreIndex,
   checkReduction,
   classAxis,
   classRows,
@@ -162,11 +163,7 @@ export function crossEntropy(
       `crossEntropy: expected labelSmoothing in [0, 1], got ${describe(labelSmoothing)}`,
     )
   }
-  if (!Number.isSafeInteger(ignoreIndex)) {
-    throw new ArgumentError(
-      `crossEntropy: expected a whole number as ignoreIndex, got ${describe(ignoreIndex)}`,
-    )
-  }
+  checkIgnoreIndex('crossEntropy', ignoreIndex)
   if (!isFloating(checkTensor('crossEntropy', logits).dtype)) {
     throw new DTypeError(`crossEntropy: expected floating logits, got ${logits.dtype}`)
   }

@@ -162,6 +162,14 @@ export function checkClassWeight(op: string, scores: Tensor, weight: Tensor): vo
   }
 }
 
+/** @internal */
+export function checkIgnoreIndex(op: string, ignoreIndex: unknown): void {
+  if (Number.isSafeInteger(ignoreIndex)) return
+  throw new ArgumentError(
+    `${op}: expected a whole number as ignoreIndex, got ${describe(ignoreIndex)}`,
+  )
+}
+
 /** The weight of each row: 0 where its target is ignored, else that of its class, or 1. @internal */
 export function rowWeights(target: Tensor, options: ClassLossOptions): Tensor {
   const counted = binary('ne', target, options.ignoreIndex ?? IGNORE_INDEX)
@@ -197,10 +205,12 @@ export function nllLoss(
   options: ClassLossOptions = {},
 ): Tensor {
   checkOptions('nllLoss', options)
+  const { ignoreIndex = IGNORE_INDEX } = options
+  checkIgnoreIndex('nllLoss', ignoreIndex)
   const [scores] = inFloat32(checkTensor('nllLoss', logProbabilities))
   const rows = classRows('nllLoss', scores, target)
   if (options.weight) checkClassWeight('nllLoss', logProbabilities, options.weight)
-  const counted = binary('ne', rows.target, options.ignoreIndex ?? IGNORE_INDEX)
+  const counted = binary('ne', rows.target, ignoreIndex)
   const picked = gather(rows.scores, 1, unsqueeze(where(counted, rows.target, 0), 1))
   const losses = where(counted, unary('neg', reshape(picked, rows.target.shape)), 0)
   return reduceRows('nllLoss', losses, rows, options)

@@ -1,11 +1,15 @@
 import { applyAll } from '../core/apply.js'
 import { ArgumentError, describe, ShapeError } from '../core/errors.js'
+import { checkHeap } from '../core/heap.js'
 import { defineOp, jointly, type Op } from '../core/op.js'
 import { checkAxis, checkShape } from '../core/shape.js'
 import { checkTensor, type Tensor } from '../core/tensor.js'
 import { zerosFor } from './copy.js'
 import { cat } from './indexing.js'
 import { sliceView, view } from './views.js'
+
+// Of one part: a tensor, and perhaps another view of it.
+const PART_BYTES = 1024
 
 interface SplitAttrs {
   readonly axis: number
@@ -52,6 +56,7 @@ export function split(x: Tensor, size: number | readonly number[], axis = 0): Te
       throw new ArgumentError(`split: expected a size of 1 or more, got ${size}`)
     }
     const count = Math.max(1, Math.ceil(total / size))
+    checkHeap('split', count, PART_BYTES)
     sizes = Array.from({ length: count }, (_, i) => Math.min(size, total - i * size))
   } else {
     sizes = checkShape('split', size)

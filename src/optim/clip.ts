@@ -3,10 +3,11 @@ import { noGrad } from '../core/grad-mode.js'
 import { recording } from '../core/recording.js'
 import { checkTensor, Tensor } from '../core/tensor.js'
 import { contiguous, norm, stack, zeros } from '../ops/index.js'
+import { checkRange } from './optimizer.js'
 
 /** The gradients, each once. */
 function gradientsOf(op: string, params: Iterable<Tensor>, limit: number): Tensor[] {
-  if (!(limit >= 0)) throw new ArgumentError(`${op}: expected a limit of 0 or more, got ${limit}`)
+  checkRange(op, 'a limit', limit, 0)
   checkList(op, 'parameters', params, true)
   const grads = [...params].flatMap((p) => {
     const { slot } = checkTensor(op, p)
@@ -74,7 +75,7 @@ export function clipGradNorm_(
 ): Tensor {
   checkOptions('clipGradNorm_', options)
   const { normType = 2, errorIfNonfinite = false } = options
-  if (!(normType > 0)) {
+  if (typeof normType !== 'number' || !(normType > 0)) {
     throw new ArgumentError(`clipGradNorm_: expected a norm above 0, got ${describe(normType)}`)
   }
   const grads = gradientsOf('clipGradNorm_', params, maxNorm)

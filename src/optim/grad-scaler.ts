@@ -107,7 +107,7 @@ export class GradScaler {
   scale(loss: Tensor): Tensor
   scale(losses: readonly Tensor[]): Tensor[]
   scale(loss: Tensor | readonly Tensor[]): Tensor | Tensor[] {
-    if (Array.isArray(loss)) return loss.map((each) => this.scale(each as Tensor))
+    if (Array.isArray(loss)) return loss.map((each) => this.scale(checkTensor('scale', each)))
     const x = checkTensor('scale', loss)
     if (!this.isEnabled) return x
     refuseWhileCapturing('scale', 'a scale that changes')

@@ -1,5 +1,5 @@
 import type { Device } from '../core/device.js'
-import { ArgumentError, checkOptions, DeviceError, describe } from '../core/errors.js'
+import { ArgumentError, checkList, checkOptions, DeviceError, describe } from '../core/errors.js'
 import { noGrad } from '../core/grad-mode.js'
 import { recording, refuseWhileCapturing } from '../core/recording.js'
 import { keep } from '../core/scope.js'
@@ -78,10 +78,7 @@ export abstract class Optimizer<H extends Hyper = Hyper> {
   protected constructor(params: Params<H>, defaults: H, options: Partial<H>) {
     checkOptions(this.name, options)
     this.defaults = { ...defaults, ...given(options) }
-    const list: unknown = params
-    if (typeof list !== 'object' || list === null || !(Symbol.iterator in list)) {
-      throw new ArgumentError(`${this.name}: expected parameters, got ${describe(params)}`)
-    }
+    checkList(this.name, 'parameters', params, true)
     const items = [...params] as (Tensor | GroupOptions<H>)[]
     if (items.length === 0) {
       throw new ArgumentError(`${this.name}: expected one or more parameters, got none`)
@@ -110,15 +107,8 @@ export abstract class Optimizer<H extends Hyper = Hyper> {
 
   /** Adds parameters, such as those of layers that are unfrozen later. */
   addParamGroup(group: GroupOptions<H>): void {
-    if (
-      typeof group?.params !== 'object' ||
-      group.params === null ||
-      !(Symbol.iterator in group.params)
-    ) {
-      throw new ArgumentError(
-        `${this.name}: expected a group with params, got ${describe(group?.params ?? group)}`,
-      )
-    }
+    checkOptions(this.name, group)
+    checkList(this.name, 'a group with params', group.params, true)
     this.addGroup([...group.params], group)
   }
 
@@ -279,11 +269,15 @@ export abstract class Optimizer<H extends Hyper = Hyper> {
   loadStateDict(dict: OptimizerStateDict): void {
     const wrong = (expected: string, got: string) =>
       new ArgumentError(`${this.name}.loadStateDict: expected ${expected}, got ${got}`)
-    if (!Array.isArray(dict?.param_groups) || typeof dict.state !== 'object') {
+    const isObject = (value: unknown) => typeof value === 'object' && value !== null
+    if (!Array.isArray(dict?.param_groups) || !isObject(dict.state)) {
       throw wrong('an optimizer state with state and param_groups', describe(dict))
     }
+    for (const group of dict.param_groups) {
+      if (!Array.isArray(group?.params)) throw wrong('groups with params', describe(group))
+    }
     const sizes = (groups: readonly { params: readonly unknown[] }[]) =>
-      groups.map((group) => group.params?.length).join(', ')
+      groups.map((group) => group.params.length).join(', ')
     if (sizes(dict.param_groups) !== sizes(this.paramGroups)) {
       throw wrong(
         `groups of [${sizes(this.paramGroups)}] parameters`,
@@ -309,6 +303,7 @@ export abstract class Optimizer<H extends Hyper = Hyper> {
       const entry = byIndex.get(Number(index))
       if (entry === undefined) throw wrong('states of its parameters', `one of number ${index}`)
       const { p, group } = entry
+      if (!isObject(saved)) throw wrong(`the state of parameter ${index}`, describe(saved))
       const buffers: Record<string, Tensor> = {}
       for (const name of this.bufferNames(group)) {
         const value = saved[name]

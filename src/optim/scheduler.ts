@@ -98,11 +98,3 @@ export function checkCount(name: string, what: string, value: unknown, least = 1
   }
   return value as number
 }
-
-/** A finite number. @internal */
-export function checkNumber(name: string, what: string, value: unknown): number {
-  if (!Number.isFinite(value)) {
-    throw new ArgumentError(`${name}: expected a finite ${what}, got ${describe(value)}`)
-  }
-  return value as number
-}

@@ -1,6 +1,6 @@
-import { ArgumentError, describe } from '../core/errors.js'
+import { ArgumentError, checkNumber, describe } from '../core/errors.js'
 import type { Optimizer } from './optimizer.js'
-import { checkCount, checkNumber, LRScheduler } from './scheduler.js'
+import { checkCount, LRScheduler } from './scheduler.js'
 
 /** lr = base gammaᵏ with k = ⌊epoch / stepSize⌋ */
 export class StepLR extends LRScheduler {
@@ -171,7 +171,7 @@ export class OneCycleLR extends LRScheduler {
     for (const [name, value] of Object.entries({ maxLr, divFactor, finalDivFactor })) {
       checkNumber('OneCycleLR', name, value)
     }
-    if (!(pctStart >= 0 && pctStart <= 1)) {
+    if (typeof pctStart !== 'number' || !(pctStart >= 0 && pctStart <= 1)) {
       throw new ArgumentError(`OneCycleLR: expected pctStart in [0, 1], got ${describe(pctStart)}`)
     }
     if (annealStrategy !== 'cos' && annealStrategy !== 'linear') {

@@ -45,6 +45,7 @@ export class SGD extends Optimizer<SGDOptions> {
   protected override checkGroup(group: SGDOptions): void {
     checkRange('SGD', 'lr', group.lr, 0)
     checkRange('SGD', 'momentum', group.momentum, 0)
+    checkRange('SGD', 'dampening', group.dampening, Number.NEGATIVE_INFINITY)
     checkRange('SGD', 'weightDecay', group.weightDecay, 0)
     if (group.nesterov && (group.momentum <= 0 || group.dampening !== 0)) {
       throw new ArgumentError(

@@ -45,12 +45,21 @@ export function checkFit<Batch>(loader: unknown, options: FitOptions<Batch>): vo
   if (checkpoint !== undefined) {
     if (typeof checkpoint !== 'string') checkOptions('fit', checkpoint)
     checkPath('fit', typeof checkpoint === 'string' ? checkpoint : checkpoint.path)
+    if (typeof checkpoint !== 'string') {
+      checkInterval('everyBatches', checkpoint.everyBatches)
+      checkInterval('everySeconds', checkpoint.everySeconds)
+    }
   }
   if (resume !== undefined) checkPath('fit', resume)
   for (const f of [onBatchEnd, onEpochEnd]) if (f !== undefined) checkFunction('fit', f)
   if (signal !== undefined && !(signal instanceof AbortSignal)) {
     throw new ArgumentError(`fit: expected an AbortSignal, got ${describe(signal)}`)
   }
+}
+
+function checkInterval(name: string, value: unknown): void {
+  if (value === undefined || (typeof value === 'number' && value >= 0)) return
+  throw new ArgumentError(`fit: expected ${name} of 0 or more, got ${describe(value)}`)
 }
 
 /** What a step gave back. */

@@ -29,7 +29,7 @@ export function checkEarlyStop({ patience, monitor = 'loss', minDelta = 0 }: Ear
   if (monitor !== 'loss' && monitor !== 'accuracy') {
     throw new ArgumentError(`earlyStop: expected 'loss' or 'accuracy', got ${describe(monitor)}`)
   }
-  if (!(minDelta >= 0)) {
+  if (typeof minDelta !== 'number' || !(minDelta >= 0)) {
     throw new ArgumentError(
       `earlyStop: expected a minDelta of 0 or more, got ${describe(minDelta)}`,
     )

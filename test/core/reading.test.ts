@@ -6,6 +6,7 @@ import {
   type DType,
   DTypeError,
   full,
+  OutOfMemoryError,
   ShapeError,
   tensor,
   zeros,
@@ -124,6 +125,16 @@ describe('reading', () => {
     ])
     expect(zeros([2, 0, 4]).numel).toBe(0)
     expect(errorOf(ShapeError, () => zeros([]).length)).toMatch(/^length: expected/)
+  })
+
+  test('more elements than JavaScript can hold are refused', async () => {
+    const many = zeros([1], { dtype: 'int8' }).expand([2 ** 28])
+    expect(() => many.toArray()).toThrow(OutOfMemoryError)
+    expect(() => many.expand([2 ** 8, 2 ** 28]).dataSync()).toThrow(OutOfMemoryError)
+    await expect(many.expand([2 ** 8, 2 ** 28]).data()).rejects.toThrow(OutOfMemoryError)
+    expect(() => many.unbind(0)).toThrow(OutOfMemoryError)
+    expect(() => many.split(2)).toThrow(OutOfMemoryError)
+    expect(many.chunk(2).map((part) => part.numel)).toEqual([2 ** 27, 2 ** 27])
   })
 
   test('of a disposed tensor is refused', async () => {

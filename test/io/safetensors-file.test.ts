@@ -108,6 +108,18 @@ describe('writing and reading', () => {
 })
 
 describe('writeFileAtomic', () => {
+  it('is closed once, and then reads no more', () => {
+    const path = join(folder, 'closed')
+    writeSafetensorsFile(path, new Map([['a', raw('U8', [1], [7])]]))
+    const file = new SafetensorsFile(path)
+    file.close()
+    const other = new SafetensorsFile(path)
+    file.close()
+    expect(() => file.read('a')).toThrow(ArgumentError)
+    expect(other.read('a').bytes[0]).toBe(7)
+    other.close()
+  })
+
   it('leaves the old file and no temporary one when writing fails', () => {
     const path = join(folder, 'atomic.bin')
     writeFileAtomic(path, (append) => append(Buffer.from('old')))

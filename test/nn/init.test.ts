@@ -65,6 +65,14 @@ describe('initialisation', () => {
     expect(cut.amax().item()).toBeLessThanOrEqual(2)
     // Mean of a standard normal on [-1, 2]: (φ(-1) - φ(2)) / (Φ(2) - Φ(-1))
     expect(cut.mean().item()).toBeCloseTo((0.24197072 - 0.05399097) / (0.97724987 - 0.15865525), 1)
+    // The same in [2, 2.5], where hardly any normal number lies.
+    const tail = nn.init.truncNormal_(zeros([50_000]), 0, 1, 2, 2.5)
+    expect(tail.amin().item()).toBeGreaterThanOrEqual(2)
+    expect(tail.amax().item()).toBeLessThanOrEqual(2.5)
+    expect(tail.mean().item()).toBeCloseTo((0.05399097 - 0.0175283) / (0.99379033 - 0.97724987), 2)
+    // A deviation without bounds is that of uniform numbers.
+    const even = nn.init.truncNormal_(zeros([50_000]), 0, 1e30, -1, 1)
+    expect(even.square().mean().item()).toBeCloseTo(1 / 3, 1)
     expect(new Set(values(nn.init.constant_(t(), 3)))).toEqual(new Set([3]))
     expect(values(nn.init.eye_(zeros([2, 3])))).toEqual([1, 0, 0, 0, 1, 0])
     const p = nn.init.ones_(nn.init.zeros_(t()))
