@@ -136,11 +136,10 @@ void launchForward(const ForwardOperands<S>& a) {
   using T = ComputeOf<S>;
   visitTile<T>(a.size.e, [&](auto width) {
     constexpr int kTile = decltype(width)::value;
-    constexpr size_t kMostShared = size_t(48) << 10;
     size_t elements = kQueries * kWeightStride<T> + kStagingElements<T, kRowsPerThread, kTile>();
     const int64_t stride = ceilDiv(a.size.d, kChunk<T>) * kChunk<T> + kWide<T>;
     const size_t resident = static_cast<size_t>(stride) * kQueries;
-    const bool isResident = (elements + resident) * sizeof(T) <= kMostShared;
+    const bool isResident = (elements + resident) * sizeof(T) <= kSharedBytes;
     if (isResident) elements += resident;
     launch(attentionGrid(a.tiles, a.size.count(), a.size.e, kTile), kTileThreads,
            elements * sizeof(T), stream(), attentionKernel<S, kTile>, a,
@@ -180,7 +179,7 @@ void backend::attention(const View& y, const View& lse, const View& q, const Vie
     a.lse = lse.as<T>();
     a.size = size;
     a.scores = {AttentionMask(mask), static_cast<T>(scale), isCausal, size.tq, size.tk};
-    if constexpr (sizeof(S) == 2) {
+    if constexpr (sizeof(S) <= 4) {
       if (attentionOnTensorCores(a)) return;
     }
     a.tiles = static_cast<int>(ceilDiv(size.tq, kQueries));

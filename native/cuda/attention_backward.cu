@@ -189,7 +189,7 @@ void launchBackward(BackwardOperands<S> a) {
     launch(static_cast<unsigned>(ceilDiv(rows, kTileThreads / kDeltaLanes)), kTileThreads, 0,
            stream(), attentionDeltaKernel<S>, a);
   }
-  if constexpr (sizeof(S) == 2) {
+  if constexpr (sizeof(S) <= 4) {
     if (attentionBackwardOnTensorCores(a)) return;
   }
   visitTile<T>(a.size.d, [&](auto width) {

@@ -1,6 +1,7 @@
-// Tiles of 16-bit matrices in shared memory and their products on tensor cores, as the kernels of
+// Tiles of matrices in shared memory and their products on tensor cores, as the kernels of
 // attention use them. Each of a block's four warps has 16 rows of the block's own sequence; where a
-// lane's numbers stand in a 16 x 8 piece of a sum, tensor_core.h says.
+// lane's numbers stand in a 16 x 8 piece of a sum, tensor_core.h says. What depends on the dtype is
+// in `Mma`: HalfMma (attention_mma_half.h) or Tf32Mma (attention_mma_tf32.h).
 #pragma once
 #include <cstdint>
 #include <type_traits>
@@ -11,22 +12,25 @@
 
 namespace adjoint::cuda {
 
+constexpr int kMmaCapability = 80;  // at least
 constexpr int kMmaWarps = 4;
 constexpr int kMmaThreads = kMmaWarps * kWarp;
 constexpr int kMmaRows = 16 * kMmaWarps;  // of a block, and of the tiles it meets
-constexpr int kHalves = 8;                // in 16 bytes
-// Eight rows that are this far apart lie in different banks.
-template <int kWidth>
-constexpr int kMmaStride = kWidth + kHalves;
+constexpr float kLog2E = 1.44269504f, kLn2 = 0.69314718f;
 
 template <class S>
-struct alignas(16) WideHalves {
-  S value[kHalves];
+constexpr int kMmaWide = 16 / static_cast<int>(sizeof(S));
+// Eight rows that are this far apart lie in different banks: they begin 16 bytes on, each after the
+// other.
+template <class S, int kWidth>
+constexpr int kMmaStride = kWidth + kMmaWide<S>;
+
+template <class S>
+struct alignas(16) MmaWide {
+  S value[kMmaWide<S>];
 };
 
-// A warp's 16 rows as left matrices, and sums of as many rows.
-template <int kWidth>
-using MmaRows = uint32_t[kWidth / 16][4];
+// Sums of a warp's 16 rows
 template <int kWidth>
 using MmaSums = float[kWidth / 8][4];
 
@@ -38,16 +42,16 @@ struct MmaPlace {
   ADJOINT_DEVICE int column(int n, int i) const { return n * 8 + lane % 4 * 2 + i % 2; }
 };
 
-// tile [kMmaRows, kWidth] = the rows of x from `row` on, 0 beyond its ends. The tile is there after
+// tile [kRows, kWidth] = the rows of x from `row` on, 0 beyond its ends. The tile is there after
 // commitCopies, a wait and a barrier.
-template <int kWidth, class S>
+template <int kRows, int kWidth, class S>
 ADJOINT_DEVICE void loadMmaTile(S* tile, const TileSource<S>& x, int row) {
-  constexpr int kAcross = kWidth / kHalves, kSteps = kMmaRows * kAcross / kMmaThreads;
+  constexpr int W = kMmaWide<S>, kAcross = kWidth / W, kSteps = kRows * kAcross / kMmaThreads;
   constexpr int kRowsAtOnce = kMmaThreads / kAcross;
   const int first = static_cast<int>(threadIdx.x) / kAcross;
-  const int c = static_cast<int>(threadIdx.x) % kAcross * kHalves, rest = x.columns - c;
-  WideHalves<S>* target = reinterpret_cast<WideHalves<S>*>(tile + first * kMmaStride<kWidth> + c);
-  constexpr int kTargetStep = kRowsAtOnce * kMmaStride<kWidth> / kHalves;
+  const int c = static_cast<int>(threadIdx.x) % kAcross * W, rest = x.columns - c;
+  MmaWide<S>* target = reinterpret_cast<MmaWide<S>*>(tile + first * kMmaStride<S, kWidth> + c);
+  constexpr int kTargetStep = kRowsAtOnce * kMmaStride<S, kWidth> / W;
   const S* source = x.data + (row + first) * x.row + c * x.column;
   if (x.isWide) {
     ADJOINT_UNROLL
@@ -62,60 +66,43 @@ ADJOINT_DEVICE void loadMmaTile(S* tile, const TileSource<S>& x, int row) {
     const bool isInside = row + first + step * kRowsAtOnce < x.rows;
     S* element = target[step * kTargetStep].value;
     ADJOINT_ROLLED
-    for (int j = 0; j < kHalves; j++) {
+    for (int j = 0; j < W; j++) {
       element[j] = isInside && j < rest ? source[j * x.column] : S{0};
     }
   }
 }
 
-// A warp's 16 rows of a tile
+// Where a lane's share of its warp's 16 rows of a tile begins.
 template <int kWidth, class S>
-ADJOINT_DEVICE void takeRows(MmaRows<kWidth>& rows, const S* tile, const MmaPlace& at) {
-  const S* row = tile + (at.warp * 16 + at.lane % 16) * kMmaStride<kWidth> + at.lane / 16 * 8;
-  ADJOINT_UNROLL
-  for (int k = 0; k < kWidth / 16; k++) loadMatrices<false>(rows[k], row + k * 16);
+ADJOINT_DEVICE const S* rowsOf(const S* tile, const MmaPlace& at) {
+  return tile + (at.warp * 16 + at.lane % 16) * kMmaStride<S, kWidth> + at.lane / 16 * kMmaWide<S>;
 }
 
 // s [16, kColumns] = rows tile^T, for the first kColumns rows of a tile
-template <int kWidth, int kColumns, class S>
-ADJOINT_DEVICE void multiplyTile(MmaSums<kColumns>& s, const MmaRows<kWidth>& rows, const S* tile,
+template <class Mma, int kWidth, int kColumns, class S>
+ADJOINT_DEVICE void multiplyTile(MmaSums<kColumns>& s,
+                                 const typename Mma::template Rows<kWidth>& rows, const S* tile,
                                  const MmaPlace& at) {
+  constexpr int W = kMmaWide<S>;
+  typename Mma::template Products<kColumns / 8> products;
+  // Two pieces of eight columns at a time, each with the lower and the upper half of 32 bytes.
+  const S* row =
+      tile + (at.lane / 16 * 8 + at.lane % 8) * kMmaStride<S, kWidth> + at.lane / 8 % 2 * W;
   ADJOINT_UNROLL
-  for (int n = 0; n < kColumns / 8; n++) {
-    ADJOINT_UNROLL
-    for (int i = 0; i < 4; i++) s[n][i] = 0;
-  }
-  // Two pieces of eight columns at a time, each with the lower and the upper half of 16 steps.
-  const S* row = tile + (at.lane / 16 * 8 + at.lane % 8) * kMmaStride<kWidth> + at.lane / 8 % 2 * 8;
-  ADJOINT_UNROLL
-  for (int k = 0; k < kWidth / 16; k++) {
+  for (int k = 0; k < kWidth / (2 * W); k++) {
+    const typename Mma::Left left = rows.left(k);
     ADJOINT_UNROLL
     for (int n = 0; n < kColumns / 16; n++) {
       uint32_t right[4];
-      loadMatrices<false>(right, row + n * 16 * kMmaStride<kWidth> + k * 16);
-      multiplyAccumulate<S>(s[2 * n], rows[k], right[0], right[1]);
-      multiplyAccumulate<S>(s[2 * n + 1], rows[k], right[2], right[3]);
+      loadMatrices<false>(right, row + n * 16 * kMmaStride<S, kWidth> + k * 2 * W);
+      products.add(2 * n, left, right[0], right[1]);
+      products.add(2 * n + 1, left, right[2], right[3]);
     }
   }
-}
-
-// sum [16, kWidth] += weights [16, kColumns] tile, the weights rounded to S
-template <int kWidth, int kColumns, class S>
-ADJOINT_DEVICE void addWeightedTile(MmaSums<kWidth>& sum, const MmaSums<kColumns>& weights,
-                                    const S* tile, const MmaPlace& at) {
-  const S* row = tile + at.lane % 16 * kMmaStride<kWidth> + at.lane / 16 * 8;
   ADJOINT_UNROLL
-  for (int k = 0; k < kColumns / 16; k++) {
-    const float(&low)[4] = weights[2 * k], (&high)[4] = weights[2 * k + 1];
-    const uint32_t left[4] = {packHalves<S>(low[0], low[1]), packHalves<S>(low[2], low[3]),
-                              packHalves<S>(high[0], high[1]), packHalves<S>(high[2], high[3])};
+  for (int n = 0; n < kColumns / 8; n++) {
     ADJOINT_UNROLL
-    for (int n = 0; n < kWidth / 16; n++) {
-      uint32_t right[4];
-      loadMatrices<true>(right, row + k * 16 * kMmaStride<kWidth> + n * 16);
-      multiplyAccumulate<S>(sum[2 * n], left, right[0], right[1]);
-      multiplyAccumulate<S>(sum[2 * n + 1], left, right[2], right[3]);
-    }
+    for (int i = 0; i < 4; i++) s[n][i] = products.sum(n, i);
   }
 }
 
@@ -125,33 +112,6 @@ ADJOINT_DEVICE void clear(MmaSums<kWidth>& sum) {
   for (int n = 0; n < kWidth / 8; n++) {
     ADJOINT_UNROLL
     for (int i = 0; i < 4; i++) sum[n][i] = 0;
-  }
-}
-
-// Rows of y [rows, columns] from `first` on = factor[half] sum, factors of the upper and lower rows
-template <int kWidth, class S>
-ADJOINT_DEVICE void storeMmaSums(const Heads<S>& y, int batch, int head, int first, int rows,
-                                 int columns, const MmaSums<kWidth>& sum, const float (&factor)[2],
-                                 const MmaPlace& at) {
-  S* const data = y.at(batch, head);
-  ADJOINT_UNROLL
-  for (int half = 0; half < 2; half++) {
-    const int row = first + at.row(2 * half);
-    if (row >= rows) continue;
-    ADJOINT_UNROLL
-    for (int n = 0; n < kWidth / 8; n++) {
-      const int column = at.column(n, 0);
-      // A row without keys is 0 even where its sum is not a number.
-      const float x0 = factor[half] == 0 ? 0 : sum[n][2 * half] * factor[half];
-      const float x1 = factor[half] == 0 ? 0 : sum[n][2 * half + 1] * factor[half];
-      S* target = data + row * y.row + column * y.column;
-      if (y.isVector && column + 2 <= columns) {
-        *reinterpret_cast<uint32_t*>(target) = packHalves<S>(x0, x1);
-      } else {
-        if (column < columns) target[0] = convert<S>(x0);
-        if (column + 1 < columns) target[y.column] = convert<S>(x1);
-      }
-    }
   }
 }
 

@@ -74,11 +74,11 @@ struct BackwardOperands {
 // is summed up.
 dim3 attentionGrid(int64_t tiles, int64_t heads, int64_t width, int64_t tileWidth);
 
-// For half types on devices that have tensor cores, and heads that are narrow enough; false
-// elsewhere. They leave `tiles` to be set, and read delta.
+// For half types and float32 on devices that have tensor cores for them, and heads that are narrow
+// enough; false elsewhere. They set `tiles` themselves, and read delta.
 template <class S>
-bool attentionOnTensorCores(ForwardOperands<S> a);
+bool attentionOnTensorCores(const ForwardOperands<S>& a);
 template <class S>
-bool attentionBackwardOnTensorCores(BackwardOperands<S> a);
+bool attentionBackwardOnTensorCores(const BackwardOperands<S>& a);
 
 }  // namespace adjoint::cuda

@@ -71,6 +71,10 @@ inline unsigned gridFor(int64_t n, int64_t itemsPerBlock) {
   return static_cast<unsigned>(blocks < most ? blocks : most);
 }
 
+// What a kernel has of shared memory without asking for more; devices of compute capability 8.0 and
+// up give it 99 KiB at least.
+constexpr size_t kSharedBytes = size_t(48) << 10;
+
 template <class... Parameters, class... Arguments>
 void launch(dim3 grid, dim3 block, size_t sharedBytes, cudaStream_t stream,
             void (*kernel)(Parameters...), const Arguments&... arguments) {
@@ -79,6 +83,11 @@ void launch(dim3 grid, dim3 block, size_t sharedBytes, cudaStream_t stream,
   config.blockDim = block;
   config.dynamicSmemBytes = sharedBytes;
   config.stream = stream;
+  if (sharedBytes > kSharedBytes) {
+    ADJOINT_CUDA(cudaFuncSetAttribute(reinterpret_cast<const void*>(kernel),
+                                      cudaFuncAttributeMaxDynamicSharedMemorySize,
+                                      static_cast<int>(sharedBytes)));
+  }
   ADJOINT_CUDA(cudaLaunchKernelEx(&config, kernel, Parameters(arguments)...));
 }
 

@@ -1,8 +1,11 @@
-// Products of 16-bit matrices on tensor cores, one warp at a time: compute capability 8.0 and up.
+// Products of matrices on tensor cores, one warp at a time: compute capability 8.0 and up.
 // With g = lane / 4 and t = lane % 4, a lane holds
 //   of a 16 x 16 left matrix:  rows g, g + 8, g, g + 8 at columns 2t, 2t + 1 (twice) and 8 more
 //   of a 16 x 8 right matrix:  rows 2t, 2t + 1 and 8 more of column g
 //   of a 16 x 8 sum:           columns 2t, 2t + 1 of row g, then of row g + 8
+// and of float32, of which the unit takes sign, exponent and the first 10 bits of the rest (TF32),
+//   of a 16 x 8 left matrix:   rows g, g + 8, g, g + 8 at column t (twice) and t + 4
+//   of an 8 x 8 right matrix:  rows t and t + 4 of column g
 #pragma once
 #include <cstdint>
 #include <type_traits>
@@ -23,27 +26,30 @@ namespace adjoint::cuda {
 #define ADJOINT_TENSOR_CORE(...) __trap()
 #endif
 
-// sum += left right
+// sum += left right, of S: a half type, or float for TF32
 template <class S>
 ADJOINT_DEVICE void multiplyAccumulate(float (&sum)[4], const uint32_t (&left)[4], uint32_t right0,
                                        uint32_t right1) {
-#define ADJOINT_MMA(type)                                                                    \
-  ADJOINT_TENSOR_CORE("mma.sync.aligned.m16n8k16.row.col.f32." type "." type                 \
+#define ADJOINT_MMA(shape, type)                                                             \
+  ADJOINT_TENSOR_CORE("mma.sync.aligned." shape ".row.col.f32." type "." type                \
                       ".f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "                  \
                       "{%0, %1, %2, %3};\n"                                                  \
                       : "+f"(sum[0]), "+f"(sum[1]), "+f"(sum[2]), "+f"(sum[3])               \
                       : "r"(left[0]), "r"(left[1]), "r"(left[2]), "r"(left[3]), "r"(right0), \
                         "r"(right1))
-  if constexpr (std::is_same<S, BFloat16>::value) {
-    ADJOINT_MMA("bf16");
+  if constexpr (std::is_same<S, float>::value) {
+    ADJOINT_MMA("m16n8k8", "tf32");
+  } else if constexpr (std::is_same<S, BFloat16>::value) {
+    ADJOINT_MMA("m16n8k16", "bf16");
   } else {
-    ADJOINT_MMA("f16");
+    ADJOINT_MMA("m16n8k16", "f16");
   }
 #undef ADJOINT_MMA
 }
 
 // Four 8 x 8 matrices from shared memory: lane i names row i % 8 of matrix i / 8 (16 bytes,
-// aligned). A lane gets columns 2t, 2t + 1 of row g of each, or rows 2t, 2t + 1 of column g.
+// aligned). A lane gets columns 2t, 2t + 1 of row g of each, or rows 2t, 2t + 1 of column g. Of
+// 8 x 4 matrices of float32 it gets column t of row g.
 template <bool transposed>
 ADJOINT_DEVICE void loadMatrices(uint32_t (&matrices)[4], const void* row) {
   const auto address = static_cast<uint32_t>(__cvta_generic_to_shared(row));

@@ -272,7 +272,8 @@ void* sharedMemory(SharedArray& array, size_t bytes, size_t alignment) {
   if (array.blockSerial != running.blockSerial) {
     array.address = arena.take(array.name, bytes, alignment);
     array.blockSerial = running.blockSerial;
-    if (!array.address) abandonBlock("more than 48 KiB of shared memory", *running.thread);
+    if (!array.address)
+      abandonBlock("more shared memory than the kernel may have", *running.thread);
   }
   return array.address;
 }
@@ -290,7 +291,8 @@ const void* hostThread() {
   return &token;
 }
 
-const char* runGrid(dim3 grid, dim3 block, size_t sharedBytes, KernelBody body, void* arguments) {
+const char* runGrid(dim3 grid, dim3 block, size_t dynamicBytes, size_t sharedBytes, KernelBody body,
+                    void* arguments) {
   static std::string message;
   scheduler.body = body;
   scheduler.arguments = arguments;
@@ -304,7 +306,7 @@ const char* runGrid(dim3 grid, dim3 block, size_t sharedBytes, KernelBody body, 
   for (size_t i = 0; i < blocks.size(); i++) blocks[i] = i;
   arrange(blocks);
   for (uint64_t i : blocks) {
-    arena.startBlock(sharedBytes);
+    arena.startBlock(dynamicBytes, sharedBytes);
     uint3 index;
     index.x = static_cast<unsigned>(i % grid.x);
     index.y = static_cast<unsigned>(i / grid.x % grid.y);

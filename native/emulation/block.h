@@ -89,7 +89,10 @@ ThreadOrder threadOrder();
 // Runs all blocks of a grid. Gives back nullptr, or what went wrong: a divergent barrier, a warp
 // operation with missing lanes, a write beyond a shared array, too much shared memory.
 using KernelBody = void (*)(void* arguments);
-const char* runGrid(dim3 grid, dim3 block, size_t sharedBytes, KernelBody body, void* arguments);
+const char* runGrid(dim3 grid, dim3 block, size_t dynamicBytes, size_t sharedBytes, KernelBody body,
+                    void* arguments);
+// The most shared memory that a kernel may have, without asking for more and at all.
+constexpr size_t kSharedBytes = 48 << 10, kMostSharedBytes = 99 << 10;
 
 // ---------------------------------------------------------------- warp operations, typed
 

@@ -25,6 +25,8 @@ void setNullRuntime(bool enabled);
 // How much memory each device seems to have, and how many devices there are.
 void setDeviceMemory(size_t bytes);
 void setDeviceCount(int count);
+// From this one on they are of compute capability 7.5, before that of 8.5.
+constexpr int kOlderDevices = 3;
 // What cudaMalloc has handed out and not got back: bytes of the current device, blocks of all.
 size_t allocatedBytes();
 size_t allocatedBlocks();

@@ -57,6 +57,7 @@ struct Machine {
   size_t total = size_t(2) << 30;     // of each
   int count = 0;                      // of devices; 0: as the environment says
   std::set<std::pair<int, int>> peers;
+  std::map<const void*, size_t> sharedBytes;  // that kernels have asked for
   std::vector<EmulatedStream*> streams;
   cudaError_t error = cudaSuccess;  // of a kernel: sticky
   std::string message;

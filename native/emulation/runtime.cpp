@@ -75,14 +75,18 @@ cudaError_t waitFor(cudaEvent_t event, uint64_t record) {
 
 }  // namespace
 
-cudaError_t enqueueKernel(const cudaLaunchConfig_t& config, QueuedKernel* queued) {
+cudaError_t enqueueKernel(const cudaLaunchConfig_t& config, QueuedKernel* queued,
+                          const void* function) {
   Lock lock(machine().mutex);
   std::shared_ptr<QueuedKernel> owner(queued);
   const dim3 g = config.gridDim, b = config.blockDim;
+  const auto asked = machine().sharedBytes.find(function);
+  const size_t dynamicBytes = asked == machine().sharedBytes.end() ? kSharedBytes : asked->second,
+               sharedBytes = dynamicBytes > kSharedBytes ? kMostSharedBytes : kSharedBytes;
   const uint64_t threads = uint64_t(b.x) * b.y * b.z;
   const bool valid = g.x >= 1 && g.y >= 1 && g.z >= 1 && g.x <= 0x7fffffffu && g.y <= 65535 &&
                      g.z <= 65535 && threads >= 1 && threads <= 1024 && b.z <= 64 &&
-                     config.dynamicSmemBytes <= (48 << 10);
+                     config.dynamicSmemBytes <= dynamicBytes;
   if (!valid) {
     return failWith(cudaErrorInvalidConfiguration, "invalid sizes of grid, block or memory");
   }
@@ -93,7 +97,7 @@ cudaError_t enqueueKernel(const cudaLaunchConfig_t& config, QueuedKernel* queued
   if (!queued) return machine().error;
   return enqueue(config.stream, [=] {
     auto body = [](void* k) { static_cast<QueuedKernel*>(k)->run(); };
-    const char* error = runGrid(g, b, config.dynamicSmemBytes, body, owner.get());
+    const char* error = runGrid(g, b, config.dynamicSmemBytes, sharedBytes, body, owner.get());
     return error ? failForGood(cudaErrorLaunchFailure, error) : cudaSuccess;
   });
 }
@@ -176,12 +180,20 @@ cudaError_t cudaDeviceEnablePeerAccess(int peer, unsigned) {
   return isNew ? cudaSuccess
                : failWith(cudaErrorPeerAccessAlreadyEnabled, "the peer has access already");
 }
-cudaError_t cudaGetDeviceProperties(cudaDeviceProp* p, int) {
+cudaError_t cudaGetDeviceProperties(cudaDeviceProp* p, int device) {
   std::snprintf(p->name, sizeof p->name, "emulated");
   p->totalGlobalMem = machine().total;
   p->multiProcessorCount = 2;
-  p->major = 8;
+  p->major = device < kOlderDevices ? 8 : 7;
   p->minor = 5;
+  return cudaSuccess;
+}
+cudaError_t cudaFuncSetAttribute(const void* function, cudaFuncAttribute, int value) {
+  Lock lock(machine().mutex);
+  if (value < 0 || static_cast<size_t>(value) > adjoint::emulation::kMostSharedBytes) {
+    return failWith(cudaErrorInvalidValue, "more shared memory than there is");
+  }
+  machine().sharedBytes[function] = static_cast<size_t>(value);
   return cudaSuccess;
 }
 cudaError_t cudaDriverGetVersion(int* version) {

@@ -7,7 +7,6 @@
 namespace adjoint::emulation {
 namespace {
 
-constexpr size_t kLimit = 48 << 10;  // what a kernel gets without asking for more
 constexpr size_t kArenaBytes = 128 << 10;
 constexpr size_t kZoneBytes = 64;
 constexpr unsigned char kZoneByte = 0xa5;
@@ -30,9 +29,10 @@ void SharedArena::addRedZone(const char* neighbour) {
   used_ += kZoneBytes;
 }
 
-void SharedArena::startBlock(size_t dynamicBytes) {
+void SharedArena::startBlock(size_t dynamicBytes, size_t limit) {
   std::memset(memory_.data(), kNanByte, used_);
   used_ = payload_ = 0;
+  limit_ = limit;
   redZones_.clear();
   dynamic_ = nullptr;
   if (dynamicBytes > 0) dynamic_ = take("of dynamic size", dynamicBytes, 16);
@@ -40,7 +40,7 @@ void SharedArena::startBlock(size_t dynamicBytes) {
 
 void* SharedArena::take(const char* name, size_t bytes, size_t alignment) {
   payload_ = roundUp(payload_, alignment) + bytes;
-  if (payload_ > kLimit) return nullptr;
+  if (payload_ > limit_) return nullptr;
   if (redZones_.empty()) addRedZone(name);
   used_ = roundUp(used_, alignment < 16 ? 16 : alignment);
   void* address = &memory_[used_];

@@ -10,8 +10,8 @@ class SharedArena {
  public:
   SharedArena();
   // Takes back all arrays; what they held reads as NaN from now on.
-  void startBlock(size_t dynamicBytes);
-  // nullptr where more than 48 KiB would be needed.
+  void startBlock(size_t dynamicBytes, size_t limit);
+  // nullptr where more than the limit would be needed.
   void* take(const char* name, size_t bytes, size_t alignment);
   void* dynamic() const { return dynamic_; }
   bool contains(const void* p) const {
@@ -31,6 +31,7 @@ class SharedArena {
   std::vector<unsigned char> memory_;
   size_t used_ = 0;     // red zones included
   size_t payload_ = 0;  // without them: what counts against the limit
+  size_t limit_ = 0;
   std::vector<RedZone> redZones_;
   void* dynamic_ = nullptr;
 };

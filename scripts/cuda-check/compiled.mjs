@@ -183,8 +183,8 @@ const NEEDS = [
   { pattern: /^cellKernel<4,/, needs: 'wideLoads', from: 75 },
   { pattern: /^gatherKernel<unsigned (char, 16|short, 8|int, 4)>/, needs: 'wideLoads', from: 75 },
   { pattern: /^attention(Delta)?Kernel<float/, needs: 'wideLoads', from: 75 },
-  // Two halves of bfloat16 are multiplied from 8.0 on.
-  { pattern: /^attentionHalf\w*Kernel</, needs: 'tensorCore', from: 80 },
+  // Halves of bfloat16 and float32 as TF32 are multiplied from 8.0 on.
+  { pattern: /^attentionMma\w*Kernel</, needs: 'tensorCore', from: 80 },
 ]
 
 /** What is wrong with a kernel; empty where nothing is. */

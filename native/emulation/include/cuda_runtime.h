@@ -92,6 +92,9 @@ cudaError_t cudaMalloc(void** pointer, size_t bytes);
 cudaError_t cudaFree(void* pointer);
 cudaError_t cudaHostAlloc(void** pointer, size_t bytes, unsigned flags);
 cudaError_t cudaFreeHost(void* pointer);
+enum cudaFuncAttribute { cudaFuncAttributeMaxDynamicSharedMemorySize = 8 };
+// At most 99 KiB, as on the smallest of the devices that have tensor cores for float32.
+cudaError_t cudaFuncSetAttribute(const void* function, cudaFuncAttribute attribute, int value);
 // Reads and writes host memory only when the stream gets there, as from pinned memory.
 cudaError_t cudaMemcpyAsync(void* target, const void* source, size_t bytes, cudaMemcpyKind kind,
                             cudaStream_t stream);
@@ -129,8 +132,10 @@ struct QueuedKernel {
   virtual ~QueuedKernel() = default;
   virtual void run() = 0;
 };
-// Takes over `queued`, which is not there under the null runtime (emulation.h).
-cudaError_t enqueueKernel(const cudaLaunchConfig_t& config, QueuedKernel* queued);
+// Takes over `queued`, which is not there under the null runtime (emulation.h). `function`: the
+// kernel, where cudaFuncSetAttribute may have been told of it.
+cudaError_t enqueueKernel(const cudaLaunchConfig_t& config, QueuedKernel* queued,
+                          const void* function = nullptr);
 extern bool isNullRuntime;
 
 template <class... Parameters>
@@ -149,9 +154,10 @@ cudaError_t cudaLaunchKernelEx(const cudaLaunchConfig_t* config, void (*kernel)(
                                Arguments&&... arguments) {
   using Bound = adjoint::emulation::BoundKernel<Parameters...>;
   return adjoint::emulation::enqueueKernel(
-      *config, adjoint::emulation::isNullRuntime
-                   ? nullptr
-                   : new Bound(kernel, std::forward<Arguments>(arguments)...));
+      *config,
+      adjoint::emulation::isNullRuntime ? nullptr
+                                        : new Bound(kernel, std::forward<Arguments>(arguments)...),
+      reinterpret_cast<const void*>(kernel));
 }
 
 // ---------------------------------------------------------------- device side

@@ -19,8 +19,12 @@ struct Case {
   MaskKind mask = MaskKind::none;
   DType dtype = DType::float32;
   Placement placement = Placement::dense;
+  int64_t width = 0;  // of the scale, if it is not d
   int64_t heads() const { return b * h; }
-  double scale() const { return 1 / std::sqrt(static_cast<double>(d > 0 ? d : 1)); }
+  double scale() const {
+    const int64_t n = width > 0 ? width : d;
+    return 1 / std::sqrt(static_cast<double>(n > 0 ? n : 1));
+  }
 };
 
 std::string describe(const Case& c) {
@@ -111,14 +115,22 @@ struct Trial {
   }
   static double at(const Values& x, int64_t i) { return x[static_cast<size_t>(i)]; }
 
+  struct Wanted {
+    Values y, lse;
+    Gradients gradients;
+  };
+  Wanted wanted() const {
+    Wanted w{{}, {}, {Values(q.size()), Values(k.size()), Values(v.size())}};
+    for (int64_t head = 0; head < c.heads(); head++) {
+      for (int64_t i = 0; i < c.tq; i++) expectRow(head, i, w.y, w.lse, w.gradients);
+    }
+    return w;
+  }
+
   void check() {
     SCOPED_TRACE(describe(c));
     run();
-    Values wantY, wantLse;
-    Gradients want{Values(q.size()), Values(k.size()), Values(v.size())};
-    for (int64_t head = 0; head < c.heads(); head++) {
-      for (int64_t i = 0; i < c.tq; i++) expectRow(head, i, wantY, wantLse, want);
-    }
+    const auto [wantY, wantLse, want] = wanted();
     // Half types are rounded once on each side, and so is y before it is read for the gradients.
     const double unit = 8 * epsilonOf(c.dtype), root = std::sqrt(static_cast<double>(c.tq) + 1);
     expectClose(lse, wantLse, c.dtype == DType::float64 ? 1e-14 : 1e-6);
@@ -168,7 +180,12 @@ struct Trial {
 TEST_P(AttentionOnDevice, oddLengths) {
   for (int64_t tq : {1, 65, 130}) {
     for (int64_t tk : {1, 33, 130}) {
-      for (MaskKind mask : kMasks) Trial({1, 1, tq, tk, 5, 5, mask}).check();
+      for (MaskKind mask : kMasks) {
+        // The longest once alone: the emulation takes its time over whole tiles.
+        if (tq < 130 || tk < 130 || mask == MaskKind::causal) {
+          Trial({1, 1, tq, tk, 5, 5, mask}).check();
+        }
+      }
     }
   }
 }
@@ -181,7 +198,7 @@ TEST_P(AttentionOnDevice, oddWidths) {
   }
 }
 
-// Half types have kernels for heads of up to 32, 64 and 128, and the others beyond.
+// Half types and float32 have kernels for heads of up to 32, 64 and 128, and the others beyond.
 TEST_P(AttentionOnDevice, dtypesAndPlacements) {
   for (DType dtype : kFloats) {
     for (Placement placement : {Placement::dense, Placement::packed, Placement::scattered}) {
@@ -317,6 +334,123 @@ TEST_P(AttentionOnDevice, runsRepeatBitForBit) {
     EXPECT_EQ(first.got.dq, second.got.dq);
     EXPECT_EQ(first.got.dk, second.got.dk);
     EXPECT_EQ(first.got.dv, second.got.dv);
+  }
+}
+
+class WithProducts {
+ public:
+  explicit WithProducts(backend::Float32Products products) {
+    backend::setFloat32Products(products);
+  }
+  ~WithProducts() { backend::setFloat32Products(backend::Float32Products::highest); }
+};
+
+// The root mean square of the errors, relative to that of what is wanted.
+double errorOf(const Values& got, const Values& want) {
+  double error = 0, norm = 0;
+  for (size_t i = 0; i < want.size(); i++) {
+    error += (got[i] - want[i]) * (got[i] - want[i]);
+    norm += want[i] * want[i];
+  }
+  return std::sqrt(error / norm);
+}
+
+// Heads of 132 columns are beyond the tensor cores' kernels, so the last columns, which are zeros
+// there, bring the same problem to the kernels without: three products in TF32 may err four times
+// as much as float32 does, one of them by its 11 bits.
+TEST_P(AttentionOnDevice, errorsOfProductsInTf32) {
+  const int64_t d = 64, wide = 132;
+  Case c{1, 1, 70, 150, d, d};
+  Trial narrow(c);
+  std::mt19937 generator(9);
+  std::normal_distribution<float> draw;
+  for (Values* x : {&narrow.q, &narrow.k, &narrow.v, &narrow.dy}) {
+    for (double& value : *x) value = draw(generator);
+  }
+  Case beyond = c;
+  beyond.d = beyond.e = wide;
+  beyond.width = d;
+  Trial plain(beyond);
+  const auto widen = [&](const Values& x) {
+    Values y(x.size() / d * wide);
+    for (size_t i = 0; i < x.size(); i++) y[i / d * wide + i % d] = x[i];
+    return y;
+  };
+  plain.q = widen(narrow.q);
+  plain.k = widen(narrow.k);
+  plain.v = widen(narrow.v);
+  plain.dy = widen(narrow.dy);
+  plain.run();
+  const Trial::Wanted want = narrow.wanted(), wantWide = plain.wanted();
+  const bool hasTensorCores = cuda::computeCapability() >= 80;
+  for (auto products : {backend::Float32Products::highest, backend::Float32Products::high}) {
+    const WithProducts setting(products);
+    narrow.run();
+    const auto check = [&](const char* what, const Values& got, const Values& wanted,
+                           const Values& gotPlain, const Values& wantedPlain) {
+      const double error = errorOf(got, wanted), plainError = errorOf(gotPlain, wantedPlain);
+      SCOPED_TRACE(what);
+      if (products == backend::Float32Products::highest) {
+        EXPECT_LE(error, 4 * plainError);
+      } else {
+        EXPECT_LE(error, 4 * 0x1p-11);
+        if (hasTensorCores) {
+          EXPECT_GT(error, 4 * plainError) << "one product was not enough";
+        }
+      }
+    };
+    check("lse", narrow.lse, want.lse, plain.lse, wantWide.lse);
+    check("y", narrow.y, want.y, plain.y, wantWide.y);
+    check("dq", narrow.got.dq, want.gradients.dq, plain.got.dq, wantWide.gradients.dq);
+    check("dk", narrow.got.dk, want.gradients.dk, plain.got.dk, wantWide.gradients.dk);
+    check("dv", narrow.got.dv, want.gradients.dv, plain.got.dv, wantWide.gradients.dv);
+  }
+}
+
+#ifndef ADJOINT_REAL_DEVICE
+// What a card before compute capability 8.0 gets.
+TEST_P(AttentionOnDevice, withoutTensorCores) {
+  emulation::setDeviceCount(emulation::kOlderDevices + 1);
+  backend::useDevice(emulation::kOlderDevices);
+  EXPECT_EQ(cuda::computeCapability(), 75);
+  for (DType dtype : {DType::float32, DType::bfloat16}) {
+    for (Placement placement : {Placement::dense, Placement::packed, Placement::scattered}) {
+      for (MaskKind mask : kMasks) Trial({1, 1, 17, 41, 20, 20, mask, dtype, placement}).check();
+    }
+    Trial({1, 2, 70, 130, 64, 24, MaskKind::causal, dtype}).check();
+  }
+  backend::useDevice(0);
+  emulation::setDeviceCount(1);
+}
+#endif
+
+// One product in TF32, in each of the widths that there are kernels for.
+TEST_P(AttentionOnDevice, oneProductInTf32) {
+  const WithProducts setting(backend::Float32Products::high);
+  for (int64_t width : {20, 64, 100}) {
+    Trial run({1, 1, 33, 70, width, width, MaskKind::causal});
+    run.run();
+    const Trial::Wanted want = run.wanted();
+    expectClose(run.y, want.y, 0x1p-9);
+    expectClose(run.got.dq, want.gradients.dq, 0x1p-8);
+    expectClose(run.got.dk, want.gradients.dk, 0x1p-8);
+    expectClose(run.got.dv, want.gradients.dv, 0x1p-8);
+  }
+}
+
+// The parts of an infinity in TF32 make a NaN; results are those of float32 all the same.
+TEST_P(AttentionOnDevice, infinityIsThatOfFloat32) {
+  Trial run({1, 1, 20, 40, 16, 16});
+  for (double& x : run.q) x = std::fabs(x) + 0.25;
+  for (double& x : run.k) x = std::fabs(x) + 0.25;
+  run.v[7 * 16 + 3] = INFINITY;
+  run.k[9 * 16 + 5] = -INFINITY;  // its weight is 0
+  run.run();
+  for (size_t i = 0; i < 20; i++) {
+    for (size_t m = 0; m < 16; m++) {
+      EXPECT_EQ(std::isinf(run.y[i * 16 + m]), m == 3) << i << ", " << m;
+      EXPECT_FALSE(std::isnan(run.y[i * 16 + m])) << i << ", " << m;
+    }
   }
 }
 

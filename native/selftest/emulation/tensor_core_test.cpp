@@ -77,6 +77,47 @@ TEST_P(TensorCoreOnDevice, products) {
   }
 }
 
+// y [16, 8] = 1 + a [16, 8] b^T, b [8, 8], of float32
+__global__ void tf32ProductKernel(float* y, const float* a, const float* b) {
+  ADJOINT_SHARED(uint64_t, left, kRows * 8 / 2);
+  ADJOINT_SHARED(uint64_t, right, kRows * 8 / 2);
+  const int lane = static_cast<int>(threadIdx.x), row = lane % 16, half = lane / 16 * 4;
+  float *leftTile = reinterpret_cast<float*>(left), *rightTile = reinterpret_cast<float*>(right);
+  for (int j = half; j < half + 4; j++) {
+    leftTile[row * 8 + j] = a[row * 8 + j];
+    rightTile[row * 8 + j] = row < 8 ? b[row * 8 + j] : 0;
+  }
+  __syncwarp();
+  uint32_t rows[4], columns[4];
+  cuda::loadMatrices<false>(rows, leftTile + row * 8 + half);
+  cuda::loadMatrices<false>(columns, rightTile + (lane / 16 * 8 + lane % 8) * 8 + lane / 8 % 2 * 4);
+  float sum[4] = {1, 1, 1, 1};
+  cuda::multiplyAccumulate<float>(sum, rows, columns[0], columns[1]);
+  for (int i = 0; i < 4; i++) y[(lane / 4 + i / 2 * 8) * 8 + lane % 4 * 2 + i % 2] = sum[i];
+}
+
+// Of float32 the unit takes 11 significant bits, whatever the others are.
+TEST_P(TensorCoreOnDevice, productsOfFloat32) {
+  if (cuda::computeCapability() < 80) GTEST_SKIP() << "tensor cores of another kind";
+  Values a = randomValues(kRows * 8, -4, 4), b = randomValues(64, -4, 4, DType::float32, 2), want;
+  Values noisy = a;
+  for (double& x : noisy) x *= 1 + 0x1.8p-12;
+  noisy[3 * 8 + 1] = a[3 * 8 + 1] = INFINITY;
+  noisy[5 * 8 + 6] = a[5 * 8 + 6] = NAN;
+  const DeviceTensor da(DType::float32, {kRows, 8}, noisy), db(DType::float32, {8, 8}, b),
+      y = DeviceTensor::empty(DType::float32, {kRows, 8});
+  cuda::launch(1, 32, 0, cuda::stream(), tf32ProductKernel, y.view.as<float>(), da.view.as<float>(),
+               db.view.as<float>());
+  for (size_t i = 0; i < kRows; i++) {
+    for (size_t j = 0; j < 8; j++) {
+      double sum = 1;
+      for (size_t k = 0; k < 8; k++) sum += a[i * 8 + k] * b[j * 8 + k];
+      want.push_back(sum);
+    }
+  }
+  expectClose(y.read(), want, 1e-6);
+}
+
 __global__ void packKernel(uint32_t* y) {
   y[0] = cuda::packHalves<BFloat16>(1.5f, -2.0f);
   y[1] = cuda::packHalves<Float16>(1.5f, -2.0f);
