@@ -1,8 +1,7 @@
 // npm run train: a convolutional network learns handwritten digits.
-import { mkdirSync } from 'node:fs'
 import { join } from 'node:path'
 import { parseArgs } from 'node:util'
-import { AdjointError, FileError, manualSeed, type Tensor } from 'adjoint'
+import { AdjointError, manualSeed, type Tensor } from 'adjoint'
 import {
   DataLoader,
   type ImageDataset,
@@ -14,6 +13,7 @@ import { saveSafetensors, writeFileAtomic } from 'adjoint/io'
 import * as nn from 'adjoint/nn'
 import { AdamW, CosineAnnealingLR } from 'adjoint/optim'
 import { classifierStep, Trainer } from 'adjoint/train'
+import { makeFolder } from './support/folders.mjs'
 
 const HELP = `Trains a convolutional network on handwritten digits.
 
@@ -104,14 +104,6 @@ function normaliser({ tensors: [images] }: ImageDataset) {
     x.float().sub(mean).div(deviation),
     y,
   ]
-}
-
-function makeFolder(path: string): void {
-  try {
-    mkdirSync(path, { recursive: true })
-  } catch (error) {
-    throw new FileError(`${path}: cannot be made (${(error as Error).message})`)
-  }
 }
 
 async function main(options: Options): Promise<number> {

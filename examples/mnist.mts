@@ -1,7 +1,6 @@
 // Published results on MNIST, one network at a time:
 //   npm run mnist -- --model mlp --data DIR --check
 // DIR holds the four published gzip'd IDX files.
-import { mkdirSync } from 'node:fs'
 import { join } from 'node:path'
 import { parseArgs } from 'node:util'
 import { AdjointError, manualSeed, type Tensor } from 'adjoint'
@@ -10,6 +9,7 @@ import { loadSafetensors, saveSafetensors } from 'adjoint/io'
 import * as nn from 'adjoint/nn'
 import { AdamW, OneCycleLR } from 'adjoint/optim'
 import { classifierStep, Trainer } from 'adjoint/train'
+import { makeFolder } from './support/folders.mjs'
 import { lenetWithBatchNorm, mlpWithDropout, oneConvolution } from './support/networks.mjs'
 
 interface Example {
@@ -147,7 +147,7 @@ if (values.help || !example || !values.data || !(Number.isInteger(epochs) && epo
 } else {
   try {
     const data = { train: loadMnist(values.data, 'train'), test: loadMnist(values.data, 'test') }
-    mkdirSync(values.out, { recursive: true })
+    makeFolder(values.out)
     console.log(`${example.what}, ${epochs} epochs`)
     const accuracies: number[] = []
     for (const seed of example.seeds) {

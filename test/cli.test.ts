@@ -30,6 +30,10 @@ describe('adjoint doctor', () => {
     const done = adjoint(['doctor'], { ADJOINT_ADDON_DIR: folder, ADJOINT_DEVICE: 'cuda' })
     expect(done.stdout).toContain('ADJOINT_ADDON_DIR')
     expect(done.stdout).toMatch(/adjoint_cuda\.node\s+no such file/)
+    // The one in the package loads; the broken one is named beside it.
+    const broken = path.join(folder, 'adjoint_cpu.node')
+    expect(done.stdout.split('\n').find((line) => line.includes(broken))).toMatch(/ELF|file/)
+    expect(done.stdout).toMatch(/addon\s+.*adjoint_cpu\.node/)
   })
 })
 

@@ -12,6 +12,8 @@ export interface LoadFailure {
 export interface LoadedAddon {
   readonly addon: Addon
   readonly path: string
+  /** What was tried before it. */
+  readonly failures: readonly LoadFailure[]
 }
 
 export type AddonName = 'adjoint_cpu' | 'adjoint_cuda' | 'adjoint_emulated'
@@ -22,23 +24,15 @@ export const packageRoot = path.resolve(__dirname, '..', '..')
 /** Where an addon may lie, in the order in which it is looked for. */
 function candidates(name: AddonName): string[] {
   const override = process.env.ADJOINT_ADDON_DIR
-  const folders = [
-    ...(override ? [path.resolve(override)] : []),
-    path.join(packageRoot, 'build', 'Release'),
-    path.join(packageRoot, 'build', 'Debug'),
-  ]
-  const files = folders.map((folder) => path.join(folder, `${name}.node`))
+  const file = `${name}.node`
+  const built = ['Release', 'Debug'].map((kind) => path.join(packageRoot, 'build', kind, file))
   try {
-    // Prebuilt packages, looked for before a local build.
-    files.unshift(
-      require.resolve(`@adjoint/${process.platform}-${process.arch}/${name}.node`, {
-        paths: [packageRoot],
-      }),
-    )
+    const prebuilt = `@adjoint/${process.platform}-${process.arch}/${file}`
+    built.unshift(require.resolve(prebuilt, { paths: [packageRoot] }))
   } catch {
     // None is installed.
   }
-  return files
+  return override ? [path.join(path.resolve(override), file), ...built] : built
 }
 
 function load(file: string): Addon {
@@ -62,7 +56,7 @@ export function loadAddon(name: AddonName): LoadedAddon | LoadFailure[] {
       continue
     }
     try {
-      return { addon: load(file), path: file }
+      return { addon: load(file), path: file, failures }
     } catch (error) {
       failures.push({ path: file, reason: error instanceof Error ? error.message : String(error) })
     }

@@ -24,11 +24,12 @@ function tryDevice(type: DeviceType): Device | null {
   }
 }
 
-/** What stands for a device: its facts, or every addon that was tried and why it failed. */
+/** What stands for a device: every addon that was tried and why it failed, and its facts. */
 function describeDevice(type: DeviceType): [string, string][] {
   const found = tryDevice(type)
-  if (found) return [['addon', found.addonPath], ...Object.entries(found.native.deviceInfo())]
-  return loadFailures(type).map(({ path: file, reason }) => [file, reason])
+  const failed = loadFailures(type).map(({ path, reason }): [string, string] => [path, reason])
+  if (!found) return failed
+  return [...failed, ['addon', found.addonPath], ...Object.entries(found.native.deviceInfo())]
 }
 
 function whereTensorsGo(): string {

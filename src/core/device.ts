@@ -113,7 +113,7 @@ function open(type: DeviceType, index: number): Device {
 
 /** The addons tried for a device type that did not load, each with its reason. */
 export function loadFailures(type: DeviceType): readonly LoadFailure[] {
-  return failures.get(type) ?? []
+  return addons.get(type)?.failures ?? failures.get(type) ?? []
 }
 
 /** Devices in use so far. */
@@ -185,7 +185,7 @@ export function useEmulatedCuda(): Device {
 /** Why an error, or the addons behind it, kept CUDA from being used: one line. */
 function reasonOf(error: DeviceError): string {
   const tried = loadFailures('cuda')
-  if (tried.length === 0) return error.message
+  if (addons.has('cuda') || tried.length === 0) return error.message
   const present = tried.find(({ reason }) => reason !== 'no such file')
   const reason = present
     ? `${present.path}: ${present.reason}`

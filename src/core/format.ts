@@ -1,4 +1,5 @@
-import type { Tensor, TypedArray } from './tensor.js'
+import { isFloating } from './dtype.js'
+import type { Tensor } from './tensor.js'
 
 /** Axes longer than this are shown by their ends, as in numpy and PyTorch. */
 const MAX_SHOWN = 1000
@@ -12,49 +13,49 @@ function formatNumber(value: number | bigint, floating: boolean, digits: number)
   return value.toFixed(digits)
 }
 
-/** Nested brackets with aligned columns; long axes are cut in the middle. */
-function formatElements(t: Tensor, flat: TypedArray): string {
-  const floating = flat instanceof Float32Array || flat instanceof Float64Array
-  const whole = floating && (flat as Float32Array).every((v) => Number.isInteger(v))
-  const digits = floating && !whole ? 4 : 0
-  const cut = flat.length > MAX_SHOWN
-  const show = (i: number): string =>
-    t.dtype === 'bool'
-      ? flat[i] !== 0
-        ? 'true'
-        : 'false'
-      : formatNumber(flat[i], floating, digits)
+/** What is shown of a tensor: rows of elements, nested as its axes are; null stands for a gap. */
+type Shown = readonly (number | bigint | null)[] | readonly (Shown | null)[]
 
-  const rows: string[][] = []
-  const indices = (size: number): number[] => {
-    const all = Array.from({ length: size }, (_, i) => i)
-    if (!cut || size <= 2 * EDGE_ITEMS) return all
-    return [...all.slice(0, EDGE_ITEMS), -1, ...all.slice(-EDGE_ITEMS)]
+/** Reads no more than that. */
+function read(t: Tensor, cut: boolean): Shown {
+  const size = t.shape[0]
+  const isLong = cut && size > 2 * EDGE_ITEMS
+  if (t.ndim === 1) {
+    if (!isLong) return [...t.dataSync()]
+    const ends = [t.slice(0, 0, EDGE_ITEMS), t.slice(0, size - EDGE_ITEMS, size)]
+    const [first, last] = ends.map((end) => [...end.dataSync()])
+    return [...first, null, ...last]
   }
-  const collect = (axis: number, start: number): unknown => {
-    const size = t.shape[axis]
-    const inner = t.shape.slice(axis + 1).reduce((a, b) => a * b, 1)
-    const picked = indices(size)
-    if (axis === t.ndim - 1) {
-      const row = picked.map((i) => (i < 0 ? '…' : show(start + i)))
-      rows.push(row)
-      return row
-    }
-    return picked.map((i) => (i < 0 ? null : collect(axis + 1, start + i * inner)))
+  const parts = (from: number, to: number) =>
+    Array.from({ length: to - from }, (_, i) => read(t.select(0, from + i), cut))
+  if (!isLong) return parts(0, size)
+  return [...parts(0, EDGE_ITEMS), null, ...parts(size - EDGE_ITEMS, size)]
+}
+
+/** Nested brackets with aligned columns; long axes are cut in the middle. */
+function formatElements(t: Tensor): string {
+  const floating = isFloating(t.dtype)
+  const shown = t.ndim === 0 ? [...t.dataSync()] : read(t.detach(), t.numel > MAX_SHOWN)
+  const values = (shown as readonly unknown[]).flat(t.ndim) as (number | bigint | null)[]
+  const whole = floating && values.every((v) => v === null || Number.isInteger(v))
+  const digits = floating && !whole ? 4 : 0
+  const show = (value: number | bigint | null): string => {
+    if (value === null) return '…'
+    return t.dtype === 'bool' ? String(value !== 0) : formatNumber(value, floating, digits)
   }
-  if (t.ndim === 0) return show(0)
-  const tree = collect(0, 0)
-  const width = Math.max(0, ...rows.flatMap((row) => row.map((cell) => cell.length)))
-  const render = (node: unknown, depth: number): string => {
+  if (t.ndim === 0) return show(values[0])
+  const width = Math.max(0, ...values.map((value) => show(value).length))
+  const render = (node: Shown | null, depth: number): string => {
     if (node === null) return '…'
-    const items = node as (string | unknown)[]
     if (depth === t.ndim - 1) {
-      return `[${items.map((cell) => (cell as string).padStart(width)).join(', ')}]`
+      const cells = node as readonly (number | bigint | null)[]
+      return `[${cells.map((value) => show(value).padStart(width)).join(', ')}]`
     }
     const gap = `,${'\n'.repeat(Math.max(1, t.ndim - 1 - depth))}${' '.repeat(8 + depth)}`
+    const items = node as readonly (Shown | null)[]
     return `[${items.map((item) => render(item, depth + 1)).join(gap)}]`
   }
-  return render(tree, 0)
+  return render(shown, 0)
 }
 
 /** As PyTorch prints it: the elements, then shape, dtype, device and what made it. */
@@ -64,5 +65,5 @@ export function formatTensor(t: Tensor): string {
   if (t.isDisposed) return `Tensor(disposed, ${facts.join(', ')})`
   const edge = t.gradEdge()
   if (edge !== null) facts.push(edge.node.isLeaf ? 'requiresGrad' : `gradFn=${edge.node.name}`)
-  return `Tensor(${formatElements(t, t.dataSync())}, ${facts.join(', ')})`
+  return `Tensor(${formatElements(t)}, ${facts.join(', ')})`
 }

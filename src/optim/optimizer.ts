@@ -144,6 +144,7 @@ export abstract class Optimizer<H extends Hyper = Hyper> {
     const used = new Map<Device, number>()
     noGrad(() => {
       for (const group of this.paramGroups) {
+        this.checkGroup(group) // its values may have been changed
         for (const row of this.rows(group)) {
           const position = used.get(row.device) ?? 0
           used.set(row.device, position + 1)

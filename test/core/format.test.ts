@@ -36,6 +36,13 @@ describe('toString', () => {
     expect(wide.length).toBeLessThan(600)
   })
 
+  test('reads no more than it shows', () => {
+    const huge = full([1], 7).expand([2 ** 20, 2 ** 20])
+    expect(String(huge)).toContain('[7., 7., 7.,  …, 7., 7., 7.]')
+    expect(String(huge)).toContain('shape=[1048576, 1048576]')
+    expect(String(arange(3000).reshape([3, 1000]).t())).toContain('[   2, 1002, 2002]')
+  })
+
   test('says what made a tensor, and that it is disposed', () => {
     const x = tensor([1], { requiresGrad: true })
     expect(String(x)).toContain('requiresGrad')
