@@ -58,8 +58,9 @@ export class SafetensorsFile implements Disposable {
    * @throws ArgumentError when the file has no tensor of that name, or is closed
    */
   read(name: string): RawTensor {
-    if (this.isClosed)
+    if (this.isClosed) {
       throw new ArgumentError(`${this.path}: expected an open file, got a closed one`)
+    }
     const info = this.tensors.get(name)
     if (info === undefined) {
       throw new ArgumentError(`${this.path}: expected the name of a tensor, got ${describe(name)}`)
