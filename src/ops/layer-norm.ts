@@ -221,7 +221,7 @@ function checkRows(op: string, x: Tensor, normalizedShape: number | readonly num
   const last = x.shape.slice(Math.max(0, x.ndim - row.length))
   if (last.length !== row.length || last.some((size, i) => size !== row[i])) {
     throw new ShapeError(
-      `${op}: expected x of shape [.., ${row.map(describe).join(', ')}], got ${showShape(x.shape)}`,
+      `${op}: expected x of shape [.., ${row.map((n) => describe(n)).join(', ')}], got ${showShape(x.shape)}`,
     )
   }
   if (!isFloating(x.dtype)) {
