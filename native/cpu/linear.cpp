@@ -12,6 +12,7 @@
 #include "cpu/workspace.h"
 #include "shared/convert.h"
 #include "shared/functors.h"
+#include "shared/matrix.h"
 
 namespace adjoint::cpu {
 namespace {
@@ -29,13 +30,6 @@ SlopeLoop<SumOf<S>, S> slopeLoop(Activation activation) {
   } else {
     return linearTable().bf16[i];
   }
-}
-
-View transposed(const View& x) {
-  View t = x;
-  std::swap(t.size[0], t.size[1]);
-  std::swap(t.stride[0], t.stride[1]);
-  return t;
 }
 
 View denseRows(void* data, const View& like) {
@@ -79,16 +73,6 @@ void applySlopes(const View& dz, const View* dbias, const View& dy, const View& 
   }
 }
 
-void sumRows(const View& sums, const View& x) {
-  View row = x;
-  row.dtype = sums.dtype;
-  row.data = sums.data;
-  row.size[0] = 1;
-  row.stride[0] = x.size[1];
-  row.stride[1] = sums.stride[0];
-  backend::reduce(ReduceOp::sum, row, x);
-}
-
 // Into dz, dense.
 void backwardOfActivation(const View& dz, const backend::LinearBackwardArgs& a) {
   const bool hasRows = (a.dy.stride[1] == 1 || a.dy.size[1] == 1) && a.kept->isContiguous();
@@ -105,7 +89,7 @@ void backwardOfActivation(const View& dz, const backend::LinearBackwardArgs& a) 
   dy.view = a.dy;
   kept.view = *a.kept;
   backend::binary(backwardOf(a.activation), dz, dy, kept, dz.dtype);
-  if (a.dbias) sumRows(*a.dbias, dz);
+  if (a.dbias) backend::reduce(ReduceOp::sum, asRow(*a.dbias), dz);
 }
 
 }  // namespace
@@ -131,7 +115,7 @@ void linearBackward(const LinearBackwardArgs& a) {
   if (isActivated) {
     backwardOfActivation(dz, a);
   } else if (a.dbias) {
-    sumRows(*a.dbias, dz);
+    reduce(ReduceOp::sum, asRow(*a.dbias), dz);
   }
   if (a.dx) matmul(*a.dx, dz, *a.w, nullptr);
   if (a.dw) matmul(*a.dw, transposed(dz), *a.x, nullptr);

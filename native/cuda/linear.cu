@@ -6,21 +6,24 @@
 #include "cuda/gemm_operand.h"
 #include "cuda/vectors.h"
 #include "shared/functors.h"
+#include "shared/matrix.h"
 
 namespace adjoint {
 namespace cuda {
 namespace {
 
-View transposed(const View& x) {
-  View t = x;
-  std::swap(t.size[0], t.size[1]);
-  std::swap(t.stride[0], t.stride[1]);
-  return t;
-}
-
-// Strides of axes of one element say nothing: those that a dense matrix would have.
-GemmMatrix denseMatrix(const View& x) {
-  return {x.data, false, x.size[1], 0};
+// y = a b, y dense: of axes of one element its strides may say anything.
+Gemm product(const View& y, const GemmOperand& a, const GemmOperand& b) {
+  Gemm g{};
+  g.dtype = y.dtype;
+  g.batch = 1;
+  g.m = y.size[0];
+  g.n = y.size[1];
+  g.k = a.view().size[1];
+  g.a = a.matrix();
+  g.b = b.matrix();
+  g.y = {y.data, false, y.size[1], 0};
+  return g;
 }
 
 bool isHalf(DType dtype) {
@@ -41,15 +44,7 @@ bool activatedProduct(const View& y, const View* z, const View& x, const View& w
   if (!mayActivate(activation, y, z)) return false;
   const GemmOperand a(x), b(transposed(w));
   const Stand dense = denseInput(bias, y.dtype);
-  Gemm g{};
-  g.dtype = y.dtype;
-  g.batch = 1;
-  g.m = y.size[0];
-  g.n = y.size[1];
-  g.k = x.size[1];
-  g.a = a.matrix();
-  g.b = b.matrix();
-  g.y = denseMatrix(y);
+  Gemm g = product(y, a, b);
   g.bias = dense.view().data;
   g.activation = activation;
   g.kept = z ? z->data : nullptr;
@@ -62,28 +57,9 @@ bool productAndSums(const View& dw, const View& dbias, const View& dy, const Vie
   if (!isHalf(dw.dtype) || dy.numel() == 0 || x.numel() == 0) return false;
   if (!dw.isContiguous() || !dbias.isContiguous()) return false;
   const GemmOperand a(transposed(dy)), b(x);
-  Gemm g{};
-  g.dtype = dw.dtype;
-  g.batch = 1;
-  g.m = dw.size[0];
-  g.n = dw.size[1];
-  g.k = dy.size[0];
-  g.a = a.matrix();
-  g.b = b.matrix();
-  g.y = denseMatrix(dw);
+  Gemm g = product(dw, a, b);
   g.sums = dbias.data;
   return fusedGemm(g, stream());
-}
-
-// The sum of x over its rows, of which x may hold parts in a wider dtype.
-void sumRows(const View& sums, const View& x) {
-  View row = x;
-  row.data = sums.data;
-  row.dtype = sums.dtype;
-  row.size[0] = 1;
-  row.stride[0] = x.size[1];
-  row.stride[1] = sums.stride[0];
-  backend::reduce(ReduceOp::sum, row, x);
 }
 
 // ---------------------------------------------------------------- slopes
@@ -180,7 +156,7 @@ void slopesAndSums(const View& dz, const View& dbias, const View& dy, const View
       default:
         launchSlopes<BinaryOp::geluTanhBackward>(a, sums.size[0]);
     }
-    sumRows(dbias, sums);
+    backend::reduce(ReduceOp::sum, asRow(dbias), sums);
   });
 }
 
@@ -194,7 +170,7 @@ void backwardOfActivation(const View& dz, const backend::LinearBackwardArgs& a) 
   dy.view = a.dy;
   kept.view = *a.kept;
   backend::binary(backwardOf(a.activation), dz, dy, kept, dz.dtype);
-  if (a.dbias) sumRows(*a.dbias, dz);
+  if (a.dbias) backend::reduce(ReduceOp::sum, asRow(*a.dbias), dz);
 }
 
 }  // namespace
@@ -205,17 +181,16 @@ void backend::linear(const View& y, const View* z, const View& x, const View& w,
   if (y.numel() == 0) return;
   if (x.numel() > 0 && cuda::activatedProduct(y, z, x, w, bias, activation)) return;
   const View& product = z ? *z : y;
-  matmul(product, x, cuda::transposed(w), bias);
+  matmul(product, x, transposed(w), bias);
   if (activation != Activation::none) unary(unaryOf(activation), y, product, y.dtype);
 }
 
 void backend::linearBackward(const LinearBackwardArgs& a) {
   if (a.activation == Activation::none) {
-    const View turned = cuda::transposed(a.dy);
     if (a.dx) matmul(*a.dx, a.dy, *a.w, nullptr);
     if (a.dw && a.dbias && cuda::productAndSums(*a.dw, *a.dbias, a.dy, *a.x)) return;
-    if (a.dw) matmul(*a.dw, turned, *a.x, nullptr);
-    if (a.dbias) cuda::sumRows(*a.dbias, a.dy);
+    if (a.dw) matmul(*a.dw, transposed(a.dy), *a.x, nullptr);
+    if (a.dbias) reduce(ReduceOp::sum, asRow(*a.dbias), a.dy);
     return;
   }
   const cuda::Workspace space(static_cast<size_t>(a.dy.numel()) * itemSize(a.dy.dtype));
@@ -223,7 +198,7 @@ void backend::linearBackward(const LinearBackwardArgs& a) {
   dz.data = space.data();
   cuda::backwardOfActivation(dz, a);
   if (a.dx) matmul(*a.dx, dz, *a.w, nullptr);
-  if (a.dw) matmul(*a.dw, cuda::transposed(dz), *a.x, nullptr);
+  if (a.dw) matmul(*a.dw, transposed(dz), *a.x, nullptr);
 }
 
 }  // namespace adjoint

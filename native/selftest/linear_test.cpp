@@ -7,6 +7,7 @@
 #include "contract.h"
 #include "kernel_test.h"
 #include "shared/functors.h"
+#include "shared/matrix.h"
 
 namespace adjoint::test {
 namespace {
@@ -26,15 +27,6 @@ constexpr Sizes kSizes[] = {{1, 1, 1},    {1, 10, 10},  {5, 3, 1},     {7, 40, 3
                             {33, 17, 65}, {64, 70, 31}, {13, 900, 47}, {20, 4200, 9},
                             {4, 0, 5},    {0, 3, 4},    {130, 24, 48}};
 
-Tensor transposedOf(const Tensor& x) {
-  Tensor t(x.view.dtype, {x.view.size[1], x.view.size[0]});
-  View from = x.view;
-  std::swap(from.size[0], from.size[1]);
-  std::swap(from.stride[0], from.stride[1]);
-  backend::copy(t.view, from);
-  return t;
-}
-
 void expectSame(const Tensor& got, const Tensor& want, const char* what) {
   for (int64_t i = 0; i < got.numel(); i++) {
     ASSERT_TRUE(got.get(i) == want.get(i) || (std::isnan(got.get(i)) && std::isnan(want.get(i))))
@@ -44,7 +36,10 @@ void expectSame(const Tensor& got, const Tensor& want, const char* what) {
 }
 
 double roundoff(DType dtype) {
-  return dtype == DType::float64 ? 0x1p-53 : dtype == DType::float32 ? 0x1p-24 : 0x1p-8;
+  return dtype == DType::float64   ? 0x1p-53
+         : dtype == DType::float32 ? 0x1p-24
+         : dtype == DType::float16 ? 0x1p-11
+                                   : 0x1p-8;
 }
 
 void expectAsComposed(DType dtype, const Sizes& s, Activation activation, bool hasBias) {
@@ -57,14 +52,10 @@ void expectAsComposed(DType dtype, const Sizes& s, Activation activation, bool h
   bias.fillRandom(3);
   dy.fillRandom(4);
   const View* b = hasBias ? &bias.view : nullptr;
-  const Tensor wT = transposedOf(w);
-  View turned = w.view;
-  std::swap(turned.size[0], turned.size[1]);
-  std::swap(turned.stride[0], turned.stride[1]);
 
   Tensor z(dtype, {s.n, s.m}), want(dtype, {s.n, s.m}), y(dtype, {s.n, s.m}),
       kept(dtype, {s.n, s.m});
-  backend::matmul(z.view, x.view, turned, b);
+  backend::matmul(z.view, x.view, transposed(w.view), b);
   const bool isNone = activation == Activation::none;
   if (isNone) {
     want = std::move(z);
@@ -92,11 +83,7 @@ void expectAsComposed(DType dtype, const Sizes& s, Activation activation, bool h
   Tensor dx(dtype, {s.n, s.k}), dw(dtype, {s.m, s.k}), dbias(dtype, {s.m});
   Tensor wantDx(dtype, {s.n, s.k}), wantDw(dtype, {s.m, s.k});
   if (wantDx.numel() > 0) backend::matmul(wantDx.view, dz.view, w.view, nullptr);
-  const Tensor dzT = transposedOf(dz);
-  View dzTurned = dz.view;
-  std::swap(dzTurned.size[0], dzTurned.size[1]);
-  std::swap(dzTurned.stride[0], dzTurned.stride[1]);
-  if (wantDw.numel() > 0) backend::matmul(wantDw.view, dzTurned, x.view, nullptr);
+  if (wantDw.numel() > 0) backend::matmul(wantDw.view, transposed(dz.view), x.view, nullptr);
   const View* state = isNone ? nullptr : keeps ? &z.view : &want.view;
   backend::linearBackward(
       {&dx.view, &dw.view, &dbias.view, dy.view, &x.view, &w.view, state, activation});
@@ -108,7 +95,7 @@ void expectAsComposed(DType dtype, const Sizes& s, Activation activation, bool h
       sum += dz.get(i * s.m + j);
       scale += std::abs(dz.get(i * s.m + j));
     }
-    const double rounding = std::max(roundoff(dtype), 0x1p-53);
+    const double rounding = roundoff(dtype);
     ASSERT_NEAR(dbias.get(j), sum,
                 8 * std::min(rounding, 0x1p-24) * scale + 1.01 * rounding * std::abs(sum))
         << "dbias " << j;
@@ -142,10 +129,7 @@ TEST_P(LinearAtEveryLevel, keepsNaNAndInfinity) {
     w.fill([](int64_t i) { return i % 2 ? 1.0 : -1.0; });
     bias.fill([](int64_t i) { return i % 5 - 2.0; });
     for (Activation activation : kAll) {
-      View turned = w.view;
-      std::swap(turned.size[0], turned.size[1]);
-      std::swap(turned.stride[0], turned.stride[1]);
-      backend::matmul(z.view, x.view, turned, &bias.view);
+      backend::matmul(z.view, x.view, transposed(w.view), &bias.view);
       if (activation != Activation::none) {
         backend::unary(unaryOf(activation), z.view, z.view, dtype);
       }
