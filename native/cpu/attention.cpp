@@ -37,23 +37,15 @@ class AttentionForward {
         block_(queryBlock<T>(kQueries)) {}
 
   void run() const {
-    const int64_t part = z_.part(z_.tq, kFewestQueries, block_);
-    const int64_t parts = ceilDivide(z_.tq, part);
-    const double operations = 2.0 * part * z_.tk * (z_.d + z_.dv) + 1;
-    const int64_t grain = std::max<int64_t>(1, static_cast<int64_t>(kTaskOperations / operations));
-    parallelFor(z_.count() * parts, grain, [&](int64_t begin, int64_t end) {
-      Workspace space((blocks() + packed() + converted()) * sizeof(T));
-      for (int64_t i = begin; i < end; i++) {
-        const int64_t row = i % parts * part;
-        task(space.as<T>(), i / parts, row, std::min(z_.tq, row + part));
-      }
-    });
+    forEachQueryPart<T>(z_, block_, blocks() + packed() + converted(),
+                        [&](T* space, int64_t index, int64_t begin, int64_t end) {
+                          task(space, index, begin, end);
+                        });
   }
 
  private:
   // Scores of a block, and the packed keys and values it meets, stay in the L1 cache.
-  static constexpr int64_t kQueries = 32, kKeys = 256, kFewestQueries = 128;
-  static constexpr double kTaskOperations = 1e6;
+  static constexpr int64_t kQueries = 32, kKeys = 256;
 
   int64_t paddedValues() const { return lineAligned(z_.dv); }
   // Elements of scratch memory: for scores and sums of a block, the packed head, and the head of

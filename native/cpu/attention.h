@@ -9,6 +9,7 @@
 #include "cpu/gemm.h"
 #include "cpu/kernels/attention.h"
 #include "cpu/kernels/convert.h"
+#include "cpu/pool.h"
 #include "shared/attention_checks.h"
 
 namespace adjoint::cpu {
@@ -72,6 +73,11 @@ struct AttentionSizes {
     const int64_t wanted = ceilDivide(kTasks, std::max<int64_t>(1, count()));
     const int64_t size = std::max(fewest, ceilDivide(length, wanted));
     return ceilDivide(size, block) * block;
+  }
+  // Tasks that make one worth a thread, each of so many rows of products with keys or queries.
+  int64_t grain(double rows) const {
+    constexpr double kOperations = 1e6;
+    return std::max<int64_t>(1, static_cast<int64_t>(kOperations / (rows * (d + dv) + 1)));
   }
 
   int64_t batch, heads, tq, tk, d, dv;
@@ -235,11 +241,53 @@ class PackedMatrix {
   int64_t n_, k_;
 };
 
+// A [rows, width] matrix in scratch memory.
+template <class T>
+struct Block {
+  static int64_t elements(int64_t rows, int64_t width) { return rows * lineAligned(width); }
+  T* data;
+  int64_t stride;
+  T* at(int64_t row) const { return data + row * stride; }
+};
+
+// Cuts one piece of scratch memory after the other.
+template <class T>
+class Pieces {
+ public:
+  explicit Pieces(T* space) : next_(space) {}
+  T* take(int64_t elements) {
+    T* piece = next_;
+    next_ += lineAligned(elements);
+    return piece;
+  }
+  Block<T> block(int64_t rows, int64_t width) {
+    return {take(Block<T>::elements(rows, width)), lineAligned(width)};
+  }
+
+ private:
+  T* next_;
+};
+
 // Queries taken together: a few tiles of products, about `most` rows.
 template <class T>
 int64_t queryBlock(int64_t most) {
   const int64_t rows = gemmKernels<T>().rows;
   return most / rows * rows;
+}
+
+// Calls task(space, index of a head, begin, end) for parts of its queries, whole multiples of
+// `block` but for the last, with `scratch` elements of memory.
+template <class T, class F>
+void forEachQueryPart(const AttentionSizes& z, int64_t block, int64_t scratch, const F& task) {
+  constexpr int64_t kFewestQueries = 128;
+  const int64_t part = z.part(z.tq, kFewestQueries, block), parts = ceilDivide(z.tq, part);
+  parallelFor(z.count() * parts, z.grain(2.0 * part * z.tk), [&](int64_t begin, int64_t end) {
+    Workspace space(scratch * sizeof(T));
+    for (int64_t i = begin; i < end; i++) {
+      const int64_t row = i % parts * part;
+      task(space.as<T>(), i / parts, row, std::min(z.tq, row + part));
+    }
+  });
 }
 
 }  // namespace adjoint::cpu

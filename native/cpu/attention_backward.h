@@ -2,36 +2,8 @@
 // and dv of a part, and what it brings to dq.
 #pragma once
 #include "cpu/attention.h"
-#include "cpu/pool.h"
 
 namespace adjoint::cpu {
-
-// A [rows, width] matrix in scratch memory.
-template <class T>
-struct Block {
-  static int64_t elements(int64_t rows, int64_t width) { return rows * lineAligned(width); }
-  T* data;
-  int64_t stride;
-  T* at(int64_t row) const { return data + row * stride; }
-};
-
-// Cuts one piece of scratch memory after the other.
-template <class T>
-class Pieces {
- public:
-  explicit Pieces(T* space) : next_(space) {}
-  T* take(int64_t elements) {
-    T* piece = next_;
-    next_ += lineAligned(elements);
-    return piece;
-  }
-  Block<T> block(int64_t rows, int64_t width) {
-    return {take(Block<T>::elements(rows, width)), lineAligned(width)};
-  }
-
- private:
-  T* next_;
-};
 
 template <class T>
 class KeyParts {
@@ -48,8 +20,7 @@ class KeyParts {
   // write(index, begin, rows, dq of these rows) when they are complete.
   template <class F, class G>
   void run(int64_t scratch, const F& keys, const G& write) const {
-    const double operations = 4.0 * z_.tq * part_ * (z_.d + z_.dv) + 1;
-    const int64_t grain = std::max<int64_t>(1, static_cast<int64_t>(kTaskOperations / operations));
+    const int64_t grain = z_.grain(4.0 * z_.tq * part_);
     const int64_t sum = Block<T>::elements(z_.tq, z_.d);
     Workspace sums(parts_ > 1 ? z_.count() * parts_ * sum * sizeof(T) : 0);
     parallelFor(z_.count() * parts_, grain, [&](int64_t begin, int64_t end) {
@@ -75,7 +46,6 @@ class KeyParts {
 
  private:
   static constexpr int64_t kFewestKeys = 256, kRowsPerSum = 256;
-  static constexpr double kTaskOperations = 1e6;
 
   // Adds up what the parts of the keys bring to dq, in their order.
   template <class G>

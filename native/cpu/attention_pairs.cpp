@@ -38,32 +38,23 @@ class PairsForward {
         isCausal_(isCausal) {}
 
   void run() const {
-    const int64_t part = z_.part(z_.tq, kFewestQueries, kQueries);
-    const int64_t parts = ceilDivide(z_.tq, part);
-    const double operations = 2.0 * part * z_.tk * (z_.d + z_.dv) + 1;
-    const int64_t grain = std::max<int64_t>(1, static_cast<int64_t>(kTaskOperations / operations));
-    parallelFor(z_.count() * parts, grain, [&](int64_t begin, int64_t end) {
-      Workspace space(scratch() * sizeof(float));
-      for (int64_t i = begin; i < end; i++) {
-        const int64_t row = i % parts * part;
-        task(PairsSpace(space.as<float>()), i / parts, row, std::min(z_.tq, row + part));
-      }
-    });
+    forEachQueryPart<float>(z_, kQueries, scratch(),
+                            [&](float* space, int64_t index, int64_t begin, int64_t end) {
+                              task(Pieces<float>(space), index, begin, end);
+                            });
   }
 
  private:
   // Scores of a block stay in the L1 cache. Their rows are not a power of two apart, which would
   // lie in few sets of it.
-  static constexpr int64_t kQueries = 32, kKeys = 256, kScoreRow = kKeys + kWeightColumns,
-                           kFewestQueries = 128;
-  static constexpr double kTaskOperations = 1e6;
+  static constexpr int64_t kQueries = 32, kKeys = 256, kScoreRow = kKeys + kWeightColumns;
 
   int64_t outputRow() const { return lineAligned(z_.dv); }
   int64_t scratch() const {
     return lineAligned(kQueries * kScoreRow) + lineAligned(kQueries * outputRow()) +
-           lineAligned(ceilDivide(PackedPanels::elements(z_.tk, z_.d), 2)) +
-           lineAligned(ceilDivide(PackedPanels::elements(z_.dv, z_.tk), 2)) +
-           lineAligned(ceilDivide(PairedRows::elements(q_), 2));
+           floatsOfHalves(PackedPanels::elements(z_.tk, z_.d)) +
+           floatsOfHalves(PackedPanels::elements(z_.dv, z_.tk)) +
+           floatsOfHalves(PairedRows::elements(q_));
   }
 
   struct Operands {
@@ -73,17 +64,16 @@ class PairsForward {
   };
 
   // Queries begin..end of a head.
-  void task(PairsSpace space, int64_t index, int64_t begin, int64_t end) const {
+  void task(Pieces<float> space, int64_t index, int64_t begin, int64_t end) const {
     const int64_t keys = isCausal_ ? std::min(z_.tk, end) : z_.tk;
-    float *scores = space.floats(kQueries * kScoreRow),
-          *output = space.floats(kQueries * outputRow());
+    float *scores = space.take(kQueries * kScoreRow), *output = space.take(kQueries * outputRow());
     const Head<const uint16_t> k = z_.head<const uint16_t>(k_, index),
                                v = z_.head<const uint16_t>(v_, index);
-    const PackedPanels kT(kernels_, space.halves(PackedPanels::elements(keys, z_.d)), k.data, k.row,
-                          k.column, keys, z_.d);
-    const PackedPanels values(kernels_, space.halves(PackedPanels::elements(z_.dv, keys)), v.data,
-                              v.column, v.row, z_.dv, keys);
-    const PairedRows q(z_, q_, index, begin, end, space.halves(PairedRows::elements(q_)));
+    const PackedPanels kT(kernels_, takeHalves(space, PackedPanels::elements(keys, z_.d)), k.data,
+                          k.row, k.column, keys, z_.d);
+    const PackedPanels values(kernels_, takeHalves(space, PackedPanels::elements(z_.dv, keys)),
+                              v.data, v.column, v.row, z_.dv, keys);
+    const PairedRows q(z_, q_, index, begin, end, takeHalves(space, PairedRows::elements(q_)));
     for (int64_t i = begin; i < end; i += kQueries) {
       queries(index, i, std::min(end, i + kQueries), {q, kT, values, scores, output});
     }

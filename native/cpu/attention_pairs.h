@@ -34,22 +34,13 @@ inline void writeRounded(const AttentionPairsKernels& kernels, const AttentionSi
   kernels.store(to.at(begin), to.row, o, oRow, rows, y.size[3]);
 }
 
-// Scratch memory of floats, cut into pieces of either type.
-class PairsSpace {
- public:
-  explicit PairsSpace(float* space) : next_(space) {}
-  float* floats(int64_t elements) {
-    float* piece = next_;
-    next_ += lineAligned(elements);
-    return piece;
-  }
-  uint16_t* halves(int64_t elements) {
-    return reinterpret_cast<uint16_t*>(floats(ceilDivide(elements, 2)));
-  }
-
- private:
-  float* next_;
-};
+// Pieces of scratch memory that hold halves.
+inline int64_t floatsOfHalves(int64_t elements) {
+  return lineAligned(ceilDivide(elements, 2));
+}
+inline uint16_t* takeHalves(Pieces<float>& pieces, int64_t elements) {
+  return reinterpret_cast<uint16_t*>(pieces.take(floatsOfHalves(elements)));
+}
 
 // The right operand b [k, n] of products in panels.
 class PackedPanels {

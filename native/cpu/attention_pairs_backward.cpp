@@ -28,18 +28,18 @@ class PairsBackward {
   static constexpr int64_t kQueries = 64, kKeys = 128, kStrip = 16, kTile = 8,
                            kRow = kKeys + kWeightColumns;
 
-  static uint16_t* halves(Pieces<float>& pieces, int64_t elements) {
-    return reinterpret_cast<uint16_t*>(pieces.take(ceilDivide(elements, 2)));
-  }
   int64_t scratch() const {
     const int64_t d = z_.d, dv = z_.dv, tq = z_.tq, tk = z_.tk;
-    const auto halvesOf = [](int64_t elements) { return lineAligned(ceilDivide(elements, 2)); };
-    return halvesOf(PackedPanels::elements(d, tq)) + halvesOf(PackedPanels::elements(dv, tq)) +
-           halvesOf(PackedPanels::elements(tk, d)) + halvesOf(PackedPanels::elements(tk, dv)) +
-           halvesOf(PackedPanels::elements(d, tk)) + halvesOf(PairedRows::elements(a_.q)) +
-           halvesOf(PairedRows::elements(a_.dy)) + halvesOf(PairedRows::elements(a_.y)) +
-           lineAligned(tq) + Block<float>::elements(kKeys, d) + Block<float>::elements(kKeys, dv) +
-           2 * lineAligned(kStrip * kRow) + 3 * halvesOf(kQueries * kRow);
+    return floatsOfHalves(PackedPanels::elements(d, tq)) +
+           floatsOfHalves(PackedPanels::elements(dv, tq)) +
+           floatsOfHalves(PackedPanels::elements(tk, d)) +
+           floatsOfHalves(PackedPanels::elements(tk, dv)) +
+           floatsOfHalves(PackedPanels::elements(d, tk)) +
+           floatsOfHalves(PairedRows::elements(a_.q)) +
+           floatsOfHalves(PairedRows::elements(a_.dy)) +
+           floatsOfHalves(PairedRows::elements(a_.y)) + lineAligned(tq) +
+           Block<float>::elements(kKeys, d) + Block<float>::elements(kKeys, dv) +
+           2 * lineAligned(kStrip * kRow) + 3 * floatsOfHalves(kQueries * kRow);
   }
 
   struct Operands {
@@ -56,12 +56,12 @@ class PairsBackward {
                   n = end - begin;
     const auto head = [&](const View& x) { return z_.head<const uint16_t>(x, index); };
     const auto paired = [&](const View& x) {
-      return PairedRows(z_, x, index, first, z_.tq, halves(pieces, PairedRows::elements(x)));
+      return PairedRows(z_, x, index, first, z_.tq, takeHalves(pieces, PairedRows::elements(x)));
     };
     const auto panels = [&](const Head<const uint16_t>& x, int64_t from, int64_t count,
                             int64_t width, bool byRow) {
       const int64_t columns = byRow ? count : width, depth = byRow ? width : count;
-      return PackedPanels(kernels_, halves(pieces, PackedPanels::elements(columns, depth)),
+      return PackedPanels(kernels_, takeHalves(pieces, PackedPanels::elements(columns, depth)),
                           x.at(from), byRow ? x.row : x.column, byRow ? x.column : x.row, columns,
                           depth);
     };
@@ -86,10 +86,10 @@ class PairsBackward {
     const Block<float> dk = pieces.block(n, z_.d), dv = pieces.block(n, z_.dv);
     float *scores = pieces.take(kStrip * kRow), *dp = pieces.take(kStrip * kRow);
     GradientBlock g;
-    g.pPairs = halves(pieces, kQueries * kRow);
-    g.dsPairs = halves(pieces, kQueries * kRow);
+    g.pPairs = takeHalves(pieces, kQueries * kRow);
+    g.dsPairs = takeHalves(pieces, kQueries * kRow);
     g.pairRow = 2 * kRow;
-    g.ds = halves(pieces, kQueries * kRow);
+    g.ds = takeHalves(pieces, kQueries * kRow);
     g.dsRow = kRow;
     // Where they go is fetched while they are computed.
     z_.prefetch(a_.dk, index, key, n);
