@@ -1,7 +1,6 @@
 #include "cpu/kernels/elementwise.h"
 
-#include "cpu/kernels/bf16_vector.h"
-#include "cpu/kernels/vec.h"
+#include "cpu/kernels/vec_elements.h"
 #include "cpu/kernels/vec_gelu.h"
 
 namespace adjoint::cpu::ADJOINT_LEVEL {
@@ -14,41 +13,17 @@ constexpr Compute computeOf() {
                                            : Compute::f32;
 }
 
-// Stored elements as a Vec.
-ADJOINT_INLINE Vec get(const float* p) {
-  return load(p);
-}
-ADJOINT_INLINE Vec get(const float* p, int64_t count) {
-  return loadPartial(p, count);
-}
-ADJOINT_INLINE void put(float* p, Vec x) {
-  store(p, x);
-}
-ADJOINT_INLINE void put(float* p, Vec x, int64_t count) {
-  storePartial(p, x, count);
-}
-#if defined(ADJOINT_LEVEL_SCALAR)
-ADJOINT_INLINE Vec get(const BFloat16* p, int64_t = 1) {
-  return toFloat(*p);
-}
-ADJOINT_INLINE void put(BFloat16* p, Vec x, int64_t = 1) {
-  *p = toBFloat16(x);
-}
-#else
-ADJOINT_INLINE Vec get(const BFloat16* p) {
-  return widen(p);
-}
-ADJOINT_INLINE Vec get(const BFloat16* p, int64_t count) {
-  return widenFirst(p, count);
-}
-// A NaN came from a bfloat16 or from arithmetic: the lower half of its bits is zero.
-ADJOINT_INLINE void put(BFloat16* p, Vec x) {
-  storeUpperHalves(&p->bits, roundedNumbers(x.v));
-}
-ADJOINT_INLINE void put(BFloat16* p, Vec x, int64_t count) {
-  narrowFirst(p, x.v, count);
-}
+// A whole vector of results. Where T is bfloat16 a NaN came from a bfloat16 or from arithmetic: the
+// lower half of its bits is zero.
+template <class T>
+ADJOINT_INLINE void putResult(T* p, Vec x) {
+#if !defined(ADJOINT_LEVEL_SCALAR)
+  if constexpr (std::is_same<T, BFloat16>::value) {
+    return storeUpperHalves(&p->bits, roundedNumbers(x.v));
+  }
 #endif
+  put(p, x, kLanes);
+}
 
 // While a long computation fills the processor's window, few loads are under way at a time: the
 // next ones are asked for 2 KB ahead. Addresses beyond the end do no harm.
@@ -71,7 +46,7 @@ void unaryLoop(void* yv, const void* xv, int64_t n) {
         [&](int64_t i) {
           fetchAhead<isCheap(op)>(x + i);
           fetchAhead<isCheap(op), 1>(y + i);
-          put(y + i, f(get(x + i)));
+          putResult(y + i, f(get(x + i, kLanes)));
         },
         [&](int64_t i, int64_t rest) { put(y + i, f(get(x + i, rest)), rest); });
   } else {
@@ -93,7 +68,7 @@ void binaryLoop(void* yv, const void* av, const void* bv, int64_t n) {
           fetchAhead<isCheap(op)>(a + i);
           fetchAhead<isCheap(op)>(b + i);
           fetchAhead<isCheap(op), 1>(y + i);
-          put(y + i, f(get(a + i), get(b + i)));
+          putResult(y + i, f(get(a + i, kLanes), get(b + i, kLanes)));
         },
         [&](int64_t i, int64_t rest) { put(y + i, f(get(a + i, rest), get(b + i, rest)), rest); });
   } else {
