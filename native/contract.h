@@ -32,8 +32,8 @@ const char* name();  // "cpu" or "cuda"
 std::vector<std::pair<std::string, std::string>> deviceInfo();
 int threadCount();
 void setThreadCount(int n);  // n >= 1
-// What matmul may do with float32 operands where the processor multiplies bfloat16 faster: nothing;
-// sum three products of their bfloat16 parts; round them to bfloat16. Of the process.
+// What products may do with float32 operands where that is faster: nothing; sum three products of
+// their bfloat16 parts; round them to bfloat16. On CUDA both of these allow TF32. Of the process.
 enum class Float32Products : int { highest, high, medium };
 void setFloat32Products(Float32Products precision);
 // Whether the same input must give the same bits at every run even where a faster kernel adds in an

@@ -304,8 +304,9 @@ __global__ void __launch_bounds__(kMmaThreads, 2)
           differentiate<Mma>(s[n][j], dp[n][j], lse[part + column], delta[part + column]);
         }
       }
-      if constexpr (ofValues)
+      if constexpr (ofValues) {
         Mma::template addWeighted<kWidth, kColumns>(sums[0], s, someGradients, at);
+      }
       if constexpr (ofKeys) {
         Mma::template addWeighted<kWidth, kColumns>(sums[ofValues ? 1 : 0], dp, someQueries, at);
       }

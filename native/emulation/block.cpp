@@ -272,8 +272,9 @@ void* sharedMemory(SharedArray& array, size_t bytes, size_t alignment) {
   if (array.blockSerial != running.blockSerial) {
     array.address = arena.take(array.name, bytes, alignment);
     array.blockSerial = running.blockSerial;
-    if (!array.address)
+    if (!array.address) {
       abandonBlock("more shared memory than the kernel may have", *running.thread);
+    }
   }
   return array.address;
 }

@@ -50,8 +50,9 @@ void product(const Gemm& g) {
       Y* y = static_cast<Y*>(g.y.data) + batch * g.y.batchStride + i * g.y.leading;
       for (size_t j = 0; j < n; j++) {
         const double z = g.accumulate ? convert<double>(y[j]) + sums[j] : sums[j];
-        if (g.kept)
+        if (g.kept) {
           static_cast<Y*>(g.kept)[i * g.y.leading + static_cast<int64_t>(j)] = convert<Y>(z);
+        }
         y[j] = convert<Y>(activated(g.activation, z));
       }
       if (g.sums) {

@@ -52,8 +52,9 @@ void multiply(float (&sum)[4], const uint32_t (&left)[4], uint32_t right0, uint3
   meet();
   double totals[4] = {sum[0], sum[1], sum[2], sum[3]};
   for (int k = 0; k < kDepth; k++) {
-    for (int i = 0; i < 4; i++)
+    for (int i = 0; i < 4; i++) {
       totals[i] += all.left[g + i / 2 * 8][k] * all.right[2 * t + i % 2][k];
+    }
   }
   for (int i = 0; i < 4; i++) sum[i] = towardsZero(totals[i]);
   meet();
