@@ -63,7 +63,8 @@ export function needsGrad<A>(op: Op<A>, inputs: readonly (Value | null)[]): numb
     const x = inputs[i]
     if (isTensor(x) && x.gradEdge() !== null) bits |= 1 << i
   }
-  // A joint rule mostly reads the same whatever is needed, and may have any number of inputs.
+  // A joint rule without readsFor reads the same whatever is needed, and may have any number of
+  // inputs.
   return bits !== 0 && op.joint !== null && op.joint.readsFor === undefined ? 1 : bits
 }
 

@@ -1,6 +1,15 @@
 import { getHeapStatistics } from 'node:v8'
 import { OutOfMemoryError } from './errors.js'
 
+/** What `make` allocates, beside JavaScript's heap; `what` it is, for the message. */
+export function allocate<T>(op: string, what: string, make: () => T): T {
+  try {
+    return make()
+  } catch {
+    throw new OutOfMemoryError(`${op}: expected room for ${what}, got none`)
+  }
+}
+
 // Longer arrays can't grow element by element.
 const MAX_LENGTH = 2 ** 26
 

@@ -7,11 +7,10 @@ import {
   DisposedError,
   DTypeError,
   describe,
-  OutOfMemoryError,
   ShapeError,
 } from './errors.js'
 import { formatTensor } from './format.js'
-import { checkHeap } from './heap.js'
+import { allocate, checkHeap } from './heap.js'
 import { recording, refuseWhileCapturing } from './recording.js'
 import { track } from './scope.js'
 import { isContiguous, numelOf, rowMajor, type Shape, showShape } from './shape.js'
@@ -353,13 +352,7 @@ export class Tensor {
 
 function hostArray(op: string, { dtype, numel }: Tensor): TypedArray {
   const kind = hostArrays[dtype]
-  try {
-    return new kind(numel)
-  } catch {
-    throw new OutOfMemoryError(
-      `${op}: expected room for a ${kind.name} of ${numel} elements, got none`,
-    )
-  }
+  return allocate<TypedArray>(op, `a ${kind.name} of ${numel} elements`, () => new kind(numel))
 }
 
 function checkReadable(op: string): void {

@@ -4,7 +4,8 @@
 // width into 28 x 28 grey pixels, as in MNIST white on black.
 // Image i of a part is a pure function of seed, part and i. To be the same on every machine and
 // version of Node it uses only + - * / and sqrt, which IEEE 754 rounds exactly, never sin or exp.
-import { ArgumentError, checkOptions, describe, OutOfMemoryError } from '../core/errors.js'
+import { ArgumentError, checkOptions, describe } from '../core/errors.js'
+import { allocate } from '../core/heap.js'
 import { checkSeed, RandomStream } from './random.js'
 import { DIGIT_GLYPHS, type Glyph, type Stroke } from './strokes.js'
 
@@ -43,7 +44,7 @@ export function drawDigits(part: DigitPart, options: DigitOptions = {}): DigitIm
     throw new ArgumentError(`drawDigits: expected a count of 0 or more, got ${describe(count)}`)
   }
   checkSeed('drawDigits', seed)
-  const images = newImages(count)
+  const images = allocate('drawDigits', `${count} images`, () => new Uint8Array(count * PIXELS))
   const labels = new Uint8Array(count)
   for (let i = 0; i < count; i++) {
     labels[i] = i % DIGIT_GLYPHS.length
@@ -51,14 +52,6 @@ export function drawDigits(part: DigitPart, options: DigitOptions = {}): DigitIm
     drawDigit(images.subarray(i * PIXELS, (i + 1) * PIXELS), labels[i], random)
   }
   return { images, labels }
-}
-
-function newImages(count: number): Uint8Array {
-  try {
-    return new Uint8Array(count * PIXELS)
-  } catch {
-    throw new OutOfMemoryError(`drawDigits: expected room for ${count} images, got none`)
-  }
 }
 
 function drawDigit(image: Uint8Array, label: number, random: RandomStream): void {

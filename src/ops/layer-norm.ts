@@ -220,9 +220,8 @@ function checkRows(op: string, x: Tensor, normalizedShape: number | readonly num
   }
   const last = x.shape.slice(Math.max(0, x.ndim - row.length))
   if (last.length !== row.length || last.some((size, i) => size !== row[i])) {
-    throw new ShapeError(
-      `${op}: expected x of shape [.., ${row.map((n) => describe(n)).join(', ')}], got ${showShape(x.shape)}`,
-    )
+    const sizes = row.map((size) => describe(size)).join(', ')
+    throw new ShapeError(`${op}: expected x of shape [.., ${sizes}], got ${showShape(x.shape)}`)
   }
   if (!isFloating(x.dtype)) {
     throw new DTypeError(`${op}: expected a floating dtype, got ${x.dtype}`)
