@@ -156,7 +156,7 @@ void linear(const View& y, const View* z, const View& x, const View& w, const Vi
             Activation activation);
 // dz = dy f'(z), told from `kept`, which is y for relu and z for GELU (nullptr for none: dz = dy);
 // dx = dz w; dw = dzT x; dbias [M] = sum of dz over its rows. dx, dw, dbias: nullptr where not
-// wanted, and then w or x may be too.
+// wanted, and then w or x may be too. On the CPU dw and dbias may be float32 where dy is half.
 struct LinearBackwardArgs {
   const View *dx, *dw, *dbias;
   View dy;

@@ -69,7 +69,12 @@ void applySlopes(const View& dz, const View* dbias, const View& dy, const View& 
   for (int64_t j = 0; dbias && j < columns; j++) {
     T total = 0;
     for (int64_t c = 0; c < chunks; c++) total += sums[c * columns + j];
-    dbias->as<S>()[j * dbias->stride[0]] = convert<S>(total);
+    const int64_t at = j * dbias->stride[0];
+    if (dbias->dtype == dz.dtype) {
+      dbias->as<S>()[at] = convert<S>(total);
+    } else {
+      dbias->as<T>()[at] = total;
+    }
   }
 }
 
@@ -118,7 +123,12 @@ void linearBackward(const LinearBackwardArgs& a) {
     reduce(ReduceOp::sum, asRow(*a.dbias), dz);
   }
   if (a.dx) matmul(*a.dx, dz, *a.w, nullptr);
-  if (a.dw) matmul(*a.dw, transposed(dz), *a.x, nullptr);
+  if (!a.dw) return;
+  if (a.dw->dtype == dz.dtype) {
+    matmul(*a.dw, transposed(dz), *a.x, nullptr);
+  } else {
+    wideProduct(*a.dw, transposed(dz), *a.x);
+  }
 }
 
 }  // namespace adjoint::backend

@@ -161,6 +161,25 @@ void matrixProduct(const View& y, const View& a, const View& b, const View* bias
   computeY.finish();
 }
 
+void wideProduct(const View& y, const View& a, const View& b) {
+  if (y.numel() == 0) return;
+  if (a.dtype == DType::bfloat16 && bf16Multiply()) {
+    Bf16Product p{y.size[0],
+                  y.size[1],
+                  a.size[1],
+                  {a.data, false, a.stride[0], a.stride[1]},
+                  {b.data, false, b.stride[1], b.stride[0]},
+                  y.data,
+                  true,
+                  y.stride[0],
+                  y.stride[1]};
+    p.terms = 1;
+    gemmBf16(p, bf16Multiply());
+    return;
+  }
+  productOfType(y, ComputeInput(a).view(), ComputeInput(b).view(), nullptr, false);
+}
+
 }  // namespace adjoint::cpu
 
 namespace adjoint::backend {

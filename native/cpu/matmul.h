@@ -5,5 +5,7 @@ namespace adjoint::cpu {
 
 // backend::matmul; rectify: y = max(that, 0), of floating dtypes.
 void matrixProduct(const View& y, const View& a, const View& b, const View* bias, bool rectify);
+// y [M, N] = a b in float32, of half a and b
+void wideProduct(const View& y, const View& a, const View& b);
 
 }  // namespace adjoint::cpu

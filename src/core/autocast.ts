@@ -131,6 +131,7 @@ function convert(x: Tensor, dtype: DType, { weights }: Mode): Tensor {
     (known.tensor.edge !== null) === recorded
   if (isUsable) return known.tensor
   const tensor = engineOps.cast(x, dtype)
+  if (tensor.edge !== null) tensor.edge.node.wideDType = x.dtype
   weights.set(x, { version: x.version, tensor })
   return tensor
 }

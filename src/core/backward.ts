@@ -78,7 +78,7 @@ class Walk {
         `backward: expected ${from} to give a gradient on ${edge.device}, got one on ${g.device}`,
       )
     }
-    if (g.dtype !== edge.dtype) g = engineOps.cast(g, edge.dtype)
+    if (g.dtype !== edge.dtype && g.dtype !== edge.wideDType) g = engineOps.cast(g, edge.dtype)
     if (!sameShape(g.shape, edge.shape)) {
       if (g.ndim < edge.shape.length) {
         throw new ShapeError(

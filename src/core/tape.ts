@@ -11,6 +11,8 @@ export interface ValueInfo {
   readonly shape: Shape
   readonly dtype: DType
   readonly device: Device
+  /** What its gradient may come in besides its own dtype: that of the weight it is a copy of. */
+  readonly wideDType?: DType | null
 }
 
 /** A value in the graph: output `index` of `node`. Immutable; an in-place change makes a new one. */
@@ -22,6 +24,10 @@ export class Edge implements ValueInfo {
     readonly dtype: DType,
     readonly device: Device,
   ) {}
+
+  get wideDType(): DType | null {
+    return this.node.wideDType
+  }
 
   static of(node: Node, index: number, t: Tensor): Edge {
     return new Edge(node, index, t.shape, t.dtype, t.device)
@@ -69,6 +75,9 @@ export abstract class Node {
   hooks: Map<number, TensorHook[]> | null = null
   /** By output: slots of results that `retainGrad` was called on. */
   retained: Map<number, GradSlot> | null = null
+
+  /** Of a weight's conversion, which only ops see: the dtype of the weight. */
+  wideDType: DType | null = null
 
   /** Of the walk that is under way: the gradients that have arrived, by output. */
   inbox: (Tensor | null)[] | null = null

@@ -1,11 +1,12 @@
 import { type ActivationOpcode, numberOpcodes, opcodes } from '../bindings/opcodes.js'
 import { apply, applyAll } from '../core/apply.js'
 import { autocastTo } from '../core/autocast.js'
-import { isFloating } from '../core/dtype.js'
+import { type DType, isFloating } from '../core/dtype.js'
 import { checkOptions, ShapeError } from '../core/errors.js'
 import { isGradEnabled } from '../core/grad-mode.js'
 import { defineOp, deviceOf, jointly, type Op, type RuleContext, type Sampler } from '../core/op.js'
 import { numelOf, type Shape, showShape } from '../core/shape.js'
+import type { ValueInfo } from '../core/tape.js'
 import { checkTensor, Tensor } from '../core/tensor.js'
 import { byFormula, fusedUnlessTwice } from './by-formula.js'
 import { cast } from './copy.js'
@@ -35,8 +36,8 @@ const linearOp: Op<void> = defineOp()({
   // dy w; dyᵀ x; Σ dy, which the engine sums where it is to be differentiated again
   gradient: jointly(
     ['x', 'w'],
-    ({ dy, needs, x, w, createGraph }) => {
-      if (!createGraph) return gradients(dy, x, w, null, 'none', needs)
+    ({ dy, needs, x, w, inputs, createGraph }) => {
+      if (!createGraph) return gradients(dy, x, w, null, 'none', needs, inputs)
       return [
         needs[0] ? product(dy, w) : null,
         needs[1] ? product(dy, x, true) : null,
@@ -91,7 +92,8 @@ const linearActivationOp: Op<ActivatedAttrs> = defineOp<ActivatedAttrs>()({
   },
   gradient: fusedUnlessTwice<ActivatedAttrs, ActivatedContext>(
     ['x', 'w', 'kept'],
-    ({ dy, x, w, kept, attrs, needs }) => gradients(dy, x, w, kept, attrs.activation, needs),
+    ({ dy, x, w, kept, attrs, needs, inputs }) =>
+      gradients(dy, x, w, kept, attrs.activation, needs, inputs),
     byFormula(['x', 'w', 'bias'], ({ x, w, bias }, { activation }) => [
       unary(activation, apply(linearOp, [x, w, bias], undefined)),
     ]),
@@ -111,15 +113,16 @@ const linearActivationOp: Op<ActivatedAttrs> = defineOp<ActivatedAttrs>()({
 interface BackwardAttrs {
   readonly activation: ActivationOpcode
   readonly needs: Needs
+  readonly dtypes: readonly DType[]
 }
 
-// dz = dy f'(z); dx = dz w; dw = dzᵀ x; dbias = Σ dz. The rules above call it only where nothing
-// is recorded.
+// dz = dy f'(z); dx = dz w; dw = dzᵀ x; dbias = Σ dz, the last two in float32 where the parameters
+// are. The rules above call it only where nothing is recorded.
 const linearBackwardOp: Op<BackwardAttrs> = defineOp<BackwardAttrs>()({
   name: 'linearBackward',
   inputs: ['dy', 'x', 'w', 'kept'],
   outputs: ['dx', 'dw', 'dbias'],
-  run: ([dy, x, w, kept], { activation, needs }) => {
+  run: ([dy, x, w, kept], { activation, needs, dtypes }) => {
     const { calls } = dy.device
     calls.begin('linearBackward').input(dy).optional(x).optional(w).optional(kept)
     const [n, m] = dy.shape
@@ -127,7 +130,7 @@ const linearBackwardOp: Op<BackwardAttrs> = defineOp<BackwardAttrs>()({
     const outputs = shapes.map((shape, i) => {
       calls.flag(needs[i])
       if (!needs[i]) return null
-      const output = Tensor.pending(dy.device, dy.dtype, shape())
+      const output = Tensor.pending(dy.device, dtypes[i], shape())
       calls.output(output)
       return output
     })
@@ -146,9 +149,13 @@ function gradients(
   kept: Tensor | null,
   activation: ActivationOpcode,
   needs: Needs,
+  infos: readonly (ValueInfo | null)[],
 ): (Tensor | null)[] {
   const inputs = [dy, needs[1] ? x : null, needs[0] ? w : null, kept]
-  return applyAll(linearBackwardOp, inputs, { activation, needs })
+  // cuBLASLt's epilogue for both gives them in the dtype of the product.
+  const isWide = dy.device.type === 'cpu'
+  const dtypes = infos.map((info, i) => (isWide && i > 0 && info?.wideDType) || dy.dtype)
+  return applyAll(linearBackwardOp, inputs, { activation, needs, dtypes })
 }
 
 export interface LinearOptions {
