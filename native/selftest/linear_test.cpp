@@ -139,6 +139,40 @@ TEST_P(LinearAtEveryLevel, keepsNaNAndInfinity) {
   }
 }
 
+// dw and dbias in float32 from half operands: the sums, unrounded.
+TEST_P(LinearAtEveryLevel, givesWideGradientsOfParameters) {
+  for (DType dtype : {DType::bfloat16, DType::float16}) {
+    for (const Sizes& s : kSizes) {
+      for (Activation activation : {Activation::none, Activation::relu}) {
+        Tensor x(dtype, {s.n, s.k}), dy(dtype, {s.n, s.m}), y(dtype, {s.n, s.m});
+        x.fillRandom(1);
+        dy.fillRandom(2);
+        y.fillRandom(3);
+        const bool isRectified = activation == Activation::relu;
+        Tensor dw(DType::float32, {s.m, s.k}), dbias(DType::float32, {s.m});
+        backend::linearBackward({nullptr, &dw.view, &dbias.view, dy.view, &x.view, nullptr,
+                                 isRectified ? &y.view : nullptr, activation});
+        const auto dz = [&](int64_t i, int64_t j) {
+          return isRectified && y.get(i * s.m + j) <= 0 ? 0 : dy.get(i * s.m + j);
+        };
+        for (int64_t j = 0; j < s.m; j++) {
+          for (int64_t c = -1; c < s.k; c++) {  // -1: the bias
+            double sum = 0, scale = 0;
+            for (int64_t i = 0; i < s.n; i++) {
+              const double term = dz(i, j) * (c < 0 ? 1 : x.get(i * s.k + c));
+              sum += term;
+              scale += std::abs(term);
+            }
+            const double got = c < 0 ? dbias.get(j) : dw.get(j * s.k + c);
+            ASSERT_NEAR(got, sum, 16 * 0x1p-24 * scale) << dtypeName(dtype) << " " << j << " " << c;
+          }
+        }
+        ASSERT_TRUE(dw.isIntact() && dbias.isIntact());
+      }
+    }
+  }
+}
+
 // A gradient whose rows are one number each, and one by columns.
 TEST_P(LinearAtEveryLevel, takesGradientsOfAnyStrides) {
   const int64_t n = 19, m = 21, k = 4;

@@ -190,6 +190,19 @@ describe('autocast', () => {
     })
   })
 
+  it("does not round a linear layer's gradients on the CPU to the lower precision", () => {
+    const normal = (...shape: number[]) => adjoint.randn(shape, { device: 'cpu' })
+    const [w, b] = [normal(5, 7), normal(5)].map((t) => t.requiresGrad_())
+    const x = normal(3, 7)
+    const dy = normal(3, 5).bfloat16()
+    autocast('bfloat16', () => linear(x, w, b)).backward(dy)
+    const exact = matmul(dy.double().t(), x.bfloat16().double())
+    const near = (got: Tensor, want: Tensor) =>
+      expect(got.double().sub(want).abs().amax().item()).toBeLessThan(1e-6)
+    near(w.grad as Tensor, exact)
+    near(b.grad as Tensor, dy.double().sum(0))
+  })
+
   it('trains a network to the loss of float32', () => {
     const train = (isLow: boolean) => {
       manualSeed(3)
