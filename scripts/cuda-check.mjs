@@ -157,7 +157,7 @@ function writeTables() {
   const version = /release (\S+),/.exec(output(nvccOf(toolkit), ['--version']))?.[1]
   const text = `# Compiled kernels
 
-What nvcc ${version} makes of \`native/cuda\`, read from the addon by \`npm run cuda:check -- --write\`, without a GPU. A line for each kernel's template: the most registers, bytes of stack and bytes of static shared memory among its instances; how many of them load and store 16 bytes at once or multiply on tensor cores; and the least share of a multiprocessor's threads that can be resident in blocks of 256 (from registers and static shared memory; what a launch adds is not counted). 16-byte accesses are asked of the instances for dense rows; those beside them are for strided or unaligned operands and for integers.
+What nvcc ${version} makes of \`native/cuda\`, read from the addon by \`npm run cuda:check -- --write\`, without a GPU. A line for each kernel's template: the most registers, bytes of stack and bytes of static shared memory among its instances; how many of them load 16 bytes at once (into registers, or into shared memory), store 16 bytes or multiply on tensor cores; and the least share of a multiprocessor's threads that can be resident in blocks of 256 (from registers and static shared memory; what a launch adds is not counted). 16-byte accesses are asked of the instances for dense rows; those beside them are for strided or unaligned operands and for integers.
 
 Kernels have no stack, no access to local memory and no arithmetic in float64 unless they compute in it, except:
 

@@ -14,7 +14,7 @@ import { createInterface } from 'node:readline'
  * @property {number} shared bytes, without what a launch adds
  * @property {number} local LDL and STL
  * @property {number} double arithmetic in float64 (conversions are not counted: general kernels store any dtype)
- * @property {number} wideLoads LDG of 16 bytes
+ * @property {number} wideLoads LDG of 16 bytes, and LDGSTS, which copies them into shared memory
  * @property {number} wideStores
  * @property {number} tensorCore
  */
@@ -89,7 +89,7 @@ export async function kernelsOf(addon, toolkitBin, architecture) {
     if (!kernel || !instruction) return
     if (/^(LDL|STL)\b/.test(instruction)) kernel.local++
     if (/^D(FMA|ADD|MUL|MMA)\b/.test(instruction)) kernel.double++
-    if (/^LDG\..*128/.test(instruction)) kernel.wideLoads++
+    if (/^LDG(STS)?\..*128/.test(instruction)) kernel.wideLoads++
     if (/^STG\..*128/.test(instruction)) kernel.wideStores++
     if (/^(HMMA|HGMMA|DMMA)\b/.test(instruction)) kernel.tensorCore++
   })
@@ -185,6 +185,7 @@ const NEEDS = [
   { pattern: /^attention(Delta)?Kernel<float/, needs: 'wideLoads', from: 75 },
   // Halves of bfloat16 and float32 as TF32 are multiplied from 8.0 on.
   { pattern: /^attentionMma\w*Kernel</, needs: 'tensorCore', from: 80 },
+  { pattern: /^attentionMma\w*Kernel</, needs: 'wideLoads', from: 75 },
 ]
 
 /** What is wrong with a kernel; empty where nothing is. */
@@ -213,11 +214,11 @@ export function staleRules(kernels, architecture) {
     .map(({ pattern }) => `${pattern.source}: no kernel has such a name`)
 }
 
-/** A line for each template: what docs/cuda-kernels.md shows. */
+/** A line for each template, and for each of attention's dtypes: what docs/cuda-kernels.md shows. */
 export function tableOf(kernels, architecture) {
   const templates = new Map()
   for (const kernel of kernels) {
-    const name = kernel.name.replace(/<.*/, '')
+    const name = kernel.name.replace(/<(\w+Mma)?.*/, (_, mma) => (mma ? `<${mma}>` : ''))
     const key = `${name} (${kernel.file})`
     const group = templates.get(key) ?? { name, file: kernel.file, all: [] }
     templates.set(key, group)

@@ -29,6 +29,8 @@ class Traffic {
     updated_ += bytesOf(view);
     return view;
   }
+  // Written once to memory that the operation asks for.
+  void temporary(int64_t elements) { updated_ += static_cast<size_t>(elements) * itemSize(dtype_); }
   Operand operand(const Sizes& sizes) {
     Operand o;
     o.view = make(sizes);
@@ -161,6 +163,21 @@ TEST(TrafficOfKernels, norms) {
     batchBack.expect(1.8, [&] {
       backend::batchNormBackward({cdx, cdw, cdb, cdy, cx, &cw, &cb, cm, cr, true});
     });
+  }
+}
+
+// dz, which the products read, and the bias's gradient, of partial sums for each 64 rows.
+TEST(TrafficOfKernels, slopesOfLinearLayers) {
+  for (DType dtype : kTypes) {
+    Traffic slopes("GELU's slope with sums", dtype);
+    const Sizes sizes = {512, 256};
+    backend::LinearBackwardArgs a{};
+    a.dy = slopes.make(sizes);
+    a.kept = &slopes.make(sizes);
+    a.dbias = &slopes.make({256});
+    a.activation = Activation::gelu;
+    slopes.temporary(512 * 256);
+    slopes.expect(1.03, [&] { backend::linearBackward(a); });
   }
 }
 
