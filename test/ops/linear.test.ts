@@ -62,14 +62,24 @@ function expectAsParts(given: Inputs, dy: Tensor, name: Name, body = (f: () => T
   )
   expect(y.dtype).toBe(wantY.dtype)
   expect(y.shape).toEqual(wantY.shape)
-  expect(values(y)).toEqual(values(wantY))
+  const unit = roundoff[y.dtype as keyof typeof roundoff]
+  // cuBLASLt's epilogue, where it takes the shape, makes GELU by tanh of half types of what has not
+  // been rounded yet.
+  const mayDiffer = y.device.type === 'cuda' && name === 'geluTanh' && unit > 2 ** -20
+  const expectY = (got: Tensor) => {
+    const [all, wanted] = [values(got), values(wantY)]
+    if (!mayDiffer) expect(all).toEqual(wanted)
+    wanted.forEach((want, i) => {
+      expect(Math.abs(all[i] - want)).toBeLessThanOrEqual(3 * unit * (1 + Math.abs(want)))
+    })
+  }
+  expectY(y)
   expect(values(dx)).toEqual(values(wantDx))
   expect(values(dw)).toEqual(values(wantDw))
-  expect(values(noGrad(fused))).toEqual(values(y))
+  expectY(noGrad(fused))
   if (!dbias) return
   // Rows are summed in another order; bfloat16 may round to the neighbour.
   const rows = y.numel / y.shape[y.ndim - 1]
-  const unit = roundoff[y.dtype as keyof typeof roundoff]
   values(dbias).forEach((got, i) => {
     const want = values(wantDbias)[i]
     expect(Math.abs(got - want)).toBeLessThanOrEqual(
