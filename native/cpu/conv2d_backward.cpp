@@ -1,4 +1,5 @@
 // The gradients of a convolution, as products with its columns and with its weights.
+#include <optional>
 #include <vector>
 
 #include "cpu/compute_view.h"
@@ -310,15 +311,16 @@ void directGradients(const View& dw, const View* dbias, const View& dy, const Vi
   const ComputeInput inputDy(dy, isDense ? Layout::dense : Layout::any, stored), computeX(x);
   const ComputeInput inputY(y ? *y : View{}, Layout::dense, y ? stored : DType::float32);
   ComputeOutput computeDw(dw, Layout::dense);
-  ComputeOutput computeBias(dbias ? *dbias : dw, Layout::dense);
+  std::optional<ComputeOutput> computeBias;
+  if (dbias) computeBias.emplace(*dbias, Layout::dense);
   const ConvSizes sizes(computeX.view(), dw, inputDy.view(), s);
   visitFloat(dw.dtype, [&](auto tag) {
     using T = typename decltype(tag)::type;
-    directParameters<T>(computeDw.view().as<T>(), dbias ? computeBias.view().as<T>() : nullptr,
+    directParameters<T>(computeDw.view().as<T>(), dbias ? computeBias->view().as<T>() : nullptr,
                         inputDy.view(), computeX.view(), y ? &inputY.view() : nullptr, sizes);
   });
   computeDw.finish();
-  if (dbias) computeBias.finish();
+  if (dbias) computeBias->finish();
 }
 
 }  // namespace

@@ -22,9 +22,12 @@ bool sameContiguous(const View& a, const View& b) {
   return true;
 }
 
-// What loops over bfloat16 itself take.
-bool isBFloat16(const View& v, Compute compute) {
-  return v.dtype == DType::bfloat16 && compute == Compute::f32;
+// The loop over elements as they are stored, in the type of computation or as bfloat16; nullptr for
+// none.
+template <class Loop>
+Loop storedLoop(DType stored, Compute compute, Loop computed, Loop bfloat16) {
+  if (stored == storedAs(compute)) return computed;
+  return stored == DType::bfloat16 && compute == Compute::f32 ? bfloat16 : nullptr;
 }
 
 bool isComparison(BinaryOp op) {
@@ -139,11 +142,9 @@ void unary(UnaryOp requested, const View& y, const View& x, DType common) {
       elementwiseTable().unary[static_cast<int>(compute)][static_cast<int>(op)], op, common);
   const int64_t grain = isCheap(op) ? kGrain : kGrainExpensive;
   if (y.dtype == x.dtype && sameContiguous(y, x)) {
-    const auto asStored = y.dtype == storedAs(compute) ? loop
-                          : isBFloat16(y, compute)
-                              ? elementwiseTable().unaryBFloat16[static_cast<int>(op)]
-                              : nullptr;
-    if (asStored) return unaryContiguous(asStored, y, x, grain);
+    const auto bfloat16 = elementwiseTable().unaryBFloat16[static_cast<int>(op)];
+    const auto stored = storedLoop(y.dtype, compute, loop, bfloat16);
+    if (stored) return unaryContiguous(stored, y, x, grain);
   }
   const Plan<2> plan = makePlan<2>({&y, &x});
   parallelFor(plan.numel, grain, [&](int64_t begin, int64_t end) {
@@ -166,11 +167,9 @@ void binary(BinaryOp op, const View& y, const Operand& a, const Operand& b, DTyp
   const bool integerDivision = dividesIntegers(op, compute);
   if (!integerDivision && !a.isScalar && !b.isScalar && y.dtype == a.view.dtype &&
       y.dtype == b.view.dtype && sameContiguous(y, a.view) && sameContiguous(y, b.view)) {
-    const auto asStored = y.dtype == storedAs(compute) ? loop
-                          : isBFloat16(y, compute)
-                              ? elementwiseTable().binaryBFloat16[static_cast<int>(op)]
-                              : nullptr;
-    if (asStored) return binaryContiguous(asStored, y, a.view, b.view, grain);
+    const auto bfloat16 = elementwiseTable().binaryBFloat16[static_cast<int>(op)];
+    const auto stored = storedLoop(y.dtype, compute, loop, bfloat16);
+    if (stored) return binaryContiguous(stored, y, a.view, b.view, grain);
   }
   const UnaryOp shortcut = shortcutOfPow(op, b, compute);
   if (shortcut != UnaryOp::count && !a.isScalar && a.view.ndim == y.ndim &&
