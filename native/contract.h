@@ -39,6 +39,9 @@ void setFloat32Products(Float32Products precision);
 // Whether the same input must give the same bits at every run even where a faster kernel adds in an
 // order that changes; at first it need not. Of the process.
 void setDeterministicAlgorithms(bool enabled);
+// Whether convolutions of this dtype are to leave their images with the channels innermost in
+// memory (channels-last) because they are faster so.
+bool convolvesChannelsLast(DType dtype);
 // Called when the first environment of the process loads the addon and when the last one goes.
 // startup throws where there is no device that can be used, and may be called again then.
 void startup();

@@ -113,7 +113,7 @@ Operand Call::operand() {
 const View& Call::allocate() {
   if (recorded_) return again(3, 1);
   const size_t start = position_;
-  position_++;  // the 0 that says: a new tensor
+  const bool isChannelsLast = words_[position_++] < 0;
   if (outputs_.size() == kMaxOutputs || (ownerCount_ > 0 && outputs_.size() >= ownerCount_)) {
     badWord("as many owners as outputs");
   }
@@ -129,11 +129,15 @@ const View& Call::allocate() {
     v.size[i] = integer();
     if (v.size[i] < 0) badWord("a size");
   }
+  if (isChannelsLast && v.ndim != 4) badWord("four axes");
+  static constexpr int kChannelsLast[] = {0, 2, 3, 1};
   int64_t count = 1;
   bool tooLarge = false;
   for (int i = v.ndim - 1; i >= 0; i--) {
-    v.stride[i] = count;
-    tooLarge = tooLarge || __builtin_mul_overflow(count, std::max<int64_t>(v.size[i], 1), &count);
+    const int axis = isChannelsLast ? kChannelsLast[i] : i;
+    v.stride[axis] = count;
+    tooLarge =
+        tooLarge || __builtin_mul_overflow(count, std::max<int64_t>(v.size[axis], 1), &count);
   }
   int64_t bytes = 0;
   tooLarge = tooLarge ||
@@ -170,7 +174,7 @@ void Call::checkWritable(const Pinned& target) {
 }
 
 const View& Call::output() {
-  if (position_ < length_ && words_[position_] == 0) return allocate();
+  if (position_ < length_ && words_[position_] <= 0) return allocate();
   return inPlace();
 }
 

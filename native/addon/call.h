@@ -6,7 +6,8 @@
 //   integer    -1, high, low       (operands only: an int64 as two 32-bit halves)
 //   no input   0                   (optional inputs)
 //   output     0, dtype, ndim, sizes…, then its owner is the next JavaScript argument; a call with
-//              no owners makes tensors that are not watched
+//              no owners makes tensors that are not watched. -1 instead of 0: of four axes, with
+//              the second innermost in memory (images, channels last)
 //   in place   as an input: its elements are overwritten
 #pragma once
 #include <cmath>

@@ -169,6 +169,15 @@ Napi::Value setDeterministicAlgorithms(Environment& e, const Napi::CallbackInfo&
   return info.Env().Undefined();
 }
 
+Napi::Value convolvesChannelsLast(Environment&, const Napi::CallbackInfo& info) {
+  const double dtype = numberAt(info, 0);
+  if (!(dtype >= 0 && dtype < kDTypeCount)) {
+    fail(ErrorKind::argument, "convolvesChannelsLast: expected a dtype, got %g", dtype);
+  }
+  return Napi::Boolean::New(
+      info.Env(), backend::convolvesChannelsLast(static_cast<DType>(static_cast<int>(dtype))));
+}
+
 Napi::Value threadCount(Environment&, const Napi::CallbackInfo& info) {
   return Napi::Number::New(info.Env(), backend::threadCount());
 }
@@ -210,6 +219,7 @@ void exportState(Exports& exports) {
   exports.add<setMemoryCap>("setMemoryCap");
   exports.add<setFloat32Products>("setFloat32Products");
   exports.add<setDeterministicAlgorithms>("setDeterministicAlgorithms");
+  exports.add<convolvesChannelsLast>("convolvesChannelsLast");
   exports.add<threadCount>("threadCount");
   exports.add<setThreadCount>("setThreadCount");
   exports.add<deviceInfo>("deviceInfo");

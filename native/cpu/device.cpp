@@ -78,6 +78,10 @@ void setDeterministicAlgorithms(bool) {}
 void setThreadCount(int n) {
   cpu::setPoolThreads(n);
 }
+// Its kernels want the pixels of a channel side by side.
+bool convolvesChannelsLast(DType) {
+  return false;
+}
 
 // Threads start with the first parallel call and pages are mapped with the first tensor.
 void startup() {}

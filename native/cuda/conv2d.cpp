@@ -49,9 +49,20 @@ Conv2dTensor tensorOf(const View& v) {
   return t;
 }
 
-// The order that asks for fewer copies of images here. cuDNN's kernels for tensor cores want the
-// channels last and make copies of their own otherwise, so half types go that way where it is
-// equal.
+// float32 as TF32, which tensor cores multiply
+bool isTf32(DType dtype) {
+  return dtype == DType::float32 && float32Products() != backend::Float32Products::highest;
+}
+
+// cuDNN's kernels for tensor cores want the channels last, and make copies of their own otherwise.
+bool wantsChannelsLast(DType dtype) {
+  if (!hasConvolutionLibrary()) return false;
+  if (dtype == DType::float16) return true;
+  return (dtype == DType::bfloat16 || isTf32(dtype)) && computeCapability() >= 80;
+}
+
+// The order that asks for fewer copies of images here; for tensor cores, of copies by cuDNN too:
+// the channels last but where both images lie in the order of the axes.
 bool prefersChannelsLast(const View& x, const View& y) {
   int64_t copied[2] = {0, 0};
   for (const View* image : {&x, &y}) {
@@ -59,7 +70,8 @@ bool prefersChannelsLast(const View& x, const View& y) {
       if (!isDense(*image, last != 0)) copied[last] += image->numel();
     }
   }
-  return copied[1] < copied[0] || (copied[1] == copied[0] && itemSize(x.dtype) == 2);
+  if (wantsChannelsLast(x.dtype)) return copied[0] > 0 || copied[1] == 0;
+  return copied[1] < copied[0];
 }
 
 // y = max(y + bias [K], 0), or one of the two
@@ -89,7 +101,7 @@ bool convolveDense(Conv2dOp op, const View& x, const View& w, const View& y, con
   c.y = tensorOf(orderedLike(y, channelsLast));
   c.bias = bias ? bias->data : nullptr;
   c.relu = relu;
-  c.tf32 = c.dtype == DType::float32 && float32Products() != backend::Float32Products::highest;
+  c.tf32 = isTf32(c.dtype);
   const bool isFused = libraryTakes(c);
   if (!isFused) {
     if (!bias && !relu) return false;
@@ -147,6 +159,10 @@ void convolve(Conv2dOp op, const View& x, const View& w, const View& y, const Vi
 }  // namespace cuda
 
 namespace backend {
+
+bool convolvesChannelsLast(DType dtype) {
+  return cuda::wantsChannelsLast(dtype);
+}
 
 void conv2d(const View& y, const View& x, const View& w, const View* bias, const Conv2dShape& s,
             bool relu) {

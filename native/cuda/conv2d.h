@@ -34,6 +34,9 @@ struct Conv2d {
 // The library and its version, or why there is none.
 std::string convolutionLibrary();
 
+// Whether it is there, for this device.
+bool hasConvolutionLibrary();
+
 // Whether the library takes this convolution of dense tensors, all of sizes of 1 or more, all in
 // the order of the axes or all with the channels last. The tensors' memory need not be there yet.
 bool libraryTakes(const Conv2d& c);

@@ -68,6 +68,11 @@ std::string convolutionLibrary() {
   return library.path() + " " + cudnnVersion() + (refusal.empty() ? "" : ": " + refusal);
 }
 
+bool hasConvolutionLibrary() {
+  std::lock_guard<std::mutex> lock(cudnnMutex());
+  return cudnnLibrary().isLoaded() && plansOf.get().refusal.empty();
+}
+
 bool libraryTakes(const Conv2d& c) {
   std::lock_guard<std::mutex> lock(cudnnMutex());
   return planFor(c, workspaceLimit(c), stream()) != nullptr;

@@ -13,6 +13,9 @@ export interface ViewLike {
 
 const INITIAL_WORDS = 4096
 
+/** At the beginning of a new tensor in the row, where 0 says that it is row-major. */
+const CHANNELS_LAST = -1
+
 /** Where the rows of kernels that have opcodes say which: so many words before the end. */
 const opcodePlaces: Readonly<Record<string, readonly [keyof Opcodes, number]>> = {
   unary: ['unary', 2],
@@ -109,7 +112,13 @@ export class Calls {
 
   /** Where the result goes: a new tensor if it has no handle yet, else its own elements. */
   output(t: ViewLike): this {
-    return t.handle !== 0 ? this.input(t) : this.outputAs(t, t.shape)
+    if (t.handle !== 0) return this.input(t)
+    const { shape, strides } = t
+    const begin = this.position
+    this.outputAs(t, shape)
+    // Of the two orders of memory that a new tensor may have (`Tensor.pendingLike`).
+    if (shape.length === 4 && strides[3] !== 1) this.words[begin] = CHANNELS_LAST
+    return this
   }
 
   /** A new tensor that the kernel sees with a shape of its own, of as many elements. */

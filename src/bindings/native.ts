@@ -100,6 +100,8 @@ export interface Native {
   /** 0: highest, 1: high, 2: medium. */
   setFloat32Products(precision: number): void
   setDeterministicAlgorithms(enabled: boolean): void
+  /** Whether convolutions of a dtype are faster with the channels of images innermost in memory. */
+  convolvesChannelsLast(dtype: number): boolean
   threadCount(): number
   setThreadCount(count: number): void
   deviceInfo(): Record<string, string>

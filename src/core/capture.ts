@@ -1,7 +1,5 @@
-import { adopt } from '../bindings/calls.js'
 import { withOwnWeights } from './autocast.js'
 import { type Device, defaultDevice, openDevices } from './device.js'
-import { itemSize } from './dtype.js'
 import {
   ArgumentError,
   AutogradError,
@@ -168,8 +166,7 @@ function denseStrides({ shape, strides }: Tensor): Shape {
 
 /** Memory of its own for values of the shape, dtype and layout of `x`. */
 function inputLike(x: Tensor): Tensor {
-  const t = keep(new Tensor(x.device, x.dtype, x.shape, denseStrides(x)))
-  return adopt(t, x.device.native.reserve(t.numel * itemSize(x.dtype), t.dtypeCode, t))
+  return Tensor.reserved(keep(new Tensor(x.device, x.dtype, x.shape, denseStrides(x))))
 }
 
 /** Whether the function of a captured step is running: it may not call another. */

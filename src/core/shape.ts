@@ -26,11 +26,17 @@ export function sameShape(a: Shape, b: Shape): boolean {
 export interface Layout {
   readonly shape: Shape
   readonly strides: Shape
+  /** The strides of images with their channels last, once they were asked for. */
+  channelsLast: Shape | null
 }
 
 /** Those asked for last, each at a place that its sizes choose. */
 const RECENT = 64
-const recent = new Array<Layout>(RECENT).fill({ shape: [-1], strides: [1] })
+const recent = new Array<Layout>(RECENT).fill({
+  shape: [-1],
+  strides: [1],
+  channelsLast: null,
+})
 
 /**
  * The row-major layout of a shape. Tensors of one shape share its arrays, so that the collector finds
@@ -48,13 +54,33 @@ export function rowMajor(shape: Shape): Layout {
     strides[i] = next
     next *= Math.max(shape[i], 1)
   }
-  recent[place] = { shape: [...shape], strides }
+  recent[place] = { shape: [...shape], strides, channelsLast: null }
   return recent[place]
 }
 
 /** Row-major strides, in elements. */
 export function contiguousStrides(shape: Shape): Shape {
   return rowMajor(shape).strides
+}
+
+/**
+ * Strides of images [N, C, H, W] whose channels are innermost in memory: in the order N, H, W, C.
+ * Row-major where that is the same: one channel, one pixel, or no element.
+ */
+export function channelsLastStrides(shape: Shape): Shape {
+  const layout = rowMajor(shape)
+  const [n, c, h, w] = shape
+  const isSame = c === 1 || h * w === 1 || n * c * h * w === 0
+  layout.channelsLast ??= isSame ? layout.strides : [h * w * c, 1, w * c, c]
+  return layout.channelsLast
+}
+
+/** Whether images lie so, without gaps; false where it is the same as row-major. */
+export function isChannelsLast(shape: Shape, strides: Shape): boolean {
+  if (shape.length !== 4 || strides[1] !== 1) return false
+  const expected = channelsLastStrides(shape)
+  if (expected[1] !== 1 || expected[3] === 1) return false
+  return strides.every((stride, axis) => stride === expected[axis] || shape[axis] === 1)
 }
 
 export function isContiguous(shape: Shape, strides: Shape): boolean {

@@ -13,7 +13,15 @@ import { formatTensor } from './format.js'
 import { allocate, checkHeap } from './heap.js'
 import { recording, refuseWhileCapturing } from './recording.js'
 import { track } from './scope.js'
-import { isContiguous, numelOf, rowMajor, type Shape, showShape } from './shape.js'
+import {
+  channelsLastStrides,
+  isChannelsLast,
+  isContiguous,
+  numelOf,
+  rowMajor,
+  type Shape,
+  showShape,
+} from './shape.js'
 import type { Edge, GradSlot } from './tape.js'
 
 /** The typed array that holds the elements of a dtype on the JavaScript side. */
@@ -83,16 +91,31 @@ export class Tensor {
     return new Tensor(device, dtype, layout.shape, layout.strides)
   }
 
-  /** As `pending`; shares the arrays of a row-major tensor of that very shape. Internal. */
-  static pendingLike(x: Tensor, dtype: DType, shape: Shape): Tensor {
+  /**
+   * As `pending`, but images keep the order of memory of `x`, or of `other`: channels-last where
+   * one of them is. Shares the arrays of a row-major `x` of that very shape. Internal.
+   */
+  static pendingLike(x: Tensor, dtype: DType, shape: Shape, other: Tensor | null = null): Tensor {
     if (shape === x.shape && x.isContiguous) return new Tensor(x.device, dtype, shape, x.strides)
+    const isLast = x.isChannelsLast || other?.isChannelsLast === true
+    if (isLast && shape.length === 4) return Tensor.pendingChannelsLast(x.device, dtype, shape)
     return Tensor.pending(x.device, dtype, shape)
+  }
+
+  /** As `pending`, for images with the channels innermost in memory. Internal. */
+  static pendingChannelsLast(device: Device, dtype: DType, shape: Shape): Tensor {
+    return new Tensor(device, dtype, rowMajor(shape).shape, channelsLastStrides(shape))
   }
 
   /** Row-major memory with undefined contents. Internal. */
   static reserve(device: Device, dtype: DType, shape: Shape): Tensor {
-    const t = Tensor.pending(device, dtype, shape)
-    return adopt(t, device.native.reserve(t.numel * itemSize(dtype), t.dtypeCode, t))
+    return Tensor.reserved(Tensor.pending(device, dtype, shape))
+  }
+
+  /** Gives a pending tensor its memory, with undefined contents. Internal. */
+  static reserved(t: Tensor): Tensor {
+    const bytes = t.numel * itemSize(t.dtype)
+    return adopt(t, t.device.native.reserve(bytes, t.dtypeCode, t))
   }
 
   get ndim(): number {
@@ -107,6 +130,15 @@ export class Tensor {
   /** Whether the elements lie in row-major order without gaps. */
   get isContiguous(): boolean {
     return isContiguous(this.shape, this.strides)
+  }
+
+  /**
+   * Whether it is images on a GPU with the channels innermost in memory, an order that results keep.
+   * On the CPU, where kernels want the pixels of a channel side by side, results are row-major.
+   * Internal.
+   */
+  get isChannelsLast(): boolean {
+    return this.device.type !== 'cpu' && isChannelsLast(this.shape, this.strides)
   }
 
   get isDisposed(): boolean {

@@ -5,7 +5,7 @@ import { tensor } from './creation.js'
 import { matmul } from './matmul.js'
 import { checkImages, type PoolOptions, poolGeometry } from './pool2d.js'
 import { checkPair, fromBatch, type Pair } from './spatial.js'
-import { t } from './views.js'
+import { permute, reshape, t } from './views.js'
 
 /** A window along one axis: positions start to end - 1, whose sum is divided by `divisor`. */
 interface Span {
@@ -23,11 +23,19 @@ function averages(x: Tensor, size: number, spans: readonly Span[]): Tensor {
   return tensor(a, { shape: [spans.length, size], dtype: x.dtype, device: x.device })
 }
 
-// A mean over rectangles is one over rows and then one over columns: y = Aₕ x A_wᵀ. As in any
-// product, NaN or an infinity in x reaches all results of its row and column.
+// A mean over rectangles is one over rows and one over columns: y = Aₕ x A_wᵀ. As in any product,
+// NaN or an infinity in x reaches all results of its row and column.
 function pooled(x: Tensor, rows: readonly Span[], columns: readonly Span[]): Tensor {
-  const [, , h, w] = x.shape
-  const means = () => matmul(averages(x, h, rows), matmul(x, t(averages(x, w, columns))))
+  const [n, c, h, w] = x.shape
+  const means = () => {
+    const alongH = averages(x, h, rows)
+    const alongW = averages(x, w, columns)
+    if (!x.isChannelsLast) return matmul(alongH, matmul(x, t(alongW)))
+    // The matrices of one image lie as [H, W C], those of a row of it as [W, C].
+    const images = reshape(permute(x, [0, 2, 3, 1]), [n, h, w * c])
+    const means = reshape(matmul(alongH, images), [n, rows.length, w, c])
+    return permute(matmul(alongW, means), [0, 3, 1, 2])
+  }
   return withoutAutocast(means) // the products are ours, not what the caller asked for
 }
 

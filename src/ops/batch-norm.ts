@@ -36,7 +36,7 @@ const batchNormOp: Op<BatchNormAttrs> = defineOp<BatchNormAttrs>()({
   outputs: ['y', 'mean', 'rstd'],
   differentiable: 3,
   run: ([x, weight, bias, runningMean, runningVar], { momentum, eps, relu }) => {
-    const y = Tensor.pending(x.device, x.dtype, x.shape)
+    const y = Tensor.pendingLike(x, x.dtype, x.shape)
     const mean = Tensor.pending(x.device, statisticsType(x), [x.shape[1]])
     const rstd = Tensor.pending(x.device, statisticsType(x), [x.shape[1]])
     const { calls } = x.device
@@ -86,7 +86,7 @@ const batchNormBackwardOp: Op<{ readonly relu: boolean }> = defineOp<{ readonly 
   outputs: ['dx', 'dweight', 'dbias'],
   differentiable: 3,
   run: ([g, x, weight, bias, mean, rstd], { relu }) => {
-    const dx = Tensor.pending(x.device, x.dtype, x.shape)
+    const dx = Tensor.pendingLike(x, x.dtype, x.shape)
     const dtype = weight?.dtype ?? mean.dtype
     const dweight = Tensor.pending(x.device, dtype, mean.shape)
     const dbias = Tensor.pending(x.device, dtype, mean.shape)

@@ -37,8 +37,18 @@ function outputShape(x: Shape, w: Shape, { stride, padding, dilation }: ConvAttr
   return [x[0], w[0], p, q]
 }
 
+/**
+ * Images that a convolution of `x` makes: channels-last where it is faster so, which the backend
+ * says, else in the order of memory of `x`. What follows keeps that order (`Tensor.pendingLike`).
+ */
+function pendingImages(x: Tensor, shape: Shape): Tensor {
+  return x.device.native.convolvesChannelsLast(x.dtypeCode)
+    ? Tensor.pendingChannelsLast(x.device, x.dtype, shape)
+    : Tensor.pendingLike(x, x.dtype, shape)
+}
+
 function convolution([x, w, bias]: readonly Tensor[], attrs: ConvAttrs, relu: boolean): Tensor {
-  const y = Tensor.pending(x.device, x.dtype, outputShape(x.shape, w.shape, attrs))
+  const y = pendingImages(x, outputShape(x.shape, w.shape, attrs))
   const { calls } = x.device
   calls.begin('conv2d').input(x).input(w).optional(bias).output(y)
   attributes(calls, attrs).flag(relu).run()
@@ -73,7 +83,7 @@ const backwardInputOp: Op<ConvBackwardAttrs> = defineOp<ConvBackwardAttrs>()({
   name: 'conv2dBackwardInput',
   inputs: ['g', 'w'],
   run: ([g, w], attrs) => {
-    const dx = Tensor.pending(g.device, g.dtype, attrs.shape)
+    const dx = pendingImages(g, attrs.shape)
     const { calls } = g.device
     calls.begin('conv2dBackwardInput').input(g).input(w).output(dx)
     attributes(calls, attrs).run()

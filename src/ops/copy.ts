@@ -18,7 +18,7 @@ function copyTo(x: Tensor, y: Tensor): Tensor {
 const castOp = defineOp<{ dtype: DType }>()({
   name: 'cast',
   inputs: ['x'],
-  run: ([x], { dtype }) => copyTo(x, Tensor.pending(x.device, dtype, x.shape)),
+  run: ([x], { dtype }) => copyTo(x, Tensor.pendingLike(x, dtype, x.shape)),
   // converted back, which the engine does
   gradient: { x: from([], ({ dy }) => dy) },
   samples: (s) => [{ inputs: [s.normal([2, 3])], attrs: { dtype: 'float64' } }],

@@ -21,7 +21,7 @@ const dropoutOp: Op<DropoutAttrs> = defineOp<DropoutAttrs>()({
   inputs: ['x'],
   outputs: ['y', 'state'],
   run: ([x], { p, generator }) => {
-    const y = Tensor.pending(x.device, x.dtype, x.shape)
+    const y = Tensor.pendingLike(x, x.dtype, x.shape)
     const state = Tensor.pending(x.device, 'int64', [2])
     const { calls } = x.device
     calls.begin('dropout').input(x).output(y).output(state).number(p).number(generator).run()
@@ -41,7 +41,7 @@ const dropoutBackwardOp: Op<MaskAttrs> = defineOp<MaskAttrs>()({
   name: 'dropoutBackward',
   inputs: ['g', 'state'],
   run: ([g, state], { p }) => {
-    const dx = Tensor.pending(g.device, g.dtype, g.shape)
+    const dx = Tensor.pendingLike(g, g.dtype, g.shape)
     g.device.calls.begin('dropoutBackward').input(g).input(state).output(dx).number(p).run()
     return dx
   },

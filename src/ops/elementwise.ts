@@ -97,7 +97,9 @@ export function runBinary(
   const shape = broadcastShapes(name, shapeOf(a), shapeOf(b))
   const y = out
     ? checkOut(name, out, shape, dtype)
-    : Tensor.pendingLike((isTensor(a) ? a : b) as Tensor, dtype, shape)
+    : isTensor(a)
+      ? Tensor.pendingLike(a, dtype, shape, isTensor(b) ? b : null)
+      : Tensor.pendingLike(b as Tensor, dtype, shape)
   device.calls
     .begin('binary')
     .operand(a)

@@ -164,11 +164,8 @@ const catOp: Op<AxisAttrs> = defineOp<AxisAttrs>()({
   run: (parts: readonly Tensor[], { axis }) => {
     const [first] = parts
     const total = parts.reduce((n, part) => n + part.shape[axis], 0)
-    const y = Tensor.reserve(
-      first.device,
-      first.dtype,
-      first.shape.map((size, i) => (i === axis ? total : size)),
-    )
+    const shape = first.shape.map((size, i) => (i === axis ? total : size))
+    const y = Tensor.reserved(Tensor.pendingLike(first, first.dtype, shape))
     let start = 0
     for (const part of parts) {
       const target = y.alias(part.shape, y.strides, start * y.strides[axis])

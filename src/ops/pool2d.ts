@@ -38,8 +38,8 @@ const maxPool2dOp: Op<PoolAttrs> = defineOp<PoolAttrs>()({
   outputs: ['y', 'index'],
   run: ([x], attrs) => {
     const shape = images(x, attrs.size)
-    const y = Tensor.pending(x.device, x.dtype, shape)
-    const index = Tensor.pending(x.device, 'int32', shape)
+    const y = Tensor.pendingLike(x, x.dtype, shape)
+    const index = Tensor.pendingLike(x, 'int32', shape)
     const { calls } = x.device
     calls.begin('maxPool2d').input(x).output(y).output(index)
     attributes(calls, attrs).run()
@@ -79,7 +79,7 @@ const backwardOp: Op<PoolBackwardAttrs> = defineOp<PoolBackwardAttrs>()({
   name: 'maxPool2dBackward',
   inputs: ['g', 'index'],
   run: ([g, index], attrs) => {
-    const dx = Tensor.pending(g.device, g.dtype, images(g, attrs.image))
+    const dx = Tensor.pendingLike(index, g.dtype, images(g, attrs.image))
     const { calls } = g.device
     calls.begin('maxPool2dBackward').input(g).input(index).output(dx)
     attributes(calls, attrs).run()
@@ -102,7 +102,7 @@ const gatherOp: Op<PoolBackwardAttrs> = defineOp<PoolBackwardAttrs>()({
   name: 'maxPool2dGather',
   inputs: ['x', 'index'],
   run: ([x, index]) => {
-    const y = Tensor.pending(x.device, x.dtype, index.shape)
+    const y = Tensor.pendingLike(index, x.dtype, index.shape)
     x.device.calls.begin('maxPool2dGather').input(x).input(index).output(y).run()
     return y
   },

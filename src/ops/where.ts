@@ -1,7 +1,7 @@
 import { apply } from '../core/apply.js'
 import { resultType } from '../core/dtype.js'
 import { DTypeError } from '../core/errors.js'
-import { defineOp, deviceOf, from, type Value } from '../core/op.js'
+import { defineOp, deviceOf, from, isTensor, type Value } from '../core/op.js'
 import { broadcastShapes, type Shape } from '../core/shape.js'
 import { checkTensor, Tensor } from '../core/tensor.js'
 import { checkOperand, type Operand } from './operand.js'
@@ -19,7 +19,8 @@ export const whereOp = defineOp()({
     const dtype = resultType('where', [a, b])
     const branches = broadcastShapes('where', shapeOf(a), shapeOf(b))
     const shape = broadcastShapes('where', condition.shape, branches)
-    const y = Tensor.pending(device, dtype, shape)
+    const branch = isTensor(a) ? a : isTensor(b) ? b : null
+    const y = Tensor.pendingLike(condition, dtype, shape, branch)
     device.calls.begin('where').input(condition).operand(a).operand(b).output(y).run()
     return y
   },

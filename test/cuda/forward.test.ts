@@ -91,6 +91,13 @@ function stridedThere(x: Tensor): Tensor {
   return view(dense.to(x.dtype).to(cuda))
 }
 
+/** The same elements on the device, images with the channels innermost in memory. */
+function channelsLastThere(x: Tensor): Tensor {
+  const there = x.to(cuda)
+  if (x.ndim !== 4) return there
+  return there.permute([0, 2, 3, 1]).contiguous().permute([0, 3, 1, 2])
+}
+
 function compare(c: Case, dtype: FloatDType, there: (x: Tensor) => Tensor, what: string): Tensor[] {
   const inputs = inputsIn(c, dtype)
   const want = run(c, map(inputs, exactly(c)), cpu)
@@ -110,14 +117,15 @@ function compare(c: Case, dtype: FloatDType, there: (x: Tensor) => Tensor, what:
   return got
 }
 
-function compareGradients(c: Case, dtype: FloatDType, what: string): void {
+function compareGradients(
+  c: Case,
+  dtype: FloatDType,
+  there: (x: Tensor) => Tensor,
+  what: string,
+): void {
   const inputs = inputsIn(c, dtype)
   const want = gradients(c, map(inputs, exactly(c)), cpu)
-  const got = gradients(
-    c,
-    map(inputs, (x) => x.to(cuda)),
-    cuda,
-  )
+  const got = gradients(c, map(inputs, there), cuda)
   expect(got.length).toBe(want.length)
   got.forEach((g, i) => {
     expect(g === null).toBe(want[i] === null)
@@ -134,15 +142,25 @@ const inPlaceTwin = (c: Case, dtype: FloatDType): Tensor => {
   return y
 }
 
+const hasImages = ({ sample }: Case) =>
+  sample.inputs.some((x) => typeof x === 'object' && x?.ndim === 4)
+
 const sampled = [...registry.values()].filter((op) => op.samples !== null)
 
 describe.each(sampled.map((op) => [op.name, op] as const))('%s', (_name, op: AnyOp) => {
   test.each(dtypes)('%s', (dtype) => {
+    const rowMajorThere = (x: Tensor) => x.to(cuda)
     for (const [i, c] of casesOf(op).entries()) {
       const what = `sample ${i}`
-      const [y] = compare(c, dtype, (x) => x.to(cuda), what)
+      const [y] = compare(c, dtype, rowMajorThere, what)
       if (!needsDense(c)) compare(c, dtype, stridedThere, `${what}, strided,`)
-      if (op.gradient !== null) compareGradients(c, dtype, what)
+      if (op.gradient !== null) compareGradients(c, dtype, rowMajorThere, what)
+      if (hasImages(c) && !needsDense(c)) {
+        compare(c, dtype, channelsLastThere, `${what}, channels last,`)
+        if (op.gradient !== null) {
+          compareGradients(c, dtype, channelsLastThere, `${what}, channels last,`)
+        }
+      }
       if (op.inPlace && fitsInPlace(c)) {
         expect(inPlaceTwin(c, dtype).dataSync(), `${what} in place`).toEqual(y.dataSync())
       }

@@ -321,6 +321,21 @@ TEST_P(ConvolutionOnDevice, withTf32) {
   }
 }
 
+TEST_P(ConvolutionOnDevice, whichWantChannelsLast) {
+  using backend::Float32Products;
+  if (!cuda::hasConvolutionLibrary()) GTEST_SKIP() << cuda::convolutionLibrary();
+  const bool isAmpere = cuda::computeCapability() >= 80;
+  for (auto products : {Float32Products::highest, Float32Products::high}) {
+    backend::setFloat32Products(products);
+    EXPECT_TRUE(backend::convolvesChannelsLast(DType::float16));
+    EXPECT_EQ(backend::convolvesChannelsLast(DType::bfloat16), isAmpere);
+    EXPECT_EQ(backend::convolvesChannelsLast(DType::float32),
+              isAmpere && products == Float32Products::high);
+    EXPECT_FALSE(backend::convolvesChannelsLast(DType::float64));
+  }
+  backend::setFloat32Products(Float32Products::highest);
+}
+
 TEST_P(ConvolutionOnDevice, theSameBitsEveryTime) {
   const Case z{4, 8, 17, 15, 16, 3, 3, {1, 1, 1, 1, 1, 1, 1}};
   for (DType dtype : {DType::float32, DType::bfloat16}) {

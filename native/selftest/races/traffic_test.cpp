@@ -23,6 +23,16 @@ class Traffic {
     tensors_.push_back(std::make_unique<DeviceTensor>(dtype, sizes, Values(size_t(n), 0)));
     return tensors_.back()->view;
   }
+  // Images [N, C, H, W], channels last.
+  const View& makeLast(const Sizes& sizes) { return makeLast(sizes, dtype_); }
+  const View& makeLast(const Sizes& sizes, DType dtype) {
+    make(sizes, dtype);
+    View& v = tensors_.back()->view;
+    const int64_t c = sizes[1], w = sizes[3];
+    const int64_t strides[] = {sizes[2] * w * c, 1, w * c, c};
+    std::copy(strides, strides + 4, v.stride);
+    return v;
+  }
   // Read and written.
   const View& update(const Sizes& sizes) {
     const View& view = make(sizes);
@@ -163,6 +173,41 @@ TEST(TrafficOfKernels, norms) {
     batchBack.expect(1.8, [&] {
       backend::batchNormBackward({cdx, cdw, cdb, cdy, cx, &cw, &cb, cm, cr, true});
     });
+  }
+}
+
+// What follows a convolution for tensor cores, forward and backward.
+TEST(TrafficOfKernels, channelsLast) {
+  const Sizes images = {8, 32, 32, 32}, pooled = {8, 32, 16, 16};
+  const backend::Pool2dShape three = {3, 3, 2, 2, 1, 1, 1, 1};
+  for (DType dtype : kTypes) {
+    Traffic slope("ReLU's slope, channels last", dtype);
+    const View& dz = slope.makeLast(images);
+    const Operand g{false, slope.makeLast(images), {}}, kept{false, slope.makeLast(images), {}};
+    slope.expect(kOnce, [&] { backend::binary(BinaryOp::reluBackward, dz, g, kept, dtype); });
+    Traffic norm("batch norm, channels last", dtype);
+    const View &x = norm.makeLast(images), &y = norm.makeLast(images);
+    const View &mean = norm.make({32}, DType::float32), &rstd = norm.make({32}, DType::float32);
+    const View &weight = norm.make({32}), &bias = norm.make({32});
+    norm.expect(1.6, [&] {
+      backend::batchNorm({y, mean, rstd, x, &weight, &bias, nullptr, nullptr, 0.1, 1e-5, true});
+    });
+    Traffic back("batch norm backward, channels last", dtype);
+    const View &bx = back.makeLast(images), &dy = back.makeLast(images),
+               &dx = back.makeLast(images);
+    const View &bMean = back.make({32}, DType::float32), &bRstd = back.make({32}, DType::float32);
+    const View &bWeight = back.make({32}), &bBias = back.make({32}), &dw = back.make({32}),
+               &db = back.make({32});
+    back.expect(1.8, [&] {
+      backend::batchNormBackward({dx, dw, db, dy, bx, &bWeight, &bBias, bMean, bRstd, true});
+    });
+    Traffic sum("sums of channels, channels last", dtype);
+    const View &dbias = sum.make({1, 32, 1, 1}), &from = sum.makeLast(images);
+    sum.expect(1.05, [&] { backend::reduce(ReduceOp::sum, dbias, from); });
+    Traffic pool("max pooling 3 x 3, channels last", dtype);
+    const View &px = pool.makeLast(images), &py = pool.makeLast(pooled);
+    const View& index = pool.makeLast(pooled, DType::int32);
+    pool.expect(2, [&] { backend::maxPool2d(py, index, px, three); });
   }
 }
 
