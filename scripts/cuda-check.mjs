@@ -194,7 +194,7 @@ function bytesMoved() {
   return [
     `## Bytes moved
 
-What the threads of memory-bound kernels ask of device memory, counted on the emulation (\`native/selftest/races/traffic_test.cpp\`, which holds each row to a limit), against the least possible: each operand once. Of operands that are small beside the others (weights, statistics) every byte is counted once, since they stay in the caches; partial sums are counted. Batch norm reads its input twice, for the statistics and for the result, and its gradient reads both twice.
+What the threads of memory-bound kernels ask of device memory, counted on the emulation (\`native/selftest/races/traffic_test.cpp\`, which holds each row to a limit), against the least possible: each operand once. Of operands that are small beside the others (weights, statistics) every byte is counted once, since they stay in the caches; partial sums are counted. Batch norm reads its input twice, for the statistics and for the result, and its gradient reads both twice. With the channels last, their coefficients are counted at each of the many threads, which read them from the caches.
 
 | operation | dtype | size | KiB at least | KiB moved | times |
 | --- | --- | --- | ---: | ---: | ---: |

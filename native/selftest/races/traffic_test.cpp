@@ -189,7 +189,8 @@ TEST(TrafficOfKernels, channelsLast) {
     const View &x = norm.makeLast(images), &y = norm.makeLast(images);
     const View &mean = norm.make({32}, DType::float32), &rstd = norm.make({32}, DType::float32);
     const View &weight = norm.make({32}), &bias = norm.make({32});
-    norm.expect(1.6, [&] {
+    // Each thread reads what it needs of its channels, from the caches: in small images it has few.
+    norm.expect(dtype == DType::float32 ? 1.95 : 2.3, [&] {
       backend::batchNorm({y, mean, rstd, x, &weight, &bias, nullptr, nullptr, 0.1, 1e-5, true});
     });
     Traffic back("batch norm backward, channels last", dtype);
@@ -198,7 +199,7 @@ TEST(TrafficOfKernels, channelsLast) {
     const View &bMean = back.make({32}, DType::float32), &bRstd = back.make({32}, DType::float32);
     const View &bWeight = back.make({32}), &bBias = back.make({32}), &dw = back.make({32}),
                &db = back.make({32});
-    back.expect(1.8, [&] {
+    back.expect(dtype == DType::float32 ? 2.1 : 2.6, [&] {
       backend::batchNormBackward({dx, dw, db, dy, bx, &bWeight, &bBias, bMean, bRstd, true});
     });
     Traffic sum("sums of channels, channels last", dtype);
