@@ -1,9 +1,13 @@
-// How a job is shared out. Tickets number the chunks of all jobs that ever were: a job owns the
-// tickets [first, first + chunks), the next one those behind. `next` is the first ticket not yet
-// taken and `last` the end of the newest job's, so there is work exactly when next < last. A thread
-// takes a ticket by compare-and-swap and only then looks at the job, which its caller keeps alive
-// until all tickets taken are reported as done. As tickets never repeat, a thread that was asleep
-// for whole jobs fails its swap and has touched nothing; nobody ever waits for it.
+// How a job is shared out. Each thread has a share, a run of the job's chunks side by side, and
+// takes its own from the front; one whose share is empty takes from the back of the others'. So the
+// same thread meets the same part of a tensor in one operation after another, as long as it keeps
+// pace, and finds it in its own core's cache: another core's costs several times as much, and ten
+// times as much again where the cores have no cache in common.
+//
+// A share is one word, the chunks left in it, and taking is a compare-and-swap: whoever succeeds
+// has a chunk of the job that is running now, whatever was there when it looked. Only then does it
+// look at the job, which its caller keeps alive until all chunks are reported as done. A thread
+// that was asleep for whole jobs has touched nothing, and nobody ever waits for it.
 #include "cpu/pool.h"
 
 #include <algorithm>
@@ -13,6 +17,7 @@
 #include <cstdlib>
 #include <exception>
 #include <limits>
+#include <memory>
 #include <mutex>
 #include <system_error>
 #include <thread>
@@ -34,8 +39,7 @@ thread_local bool insideChunk = false;
 struct Job {
   const RangeFunction& body;
   const int64_t n, grain;
-  const uint64_t first;  // its first ticket
-  // The lowest chunk that threw. Chunks are taken in order, so all below it have begun.
+  // The lowest chunk that threw so far. Those below it still run: the lowest of all is found.
   std::atomic<int64_t> failed{std::numeric_limits<int64_t>::max()};
   std::mutex mutex{};  // guards error
   std::exception_ptr error{};
@@ -77,6 +81,37 @@ bool spinUntil(Condition condition, std::chrono::microseconds limit) {
   return condition();
 }
 
+// The chunks [front, back) that are left, both in one word. On a cache line of its own.
+class alignas(64) Share {
+ public:
+  bool isEmpty() const {
+    const uint64_t left = left_.load(std::memory_order_seq_cst);
+    return front(left) >= back(left);
+  }
+  void fill(int64_t begin, int64_t end) {
+    left_.store(static_cast<uint64_t>(end) << 32 | static_cast<uint64_t>(begin),
+                std::memory_order_seq_cst);
+  }
+  // The chunk in front, or the last one; -1 if none is left.
+  int64_t take(bool inFront) {
+    uint64_t left = left_.load(std::memory_order_acquire);
+    while (front(left) < back(left)) {
+      const uint64_t rest = inFront ? left + 1 : left - (uint64_t{1} << 32);
+      if (left_.compare_exchange_weak(left, rest, std::memory_order_acq_rel,
+                                      std::memory_order_acquire)) {
+        return inFront ? front(left) : back(left) - 1;
+      }
+    }
+    return -1;
+  }
+
+ private:
+  static int64_t front(uint64_t left) { return static_cast<uint32_t>(left); }
+  static int64_t back(uint64_t left) { return static_cast<int64_t>(left >> 32); }
+
+  std::atomic<uint64_t> left_{0};
+};
+
 class Pool {
  public:
   // True if the calling thread now owns the pool.
@@ -91,9 +126,10 @@ class Pool {
 
  private:
   bool hasWork() const {
-    return next_.load(std::memory_order_acquire) < last_.load(std::memory_order_seq_cst);
+    return std::any_of(shares_.get(), shares_.get() + threads_,
+                       [](const Share& share) { return !share.isEmpty(); });
   }
-  uint32_t takeChunks();
+  uint32_t takeChunks(int self);
   void report(uint32_t chunks);
   void wakeWorkers(int count);
   void work(int index);
@@ -102,31 +138,28 @@ class Pool {
   std::vector<std::thread> workers_;
   int asked_ = 0;  // number of threads that start() was last asked for
   std::chrono::microseconds workerSpin_{0};
+  // One a thread, the caller's first. Changed only while there are no workers.
+  std::unique_ptr<Share[]> shares_;
+  int threads_ = 0;
 
-  // Each on a cache line of its own: `last` is what spinning workers read, the rest is written by
+  // Each on a cache line of its own: `jobs` is what spinning workers read, the rest is written by
   // many.
-  alignas(64) std::atomic<uint64_t> last_{0};
-  Job* job_ = nullptr;  // the job of the tickets before last_
+  alignas(64) std::atomic<uint64_t> jobs_{0};  // that ever were
+  Job* job_ = nullptr;                         // the one that the shares are filled with
   std::atomic<bool> quit_{false};
-  alignas(64) std::atomic<uint64_t> next_{0};
-  alignas(64) std::atomic<uint32_t> done_{0};  // tickets done so far, modulo 2^32
+  alignas(64) std::atomic<uint32_t> done_{0};  // chunks done of the job
   std::atomic<bool> callerSleeps_{false};
   alignas(64) std::atomic<uint32_t> signal_{0};  // what parked workers wait on
   std::atomic<int> sleepers_{0};
 };
 
-// Runs chunks until no ticket is left; returns how many.
-uint32_t Pool::takeChunks() {
+// Runs chunks until no share has any left; returns how many. The job can't end before they are
+// reported, so all are of the same one.
+uint32_t Pool::takeChunks(int self) {
   uint32_t taken = 0;
-  uint64_t ticket = next_.load(std::memory_order_acquire);
-  while (ticket < last_.load(std::memory_order_seq_cst)) {
-    if (!next_.compare_exchange_weak(ticket, ticket + 1, std::memory_order_acq_rel,
-                                     std::memory_order_acquire)) {
-      continue;
-    }
-    job_->runChunk(static_cast<int64_t>(ticket - job_->first));
-    taken++;
-    ticket = next_.load(std::memory_order_acquire);
+  for (int i = 0; i < threads_; i++) {
+    Share& share = shares_[(self + i) % threads_];
+    for (int64_t chunk; (chunk = share.take(i == 0)) >= 0; taken++) job_->runChunk(chunk);
   }
   return taken;
 }
@@ -147,7 +180,10 @@ void Pool::wakeWorkers(int count) {
 void Pool::work(int index) {
   os::enterWorkerThread(index);
   insideChunk = true;  // so that a nested call runs serially
-  const auto called = [this] { return hasWork() || quit_.load(std::memory_order_acquire); };
+  uint64_t seen = 0;   // of the jobs
+  const auto called = [&] {
+    return jobs_.load(std::memory_order_seq_cst) != seen || quit_.load(std::memory_order_acquire);
+  };
   for (;;) {
     if (!spinUntil(called, workerSpin_)) {
       sleepers_.fetch_add(1, std::memory_order_seq_cst);
@@ -158,7 +194,8 @@ void Pool::work(int index) {
       if (hasWork()) wakeWorkers(2);
     }
     if (quit_.load(std::memory_order_acquire)) return;
-    if (const uint32_t taken = takeChunks()) report(taken);
+    seen = jobs_.load(std::memory_order_seq_cst);
+    if (const uint32_t taken = takeChunks(index)) report(taken);
   }
 }
 
@@ -166,7 +203,8 @@ void Pool::work(int index) {
 int Pool::start(int threads, int usable) {
   if (asked_ == threads) return static_cast<int>(workers_.size()) + 1;
   join();
-  asked_ = threads;
+  asked_ = threads_ = threads;
+  shares_ = std::make_unique<Share[]>(static_cast<size_t>(threads));
   // A spinning thread too many takes the core from one that has work.
   workerSpin_ = threads <= usable ? kWorkerSpin : std::chrono::microseconds{0};
   quit_.store(false, std::memory_order_release);
@@ -187,17 +225,21 @@ void Pool::join() {
 }
 
 void Pool::run(int64_t chunks, int64_t n, int64_t grain, const RangeFunction& body) {
-  const uint64_t first = last_.load(std::memory_order_relaxed);
-  Job job{body, n, grain, first};
+  Job job{body, n, grain};
   job_ = &job;
-  last_.store(first + static_cast<uint64_t>(chunks), std::memory_order_seq_cst);
+  done_.store(0, std::memory_order_relaxed);
+  const int64_t sharers = std::min<int64_t>(chunks, static_cast<int64_t>(workers_.size()) + 1);
+  for (int64_t i = sharers; i-- > 0;) {
+    shares_[i].fill(chunks * i / sharers, chunks * (i + 1) / sharers);
+  }
+  jobs_.fetch_add(1, std::memory_order_seq_cst);
   // Two at first: they go on to wake the others.
   wakeWorkers(static_cast<int>(std::min<int64_t>(chunks - 1, 2)));
 
   insideChunk = true;
-  const uint32_t taken = takeChunks();
+  const uint32_t taken = takeChunks(0);
   insideChunk = false;
-  const uint32_t all = static_cast<uint32_t>(first + static_cast<uint64_t>(chunks));
+  const uint32_t all = static_cast<uint32_t>(chunks);
   uint32_t done = done_.fetch_add(taken, std::memory_order_seq_cst) + taken;
   const auto finished = [&] { return (done = done_.load(std::memory_order_seq_cst)) == all; };
   if (done != all && !spinUntil(finished, kCallerSpin)) {
@@ -317,7 +359,7 @@ void parallelFor(int64_t n, int64_t grain, RangeFunction body) {
   grain = std::max<int64_t>(grain, 1);
   if (n <= grain) return body(0, n);
   const int64_t chunks = (n - 1) / grain + 1;
-  // done_ counts modulo 2^32: more chunks than that are a mistake, but not one to hang on.
+  // A share holds 32 bits of each end: more chunks than that are a mistake, but not one to hang on.
   if (insideChunk || chunks > std::numeric_limits<int32_t>::max() || poolThreads() == 1 ||
       exiting.load(std::memory_order_acquire)) {
     return runSerially(n, grain, body);
