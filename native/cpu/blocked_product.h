@@ -196,8 +196,8 @@ class BlockedProduct {
     const int64_t across = ceilDivide(columns_.size(), taskColumns);
     parallelFor(down * across, 1, [&](int64_t begin, int64_t end) {
       for (int64_t t = begin; t < end; t++) {
-        const int64_t i = rows_.begin + t % down * taskRows;
-        const int64_t j = columns_.begin + t / down * taskColumns;
+        const int64_t i = rows_.begin + t / across * taskRows;
+        const int64_t j = columns_.begin + t % across * taskColumns;
         multiplyBlock({i, std::min(rows_.end, i + taskRows)},
                       {j, std::min(columns_.end, j + taskColumns)});
       }

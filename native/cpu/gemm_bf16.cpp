@@ -238,7 +238,7 @@ class TiledProduct {
     const int64_t across = ceilDivide(n_, taskColumns_), down = ceilDivide(m_, taskRows_);
     parallelFor(across * down, 1, [&](int64_t begin, int64_t end) {
       for (int64_t task = begin; task < end; task++) {
-        multiplyTask(task % down * taskRows_, task / down * taskColumns_);
+        multiplyTask(task / across * taskRows_, task % across * taskColumns_);
       }
     });
   }

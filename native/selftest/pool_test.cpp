@@ -84,18 +84,58 @@ TEST_F(PoolTest, ManySmallJobs) {
   }
 }
 
+// Until `condition` holds; whoever waits for what never comes fails by its own checks.
+template <class Condition>
+void await(Condition condition) {
+  const auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds(20);
+  while (!condition() && std::chrono::steady_clock::now() < deadline) std::this_thread::yield();
+}
+
 TEST_F(PoolTest, OtherThreadsTakePart) {
   setPoolThreads(2);
   std::atomic<int> inside{0};
   std::atomic<bool> met{false};
-  // Each chunk waits for the other: only two threads at once get through before the deadline.
-  const auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds(20);
+  // Each chunk waits for the other: only two threads at once get through.
   parallelFor(2, 1, [&](int64_t, int64_t) {
     inside++;
-    while (inside < 2 && std::chrono::steady_clock::now() < deadline) std::this_thread::yield();
+    await([&] { return inside == 2; });
     if (inside == 2) met = true;
   });
   EXPECT_TRUE(met);
+}
+
+TEST_F(PoolTest, EachThreadBeginsWithARunOfItsOwn) {
+  setPoolThreads(2);
+  constexpr int64_t n = 10;
+  for (int round = 0; round < 100; round++) {
+    std::atomic<int64_t> second{-1};  // the chunk that began after the caller's first
+    parallelFor(n, 1, [&](int64_t begin, int64_t) {
+      int64_t none = -1;
+      if (begin == 0) {
+        await([&] { return second >= 0; });
+      } else {
+        second.compare_exchange_strong(none, begin);
+      }
+    });
+    ASSERT_EQ(second, n / 2);
+  }
+}
+
+TEST_F(PoolTest, WhoeverIsDoneTakesTheOthersChunks) {
+  setPoolThreads(2);
+  for (int64_t slow : {0, 5}) {  // the caller's first chunk, the worker's
+    std::atomic<int> others{0};
+    bool allRan = false;
+    parallelFor(10, 1, [&](int64_t begin, int64_t) {
+      if (begin != slow) {
+        others++;
+        return;
+      }
+      await([&] { return others == 9; });
+      allRan = others == 9;
+    });
+    EXPECT_TRUE(allRan) << "beside chunk " << slow;
+  }
 }
 
 TEST_F(PoolTest, CallerFinishesAloneWhenWorkersAreLate) {
