@@ -121,12 +121,15 @@ class BlockedProduct {
                    packsA_ ? rows_.size() : 0,
                    true};
     const int64_t aChunks = chunks(a), bChunks = chunks(b);
-    parallelFor(aChunks + bChunks, 1, [&](int64_t begin, int64_t end) {
+    // Chunks of both operands alternate: whoever packs a part of the rows of a multiplies it too.
+    const int64_t all = aChunks + bChunks;
+    parallelFor(all, 1, [&](int64_t begin, int64_t end) {
       for (int64_t i = begin; i < end; i++) {
-        if (i < aChunks) {
-          pack(a, i);
+        const int64_t ofA = i * aChunks / all, next = (i + 1) * aChunks / all;
+        if (next > ofA) {
+          pack(a, ofA);
         } else {
-          pack(b, i - aChunks);
+          pack(b, i - ofA);
         }
       }
     });
@@ -181,27 +184,30 @@ class BlockedProduct {
     const double operations = 2.0 * rows_.size() * columns_.size() * std::max<int64_t>(1, p_.k);
     const double tasks = std::max(std::min(kSomeTasks, operations / kTaskOperations),
                                   std::min(kMostTasks, operations / kLargeTaskOperations));
-    // Blocks of c near squares read the least.
+    // Blocks of c near squares read the least. Even cuts of the rows give two threads halves.
     const double aspect = static_cast<double>(rows_.size()) / columns_.size();
     const auto evenly = [](double cuts) { return static_cast<int64_t>(cuts + 0.5); };
     const int64_t rowCuts = packsInTask_ ? 1
-                                         : std::clamp(evenly(std::sqrt(tasks * aspect)),
+                                         : std::clamp(2 * evenly(std::sqrt(tasks * aspect) / 2),
                                                       ceilDivide(rowPanels, kRowPanels), rowPanels);
     const int64_t columnCuts =
         std::clamp(evenly(tasks / rowCuts),
                    std::min(columnPanels, ceilDivide(columns_.size(), kTaskColumns)), columnPanels);
-    const int64_t taskRows = ceilDivide(rowPanels, rowCuts) * panelRows_;
-    const int64_t taskColumns = ceilDivide(columnPanels, columnCuts) * kernels_.columns;
-    const int64_t down = ceilDivide(rows_.size(), taskRows);
-    const int64_t across = ceilDivide(columns_.size(), taskColumns);
-    parallelFor(down * across, 1, [&](int64_t begin, int64_t end) {
+    // Row by row: a thread's share of the tasks is a run of rows of c, as it is of a tensor's
+    // elements in most operations that write a and read c.
+    parallelFor(rowCuts * columnCuts, 1, [&](int64_t begin, int64_t end) {
       for (int64_t t = begin; t < end; t++) {
-        const int64_t i = rows_.begin + t / across * taskRows;
-        const int64_t j = columns_.begin + t % across * taskColumns;
-        multiplyBlock({i, std::min(rows_.end, i + taskRows)},
-                      {j, std::min(columns_.end, j + taskColumns)});
+        multiplyBlock(part(rows_, panelRows_, t / columnCuts, rowCuts),
+                      part(columns_, kernels_.columns, t % columnCuts, columnCuts));
       }
     });
+  }
+
+  // Part i of so many of a range: as many panels of `width` in each as in the others, or one more.
+  static Range part(Range all, int64_t width, int64_t i, int64_t parts) {
+    const int64_t panels = ceilDivide(all.size(), width);
+    return {all.begin + panels * i / parts * width,
+            std::min(all.end, all.begin + panels * (i + 1) / parts * width)};
   }
 
   void multiplyBlock(Range rows, Range columns) {
