@@ -5,7 +5,7 @@ import path from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { floorMs } from '../support/floor.mjs'
 import { pageFaults, type Resident, timed } from '../support/measure.mjs'
-import { compare, inTurns, type Side, turnsOf } from '../support/pairs.mjs'
+import { compare, inTurns, type Side, type Turns, turnsOf } from '../support/pairs.mjs'
 import {
   lossError,
   type Precision,
@@ -167,6 +167,7 @@ async function besidePeers(
           "PyTorch's error": accuracy.theirs,
         }),
         ...floorFacts(row, step, ms_median),
+        ...coreFacts(turns[i].cores),
         'page faults': pageFaults(() => each.run(), 10),
         ...(await memory(context, row, precision, each === captured)),
       },
@@ -180,6 +181,13 @@ async function besidePeers(
 function floorFacts(row: StepRow, step: TrainingStep, ms: number): Record<string, number> {
   const floor = floorMs(row, step)
   return floor === undefined ? {} : { 'floor, ms': floor, 'floor / time': floor / ms }
+}
+
+function coreFacts({ distance, apart }: Turns['cores']): Record<string, number> {
+  return {
+    ...(Number.isFinite(distance) && { 'core to core, ns': distance }),
+    ...(apart > 0 && { 'rounds left out, cores apart': apart }),
+  }
 }
 
 /** Of the settings that may help: fused AdamW alone, or with images laid out channels-last. */

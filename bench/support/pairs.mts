@@ -1,5 +1,7 @@
 // Two or more sides in turns: ours, theirs, ours, theirs, … so that what the machine does in the
-// meantime meets all of them alike. Ratios are taken turn by turn.
+// meantime meets all of them alike. Ratios are taken turn by turn. Rounds in which the host had moved
+// the cores apart are told from the others, and stand in for them only where there are no others.
+import { coresNow } from './cores.mjs'
 import { median, type Spread, spreadOf } from './measure.mjs'
 
 /** What is timed: milliseconds of each of `count` runs. */
@@ -24,20 +26,22 @@ export interface Pace {
 export interface Turns {
   readonly name: string
   readonly times: readonly number[]
+  /** Of all sides: `coreDistance` in the rounds that count, and how many were left out as farther. */
+  readonly cores: { readonly distance: number; readonly apart: number }
 }
 
 const MOST_RUNS = 10_000
+/** V8 compiles a training step of a small network for about as long. */
+const WARM_UP_MS = 1000
+/** So many rounds may be left out for each that counts. */
+const MOST_APART = 2
 
-/**
- * How many runs make a turn, found by running for about as long as one: V8 compiles code as it runs,
- * so the first runs would say too few.
- */
+/** Runs for long enough, and says how many runs make a turn. */
 async function warmUp(side: Side, turnMs: number): Promise<number> {
-  for (let count = 1; ; count *= 2) {
+  for (let count = 1, spent = 0; ; count = Math.min(MOST_RUNS, 2 * count)) {
     const once = await side.timed(count)
-    if (once * count >= turnMs / 2 || count >= MOST_RUNS) {
-      return Math.min(MOST_RUNS, Math.max(1, Math.round(turnMs / once)))
-    }
+    spent += once * count
+    if (spent >= WARM_UP_MS) return Math.min(MOST_RUNS, Math.max(1, Math.round(turnMs / once)))
   }
 }
 
@@ -49,11 +53,31 @@ export async function inTurns(sides: readonly Side[], pace: Pace): Promise<Compa
 export async function turnsOf(sides: readonly Side[], pace: Pace): Promise<Turns[]> {
   const counts: number[] = []
   for (const side of sides) counts.push(await warmUp(side, pace.turnMs))
-  const times: number[][] = sides.map(() => [])
-  for (let round = 0; round < pace.rounds; round++) {
-    for (const [i, side] of sides.entries()) times[i].push(await side.timed(counts[i]))
+  const near: Round[] = []
+  const apart: Round[] = []
+  while (near.length < pace.rounds && apart.length < MOST_APART * pace.rounds) {
+    const times: number[] = []
+    const places = [coresNow()]
+    for (const [i, side] of sides.entries()) {
+      times.push(await side.timed(counts[i]))
+      places.push(coresNow())
+    }
+    const distance = Math.max(...places.map((place) => place.distance))
+    ;(places.every((place) => place.near) ? near : apart).push({ times, distance })
   }
-  return sides.map(({ name }, i) => ({ name, times: times[i] }))
+  const rounds = near.length > 0 ? near : apart
+  const cores = {
+    distance: median(rounds.map((round) => round.distance)),
+    apart: near.length > 0 ? apart.length : 0,
+  }
+  return sides.map(({ name }, i) => ({ name, times: rounds.map(({ times }) => times[i]), cores }))
+}
+
+interface Round {
+  /** Of each side. */
+  readonly times: readonly number[]
+  /** The greatest between its turns. */
+  readonly distance: number
 }
 
 export function compare(turns: readonly Turns[]): Compared[] {
