@@ -26,6 +26,7 @@ namespace {
 // task.
 constexpr double kTaskOperations = 8e6, kMostTasks = 64;
 constexpr int64_t kTaskBlocks = 8, kTaskBytes = 1 << 20;
+constexpr double kManyColumns = 4;        // blocks of them a task
 constexpr int64_t kPackGrain = 1 << 14;   // elements packed in one chunk
 constexpr int64_t kSlabBytes = 16 << 20;  // of packed tiles of each operand
 // Beyond such a depth, in steps of 32, rows of a and columns of b no longer fit the second cache.
@@ -79,7 +80,7 @@ class TiledProduct {
   bool run() {
     // Packed tiles of a slab of b, then of a: of all rows, or what cannot be read in place, which
     // is the last rows and the end of the depth.
-    const int64_t bTiles = slabColumns_ / kTileRows * steps_ * planes_;
+    const int64_t bTiles = packsInTask_ ? 0 : slabColumns_ / kTileRows * steps_ * planes_;
     const int64_t aTiles =
         readsA_ ? slabRows_ / kTileRows + steps_ : slabRows_ / kTileRows * steps_ * planes_;
     Workspace packed((bTiles + aTiles) * kTileElements * sizeof(uint16_t));
@@ -118,6 +119,17 @@ class TiledProduct {
         2.0 * kBlockSide * kTileDepth * std::max<int64_t>(1, steps_ * planes_);
     taskRows_ = std::min(kTaskBlocks, slabRows_ / kBlockSide);
     taskColumns_ = slab(slabColumns_, std::max<int64_t>(1, kTaskBytes / columnBytes)) / kBlockSide;
+    // Where one task takes all rows, no other wants its columns: it packs them itself, and they are
+    // still in the cache when it multiplies. There must be columns for as many tasks as are wanted.
+    const int64_t columnBlocks = slabColumns_ / kBlockSide;
+    packsInTask_ = p_.terms == 1 && !p_.b.isFloat && p_.m <= taskRows_ * kBlockSide &&
+                   static_cast<double>(columnBlocks) >= kManyColumns * std::max(1.0, wanted);
+    if (packsInTask_) {
+      const auto count = static_cast<int64_t>(std::max(1.0, wanted));
+      taskColumns_ = std::min(taskColumns_, ceilDivide(columnBlocks, count)) * kBlockSide;
+      taskRows_ *= kBlockSide;
+      return;
+    }
     const auto tasks = [&] {
       return static_cast<double>(ceilDivide(p_.m, taskRows_ * kBlockSide)) *
              ceilDivide(p_.n, taskColumns_ * kBlockSide);
@@ -162,9 +174,9 @@ class TiledProduct {
   // side by side, their tiles are packed step after step: memory is read in the order in which it
   // lies.
   void pack(bool first) {
-    const int64_t aTiles = rowTiles(), bTiles = first ? columnTiles() : 0;
+    const int64_t aTiles = rowTiles();
     const int64_t aUnits = goesByDepth(p_.a) ? steps_ : aTiles;
-    const int64_t bUnits = first && goesByDepth(p_.b) ? steps_ : bTiles;
+    const int64_t bUnits = first && !packsInTask_ ? unitsOfColumns(n_) : 0;
     if (!readsA_) {
       for (int64_t i = 0; i < aTiles; i++) {
         const uint16_t* tile = packedA_ + i * steps_ * kTileElements;
@@ -188,6 +200,9 @@ class TiledProduct {
   // Unit `i` of b: a tile over the whole depth, or a step of all tiles.
   bool packColumns(int64_t i) {
     return packUnit(table_.packPairs, p_.b, packedB_, firstColumn_, n_, i);
+  }
+  int64_t unitsOfColumns(int64_t n) const {
+    return goesByDepth(p_.b) ? steps_ : ceilDivide(n, kTileRows);
   }
   bool packUnit(decltype(GemmBf16Table::packPairs) pack, const Operand& x, uint16_t* to,
                 int64_t first, int64_t size, int64_t i) const {
@@ -250,7 +265,12 @@ class TiledProduct {
     g.whole = wholeSteps();
     g.rows = rows_ + i / kTileRows;
     g.columnTile = steps_ * kTileElements;
-    g.columns = packedB_ + j / kTileRows * g.columnTile;
+    Workspace packed(packsInTask_ ? ceilDivide(g.n, kTileRows) * g.columnTile * sizeof(uint16_t)
+                                  : 0);
+    g.columns = packsInTask_ ? packed.as<uint16_t>() : packedB_ + j / kTileRows * g.columnTile;
+    for (int64_t unit = 0; packsInTask_ && unit < unitsOfColumns(g.n); unit++) {
+      packUnit(table_.packPairs, p_.b, packed.as<uint16_t>(), firstColumn_ + j, g.n, unit);
+    }
     g.terms = p_.terms;
     g.rowsRest = rest(rowTiles());
     g.columnsRest = rest(columnTiles());
@@ -276,7 +296,8 @@ class TiledProduct {
   const GemmBf16Table& table_;
   int64_t steps_, planes_;
   bool readsA_;
-  bool pairsA_;  // packed in the order in which it lies, that of pairs
+  bool pairsA_;               // packed in the order in which it lies, that of pairs
+  bool packsInTask_ = false;  // b
   int64_t slabRows_, slabColumns_, taskRows_, taskColumns_;
   uint16_t *packedA_ = nullptr, *packedB_ = nullptr;
   Bf16Rows* rows_ = nullptr;

@@ -175,7 +175,13 @@ TEST(GemmBf16, MixedTypesAndDepthsBeyondOneBlock) {
     for (const Layout& layout : kLayouts) {
       for (DType in : {DType::float32, DType::bfloat16}) {
         for (DType out : {DType::float32, DType::bfloat16}) {
-          for (auto [m, n, k] : {std::array<int64_t, 3>{40, 50, 1100}, {33, 17, 65}, {5, 70, 0}}) {
+          // Of the last three, columns or rows are many enough for tasks to pack their own.
+          for (auto [m, n, k] : {std::array<int64_t, 3>{40, 50, 1100},
+                                 {33, 17, 65},
+                                 {5, 70, 0},
+                                 {70, 301, 45},
+                                 {141, 3, 2100},
+                                 {3, 200, 0}}) {
             expectCorrect(multiply, m, n, k, layout, in, out);
             if (testing::Test::HasFatalFailure()) return;
           }
