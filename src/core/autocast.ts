@@ -15,10 +15,24 @@ interface Converted {
   readonly tensor: Tensor
 }
 
-/** The state of a call of `autocast`: nested calls share the converted weights. */
+/** What the conversions of an outermost call of `autocast` share with the calls nested in it. */
+class Conversions {
+  readonly weights = new Map<Tensor, Converted>()
+  /** All that were made: operands that only the ops have seen. */
+  readonly made: Tensor[] = []
+
+  /** At once, without waiting for a collection; the tape holds the memory that backward needs. */
+  dispose(): void {
+    for (const t of this.made) t.dispose()
+    this.made.length = 0
+    this.weights.clear()
+  }
+}
+
+/** The state of a call of `autocast`. */
 interface Mode {
   readonly dtype: AutocastDType
-  readonly weights: Map<Tensor, Converted>
+  readonly conversions: Conversions
 }
 
 /** Plain state for synchronous code, which is all that a hot path sees. */
@@ -48,8 +62,11 @@ function enter(name: string, dtype: unknown): Mode {
   if (dtype !== 'bfloat16' && dtype !== 'float16' && dtype !== 'float32') {
     throw new DTypeError(`${name}: expected bfloat16, float16 or float32, got ${describe(dtype)}`)
   }
-  return { dtype, weights: currentMode()?.weights ?? new Map() }
+  return { dtype, conversions: currentMode()?.conversions ?? new Conversions() }
 }
+
+/** Whether a call is in no other, so that the conversions end with it. */
+const isOutermost = (next: Mode): boolean => currentMode()?.conversions !== next.conversions
 
 function withMode<T>(next: Mode | null, body: () => T): T {
   const run = (): T => {
@@ -77,28 +94,35 @@ function withMode<T>(next: Mode | null, body: () => T): T {
  */
 export function autocast<T>(dtype: AutocastDType, body: () => T): T {
   checkFunction('autocast', body)
-  return withMode(enter('autocast', dtype), () => {
-    const result = body()
-    if (result instanceof Promise) {
-      result.catch(() => undefined)
-      throw new AutogradError(
-        'autocast: expected a synchronous function, got one that returns a promise; ' +
-          'use autocastAsync',
-      )
-    }
-    return result
-  })
+  const next = enter('autocast', dtype)
+  try {
+    return withMode(next, () => {
+      const result = body()
+      if (result instanceof Promise) {
+        result.catch(() => undefined)
+        throw new AutogradError(
+          'autocast: expected a synchronous function, got one that returns a promise; ' +
+            'use autocastAsync',
+        )
+      }
+      return result
+    })
+  } finally {
+    if (isOutermost(next)) next.conversions.dispose()
+  }
 }
 
 /** `autocast` for an async function; other tasks that run meanwhile are not affected. */
 export async function autocastAsync<T>(dtype: AutocastDType, body: () => Promise<T>): Promise<T> {
   checkFunction('autocastAsync', body)
   const next = enter('autocastAsync', dtype)
+  const ends = isOutermost(next)
   asyncScopes++
   try {
     return await storage.run(next, body)
   } finally {
     asyncScopes--
+    if (ends) next.conversions.dispose()
   }
 }
 
@@ -106,7 +130,12 @@ export async function autocastAsync<T>(dtype: AutocastDType, body: () => Promise
 export function withOwnWeights<T>(body: () => T): T {
   const current = active()
   if (current === null) return body()
-  return withMode({ dtype: current.dtype, weights: new Map() }, body)
+  const conversions = new Conversions()
+  try {
+    return withMode({ dtype: current.dtype, conversions }, body)
+  } finally {
+    conversions.dispose()
+  }
 }
 
 /** Runs what is no one's wish to have in lower precision, as a backward pass, with autocast off. */
@@ -117,12 +146,13 @@ export function withoutAutocast<T>(body: () => T): T {
 const isEligible = (x: unknown): x is Tensor =>
   x instanceof Tensor && isFloating(x.dtype) && x.dtype !== 'float64'
 
-function convert(x: Tensor, dtype: DType, { weights }: Mode): Tensor {
+function convert(x: Tensor, dtype: DType, { conversions }: Mode): Tensor {
+  const { weights, made } = conversions
   const edge = x.gradEdge()
-  if (!edge?.node.isLeaf || x.dtype !== 'float32') return engineOps.cast(x, dtype)
+  const isWeight = edge?.node.isLeaf === true && x.dtype === 'float32'
   // A conversion that is recorded is of no use where gradients are off, nor the other way round.
   const recorded = isGradEnabled()
-  const known = weights.get(x)
+  const known = isWeight ? weights.get(x) : undefined
   const isUsable =
     known !== undefined &&
     known.version === x.version &&
@@ -131,8 +161,11 @@ function convert(x: Tensor, dtype: DType, { weights }: Mode): Tensor {
     (known.tensor.edge !== null) === recorded
   if (isUsable) return known.tensor
   const tensor = engineOps.cast(x, dtype)
-  if (tensor.edge !== null) tensor.edge.node.wideDType = x.dtype
-  weights.set(x, { version: x.version, tensor })
+  made.push(tensor)
+  if (isWeight) {
+    if (tensor.edge !== null) tensor.edge.node.wideDType = x.dtype
+    weights.set(x, { version: x.version, tensor })
+  }
   return tensor
 }
 

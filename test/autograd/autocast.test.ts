@@ -11,7 +11,9 @@ import {
   linear,
   manualSeed,
   matmul,
+  memoryStats,
   noGrad,
+  noGradAsync,
   type Tensor,
   tensor,
   tidy,
@@ -163,6 +165,31 @@ describe('autocast', () => {
       const first = values(tidy(() => noGrad(() => matmul(x, w))))
       expect(values(noGrad(() => matmul(x, w)))).toEqual(first)
     })
+  })
+
+  it('frees its conversions when it ends, though nested and async calls share them', async () => {
+    const w = adjoint.randn([64, 64]).requiresGrad_()
+    const x = adjoint.randn([32, 64])
+    const product = () => matmul(x, w)
+    const forms: Record<string, () => Promise<Tensor>> = {
+      plain: async () => autocast('bfloat16', product),
+      nested: async () =>
+        autocast('bfloat16', () => {
+          matmul(x, w).dispose()
+          return autocast('bfloat16', product)
+        }),
+      async: () => autocastAsync('bfloat16', async () => product()),
+    }
+    for (const [name, form] of Object.entries(forms)) {
+      const before = memoryStats().liveBytes
+      const y = await noGradAsync(form)
+      expect(memoryStats().liveBytes - before, name).toBe(2 * y.numel)
+      y.dispose()
+      // The tape holds what backward reads.
+      const recorded = await form()
+      recorded.sum().backward()
+      expect(w.grad?.shape, name).toEqual([64, 64])
+    }
   })
 
   it('gives float32 gradients to float32 weights, close to those of float32', () => {
