@@ -191,6 +191,27 @@ TEST_P(PlansFor, channelsLastIsWhatTensorCoresRead) {
   }
 }
 
+// Once a network's images lie so, cuDNN copies none of them: no workspace has room for one, beyond
+// the 16 MiB that sums of parts may take.
+TEST_P(PlansFor, resNet50CopiesNoImagesOfChannelsLast) {
+  const std::vector<Case> layers = resnet50();
+  for (const Kind& kind : kKinds) {
+    if (itemSize(kind.dtype) != 2 && !kind.tf32) continue;
+    for (size_t i = 1; i < layers.size(); i++) {
+      const Case& z = layers[i];
+      const int64_t elements = std::min(z.n * z.c * z.h * z.w, z.n * z.k * z.p() * z.q());
+      const size_t image = static_cast<size_t>(elements) * itemSize(kind.dtype);
+      for (Conv2dOp op : {Conv2dOp::forward, Conv2dOp::backwardInput, Conv2dOp::backwardWeight}) {
+        std::string reason;
+        const auto made = plan(describe(z, op, kind, true), &reason);
+        ASSERT_TRUE(made) << reason;
+        EXPECT_LT(made->workspaceBytes, std::max(image, size_t(16) << 20))
+            << kind.name << ", operation " << static_cast<int>(op) << " of " << z;
+      }
+    }
+  }
+}
+
 TEST_P(PlansFor, theSameEngineEveryTime) {
   const Case z = square(32, 64, 56, 64, 3);
   for (const Kind& kind : kKinds) {
