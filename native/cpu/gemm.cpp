@@ -87,7 +87,7 @@ bool hasGreatDepth(const Product<T>& p) {
 
 template <class T>
 void splitDepth(const Product<T>& p) {
-  constexpr int64_t kPart = 1024, kMostParts = 16;
+  constexpr int64_t kPart = 1024, kMostParts = 12;
   const int64_t size = ceilDivide(p.k, std::min(kMostParts, p.k / kPart));
   const int64_t parts = ceilDivide(p.k, size), area = p.m * p.n;
   Workspace space(parts * area * sizeof(T));
