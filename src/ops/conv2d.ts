@@ -5,6 +5,7 @@ import { isFloating } from '../core/dtype.js'
 import { ArgumentError, checkOptions, DTypeError, describe, ShapeError } from '../core/errors.js'
 import { defineOp, deviceOf, from, jointly, type Op } from '../core/op.js'
 import { type Shape, showShape } from '../core/shape.js'
+import type { ValueInfo } from '../core/tape.js'
 import { checkTensor, Tensor } from '../core/tensor.js'
 import { byFormula } from './by-formula.js'
 import { binary } from './elementwise.js'
@@ -55,22 +56,42 @@ function convolution([x, w, bias]: readonly Tensor[], attrs: ConvAttrs, relu: bo
   return y
 }
 
+interface GradientContext {
+  readonly attrs: ConvAttrs
+  readonly needs: readonly boolean[]
+  readonly inputs: readonly (ValueInfo | null)[]
+  /** For the gradient of w. */
+  readonly x: Tensor
+  /** For that of x. */
+  readonly w: Tensor
+}
+
+/** Of x, w and bias, from g, which counts as 0 where y is given and not positive. */
+function gradients(
+  { attrs, needs, inputs, x, w }: GradientContext,
+  g: Tensor,
+  y: Tensor | null,
+): (Tensor | null)[] {
+  const [ofX, ofW] = inputs.map((info) => ({ ...attrs, shape: info?.shape ?? [] }))
+  const dx = needs[0] ? apply(backwardInputOp, [g, w], ofX) : null
+  if (y === null && !(needs[1] && needs[2])) {
+    const dw = needs[1] ? apply(backwardWeightOp, [g, x], ofW) : null
+    return [dx, dw, needs[2] ? sum(g, [0, 2, 3]) : null]
+  }
+  const [dw, dbias] = applyAll(backwardParametersOp, [g, x, y], ofW)
+  return [dx, needs[1] ? dw : null, needs[2] ? dbias : null]
+}
+
 // y[n, k, p, q] = Σ x[n, c, p stride + r dilation - padding, …] w[k, c, r, s] + bias[k]
 // x [N, C, H, W], w [K, C / groups, R, S], bias [K], y [N, K, P, Q]
 const conv2dOp: Op<ConvAttrs> = defineOp<ConvAttrs>()({
   name: 'conv2d',
   inputs: ['x', 'w', 'bias'],
   run: (inputs, attrs) => convolution(inputs, attrs, false),
-  gradient: {
-    x: from(['w'], ({ dy, w, attrs, inputs: [x] }) =>
-      apply(backwardInputOp, [dy, w], { ...attrs, shape: (x as Tensor).shape }),
-    ),
-    w: from(['x'], ({ dy, x, attrs, inputs: [, w] }) =>
-      apply(backwardWeightOp, [dy, x], { ...attrs, shape: (w as Tensor).shape }),
-    ),
-    // Σ over all axes but the channels
-    bias: from([], ({ dy }) => sum(dy, [0, 2, 3])),
-  },
+  gradient: jointly(['x', 'w'], (context) => gradients(context, context.dy, null), {
+    x: 'w',
+    w: 'x',
+  }),
   autocast: 'half',
   samples: (s) => [
     { inputs: [s.normal([2, 2, 5, 4]), s.normal([3, 2, 3, 2]), s.normal([3])], attrs: plain },
@@ -142,16 +163,11 @@ const conv2dReluOp: Op<ConvAttrs> = defineOp<ConvAttrs>()({
   name: 'conv2dRelu',
   inputs: ['x', 'w', 'bias'],
   run: (inputs, attrs) => convolution(inputs, attrs, true),
-  gradient: jointly(['x', 'w', 'y'], ({ dys, needs, x, w, y, attrs }) => {
-    const [dy] = dys
-    if (!dy) return [null, null, null]
-    const g = needs[0] ? binary('reluBackward', dy, y) : dy
-    const dx = needs[0] ? apply(backwardInputOp, [g, w], { ...attrs, shape: x.shape }) : null
-    if (!needs[1] && !needs[2]) return [dx, null, null]
-    const rectified = needs[0] ? null : y
-    const shape = w.shape
-    const [dw, dbias] = applyAll(backwardParametersOp, [g, x, rectified], { ...attrs, shape })
-    return [dx, needs[1] ? dw : null, needs[2] ? dbias : null]
+  gradient: jointly(['x', 'w', 'y'], (context) => {
+    const { dy, y, needs } = context
+    return needs[0]
+      ? gradients(context, binary('reluBackward', dy, y), null)
+      : gradients(context, dy, y)
   }),
   autocast: 'half',
   samples: (s) => [
