@@ -40,12 +40,12 @@ function outputShape(x: Shape, w: Shape, { stride, padding, dilation }: ConvAttr
 
 /**
  * Images that a convolution of `x` makes: channels-last where it is faster so, which the backend
- * says, else in the order of memory of `x`. What follows keeps that order (`Tensor.pendingLike`).
+ * says. What follows keeps their order of memory (`Tensor.pendingLike`).
  */
-function pendingImages(x: Tensor, shape: Shape): Tensor {
-  return x.device.native.convolvesChannelsLast(x.dtypeCode)
-    ? Tensor.pendingChannelsLast(x.device, x.dtype, shape)
-    : Tensor.pendingLike(x, x.dtype, shape)
+function pendingImages({ device, dtype, dtypeCode }: Tensor, shape: Shape): Tensor {
+  return device.native.convolvesChannelsLast(dtypeCode)
+    ? Tensor.pendingChannelsLast(device, dtype, shape)
+    : Tensor.pending(device, dtype, shape)
 }
 
 function convolution([x, w, bias]: readonly Tensor[], attrs: ConvAttrs, relu: boolean): Tensor {
