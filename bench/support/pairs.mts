@@ -1,6 +1,7 @@
 // Two or more sides in turns: ours, theirs, ours, theirs, … so that what the machine does in the
 // meantime meets all of them alike. Ratios are taken turn by turn. Rounds in which the host had moved
 // the cores apart are told from the others, and stand in for them only where there are no others.
+import { setTimeout } from 'node:timers/promises'
 import { coresNow } from './cores.mjs'
 import { median, type Spread, spreadOf } from './measure.mjs'
 
@@ -35,6 +36,9 @@ const MOST_RUNS = 10_000
 const WARM_UP_MS = 1000
 /** So many rounds may be left out for each that counts. */
 const MOST_APART = 2
+/** How long a measurement may wait, in all, for cores that are near each other, and for a moment. */
+const PATIENCE_MS = 30_000
+const MOMENT_MS = 500
 
 /** Runs for long enough, and says how many runs make a turn. */
 async function warmUp(side: Side, turnMs: number): Promise<number> {
@@ -55,9 +59,14 @@ export async function turnsOf(sides: readonly Side[], pace: Pace): Promise<Turns
   for (const side of sides) counts.push(await warmUp(side, pace.turnMs))
   const near: Round[] = []
   const apart: Round[] = []
+  let patience = PATIENCE_MS
   while (near.length < pace.rounds && apart.length < MOST_APART * pace.rounds) {
     const times: number[] = []
     const places = [coresNow()]
+    for (; !places[0].near && patience > 0; patience -= MOMENT_MS) {
+      await setTimeout(MOMENT_MS)
+      places[0] = coresNow()
+    }
     for (const [i, side] of sides.entries()) {
       times.push(await side.timed(counts[i]))
       places.push(coresNow())
