@@ -1,4 +1,7 @@
-// Batch normalisation (Ioffe & Szegedy 2015): statistics in two passes, mean before variance.
+// Batch normalisation (Ioffe & Szegedy 2015). The elements are cut into parts by the batch, as
+// convolutions and pooling cut them, so that a part is met by the core that has just written it, or
+// soon will read it; the parts' sums are added up in order. A part's squares are taken about its
+// own mean, while it is in the cache.
 #include "cpu/kernels/batch_norm.h"
 
 #include <algorithm>
@@ -7,11 +10,14 @@
 
 #include "cpu/compute_view.h"
 #include "cpu/pool.h"
+#include "cpu/workspace.h"
 
 namespace adjoint::cpu {
 namespace {
 
-constexpr int64_t kTaskElements = 1 << 14;
+constexpr int64_t kTaskElements = 1 << 15;
+constexpr int64_t kMostParts = 64;
+constexpr int64_t kCombineSums = 1 << 12;  // in one chunk
 
 // ---- [C]: few numbers, of any dtype and stride
 double elementAt(const View& x, int64_t i) {
@@ -79,7 +85,8 @@ void visitElements(DType dtype, F f) {
   visitFloat(dtype, [&](auto tag) { f(tag, tag); });
 }
 
-// What a task works on: one channel, or as many neighbouring ones as a row of columns takes.
+// Who works on what: a task takes a part, in it one channel after the other, or as many
+// neighbouring ones as a row of columns takes.
 template <class T, class S>
 class Channels {
  public:
@@ -87,8 +94,12 @@ class Channels {
   Channels(const View& x, ChannelLayout layout)
       : isPlanes_(layout == ChannelLayout::planes),
         count_(x.size[1]),
-        batch_(x.size[0]),
-        inner_(innerSize(x)) {}
+        batch_(isPlanes_ ? x.size[0] : x.size[0] * innerSize(x)),
+        inner_(isPlanes_ ? innerSize(x) : 1) {
+    const int64_t wanted = std::clamp<int64_t>(x.numel() / kTaskElements, 1, kMostParts);
+    batchParts_ = std::min(batch_, wanted);
+    innerParts_ = std::min(inner_, (wanted - 1) / batchParts_ + 1);
+  }
 
   static constexpr int64_t kMost = kBatchNormColumns;
 
@@ -102,29 +113,74 @@ class Channels {
       return isPlanes_ ? table.planes64 : table.columns64;
     }
   }
-  template <class U>
-  ChannelRows<U> rows(const View& x, int64_t channel, int64_t channels) const {
-    U* data = x.as<S>() + channel * x.stride[1];
-    if (isPlanes_) return {data, batch_, x.stride[0], inner_};
-    return {data, batch_ * inner_, count_, channels};
+  int64_t count() const { return count_; }
+  int64_t parts() const { return batchParts_ * innerParts_; }
+  // Elements of a channel, in all and in a part.
+  double elements() const { return static_cast<double>(batch_) * inner_; }
+  double elements(int64_t part) const {
+    const Part p = at(part);
+    return static_cast<double>(p.rows) * p.length;
   }
-  int64_t elements() const { return batch_ * inner_; }  // of a channel
+  template <class U>
+  ChannelRows<U> rows(const View& x, int64_t part, int64_t channel, int64_t channels) const {
+    const Part p = at(part);
+    U* data = x.as<S>() + channel * x.stride[1];
+    if (isPlanes_) return {data + p.row * x.stride[0] + p.begin, p.rows, x.stride[0], p.length};
+    return {data + p.row * count_, p.rows, count_, channels};
+  }
 
-  // Calls body(channel, channels), in parallel.
+  // Calls body(part, channel, channels) for all channels of all parts, the parts in parallel.
   template <class F>
   void forEach(const F& body) const {
-    const int64_t group = isPlanes_ ? 1 : std::min(kMost, count_);
-    const int64_t grain = std::max<int64_t>(1, kTaskElements / (elements() * group + 1));
-    parallelFor((count_ + group - 1) / group, grain, [&](int64_t begin, int64_t end) {
-      for (int64_t i = begin; i < end; i++) {
-        body(i * group, std::min(group, count_ - i * group));
+    const int64_t group = isPlanes_ ? 1 : kMost;
+    parallelFor(parts(), 1, [&](int64_t begin, int64_t end) {
+      for (int64_t part = begin; part < end; part++) {
+        for (int64_t c = 0; c < count_; c += group) body(part, c, std::min(group, count_ - c));
       }
     });
   }
+  // Calls body(channel) for each, in parallel: what follows from the sums of its parts.
+  template <class F>
+  void forEachChannel(const F& body) const {
+    parallelFor(count_, std::max<int64_t>(1, kCombineSums / parts()),
+                [&](int64_t begin, int64_t end) {
+                  for (int64_t c = begin; c < end; c++) body(c);
+                });
+  }
 
  private:
+  // Rows (images of planes) and, in each, elements.
+  struct Part {
+    int64_t row, rows, begin, length;
+  };
+  Part at(int64_t part) const {
+    const int64_t i = part / innerParts_, j = part % innerParts_;
+    const int64_t row = batch_ * i / batchParts_, begin = inner_ * j / innerParts_;
+    return {row, batch_ * (i + 1) / batchParts_ - row, begin,
+            inner_ * (j + 1) / innerParts_ - begin};
+  }
+
   bool isPlanes_;
   int64_t count_, batch_, inner_;
+  int64_t batchParts_, innerParts_;
+};
+
+// Two sums of each channel in each part, and the numbers that all parts read: arrays of a number a
+// channel.
+template <class T>
+class Statistics {
+ public:
+  Statistics(int64_t channels, int64_t parts, int64_t arrays)
+      : channels_(channels),
+        sums_(2 * channels * parts * sizeof(double)),
+        numbers_(arrays * channels * sizeof(T)) {}
+  double* first(int64_t part) { return sums_.template as<double>() + 2 * part * channels_; }
+  double* second(int64_t part) { return first(part) + channels_; }
+  T* array(int64_t i) { return numbers_.template as<T>() + i * channels_; }
+
+ private:
+  int64_t channels_;
+  Workspace sums_, numbers_;
 };
 
 template <class T, class S>
@@ -132,33 +188,55 @@ void normalize(const backend::BatchNormArgs& a, const View& y, const View& x,
                ChannelLayout layout) {
   const Channels<T, S> all(x, layout);
   const BatchNormKernels<T, S>& kernels = all.kernels();
-  const auto count = static_cast<double>(all.elements());
-  all.forEach([&](int64_t channel, int64_t channels) {
-    double sum[all.kMost] = {}, squares[all.kMost] = {};
-    T mean[all.kMost] = {}, scale[all.kMost] = {}, bias[all.kMost] = {};
-    const auto rows = all.template rows<const S>(x, channel, channels);
+  Statistics<T> statistics(all.count(), all.parts(), 3);
+  T *const mean = statistics.array(0), *const scale = statistics.array(1);
+  T* const bias = statistics.array(2);
+  // What the squares of a part are taken about.
+  const auto center = [&](double sum, int64_t part) {
+    return static_cast<T>(sum / all.elements(part));
+  };
+  all.forEach([&](int64_t part, int64_t channel, int64_t channels) {
+    double* const sum = statistics.first(part) + channel;
+    double* const squares = statistics.second(part) + channel;
+    std::fill_n(sum, channels, 0.0);
+    std::fill_n(squares, channels, 0.0);
+    const auto rows = all.template rows<const S>(x, part, channel, channels);
     kernels.sum(sum, rows);
-    for (int64_t i = 0; i < channels; i++) mean[i] = static_cast<T>(sum[i] / count);
-    kernels.squares(squares, rows, mean);
-    for (int64_t i = 0; i < channels; i++) {
-      const int64_t c = channel + i;
-      const double exactMean = sum[i] / count, variance = squares[i] / count;
-      setElement(a.mean, c, exactMean);
-      setElement(a.rstd, c, 1 / std::sqrt(variance + a.eps));
-      // As stored, so that backward finds the same y.
-      scale[i] = static_cast<T>(elementAt(a.rstd, c) * elementOr(a.weight, c, 1));
-      bias[i] = static_cast<T>(elementOr(a.bias, c, 0));
-      if (a.runningMean) {
-        const double old = elementAt(*a.runningMean, c);
-        setElement(*a.runningMean, c, (1 - a.momentum) * old + a.momentum * exactMean);
-      }
-      if (a.runningVar) {
-        const double old = elementAt(*a.runningVar, c), unbiased = squares[i] / (count - 1);
-        setElement(*a.runningVar, c, (1 - a.momentum) * old + a.momentum * unbiased);
-      }
+    T centers[all.kMost];
+    for (int64_t i = 0; i < channels; i++) centers[i] = center(sum[i], part);
+    kernels.squares(squares, rows, centers);
+  });
+  all.forEachChannel([&](int64_t c) {
+    const double count = all.elements();
+    double sum = 0, squares = 0;
+    for (int64_t part = 0; part < all.parts(); part++) sum += statistics.first(part)[c];
+    const double exactMean = sum / count;
+    // Sum (x - mean)^2 = sum (x - m)^2 + 2 (m - mean) sum (x - m) + n (m - mean)^2
+    for (int64_t part = 0; part < all.parts(); part++) {
+      const double partSum = statistics.first(part)[c], n = all.elements(part);
+      const double m = center(partSum, part), off = m - exactMean;
+      squares += statistics.second(part)[c] + off * (2 * (partSum - n * m) + n * off);
     }
-    kernels.normalize(all.template rows<S>(y, channel, channels), rows, {mean, scale, bias},
-                      a.relu);
+    const double variance = squares / count;
+    setElement(a.mean, c, exactMean);
+    setElement(a.rstd, c, 1 / std::sqrt(variance + a.eps));
+    mean[c] = static_cast<T>(exactMean);
+    // As stored, so that backward finds the same y.
+    scale[c] = static_cast<T>(elementAt(a.rstd, c) * elementOr(a.weight, c, 1));
+    bias[c] = static_cast<T>(elementOr(a.bias, c, 0));
+    if (a.runningMean) {
+      const double old = elementAt(*a.runningMean, c);
+      setElement(*a.runningMean, c, (1 - a.momentum) * old + a.momentum * exactMean);
+    }
+    if (a.runningVar) {
+      const double old = elementAt(*a.runningVar, c), unbiased = squares / (count - 1);
+      setElement(*a.runningVar, c, (1 - a.momentum) * old + a.momentum * unbiased);
+    }
+  });
+  all.forEach([&](int64_t part, int64_t channel, int64_t channels) {
+    kernels.normalize(all.template rows<S>(y, part, channel, channels),
+                      all.template rows<const S>(x, part, channel, channels),
+                      {mean + channel, scale + channel, bias + channel}, a.relu);
   });
 }
 
@@ -167,31 +245,44 @@ void gradient(const backend::BatchNormBackwardArgs& args, const View& dx, const 
               const View& x, ChannelLayout layout) {
   const Channels<T, S> all(x, layout);
   const BatchNormKernels<T, S>& kernels = all.kernels();
-  const auto count = static_cast<double>(all.elements());
-  all.forEach([&](int64_t channel, int64_t channels) {
-    double sumG[all.kMost] = {}, sumGX[all.kMost] = {};
-    T mean[all.kMost] = {}, scale[all.kMost] = {}, bias[all.kMost] = {};
-    T offset[all.kMost] = {}, slope[all.kMost] = {};
-    const auto rows = all.template rows<const S>(x, channel, channels);
-    const auto dyRows = all.template rows<const S>(dy, channel, channels);
-    for (int64_t i = 0; i < channels; i++) {
-      const int64_t c = channel + i;
-      mean[i] = static_cast<T>(elementAt(args.mean, c));
-      scale[i] = static_cast<T>(elementAt(args.rstd, c) * elementOr(args.weight, c, 1));
-      bias[i] = static_cast<T>(elementOr(args.bias, c, 0));
+  Statistics<T> statistics(all.count(), all.parts(), 5);
+  T *const mean = statistics.array(0), *const scale = statistics.array(1);
+  T *const bias = statistics.array(2), *const offset = statistics.array(3);
+  T* const slope = statistics.array(4);
+  for (int64_t c = 0; c < all.count(); c++) {
+    mean[c] = static_cast<T>(elementAt(args.mean, c));
+    scale[c] = static_cast<T>(elementAt(args.rstd, c) * elementOr(args.weight, c, 1));
+    bias[c] = static_cast<T>(elementOr(args.bias, c, 0));
+  }
+  const auto affine = [&](int64_t channel) {
+    return BatchNormAffine<T>{mean + channel, scale + channel,
+                              args.relu ? bias + channel : nullptr};
+  };
+  all.forEach([&](int64_t part, int64_t channel, int64_t channels) {
+    double* const sumG = statistics.first(part) + channel;
+    double* const sumGX = statistics.second(part) + channel;
+    std::fill_n(sumG, channels, 0.0);
+    std::fill_n(sumGX, channels, 0.0);
+    kernels.gradientSums(sumG, sumGX, all.template rows<const S>(dy, part, channel, channels),
+                         all.template rows<const S>(x, part, channel, channels), affine(channel));
+  });
+  all.forEachChannel([&](int64_t c) {
+    const double count = all.elements(), rstd = elementAt(args.rstd, c);
+    double sumG = 0, sumGX = 0;
+    for (int64_t part = 0; part < all.parts(); part++) {
+      sumG += statistics.first(part)[c];
+      sumGX += statistics.second(part)[c];
     }
-    const BatchNormAffine<T> affine = {mean, scale, args.relu ? bias : nullptr};
-    kernels.gradientSums(sumG, sumGX, dyRows, rows, affine);
-    for (int64_t i = 0; i < channels; i++) {
-      const int64_t c = channel + i;
-      const double rstd = elementAt(args.rstd, c);
-      setElement(args.dweight, c, sumGX[i] * rstd);
-      setElement(args.dbias, c, sumG[i]);
-      offset[i] = static_cast<T>(sumG[i] / count);
-      slope[i] = static_cast<T>(sumGX[i] * rstd * rstd / count);
-    }
-    kernels.gradient(all.template rows<S>(dx, channel, channels), dyRows, rows, affine, offset,
-                     slope);
+    setElement(args.dweight, c, sumGX * rstd);
+    setElement(args.dbias, c, sumG);
+    offset[c] = static_cast<T>(sumG / count);
+    slope[c] = static_cast<T>(sumGX * rstd * rstd / count);
+  });
+  all.forEach([&](int64_t part, int64_t channel, int64_t channels) {
+    kernels.gradient(all.template rows<S>(dx, part, channel, channels),
+                     all.template rows<const S>(dy, part, channel, channels),
+                     all.template rows<const S>(x, part, channel, channels), affine(channel),
+                     offset + channel, slope + channel);
   });
 }
 

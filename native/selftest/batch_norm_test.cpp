@@ -140,6 +140,36 @@ TEST(BatchNorm, PlanesOfEveryLength) {
   });
 }
 
+// Large enough to be cut by images, by pixels, by both, and by rows of columns.
+TEST(BatchNorm, InSeveralParts) {
+  forEachSimdLevel([](const char* level) {
+    SCOPED_TRACE(level);
+    for (DType dtype : {DType::float32, DType::float64, DType::bfloat16}) {
+      expectCorrect({9, 3, 61, 61}, dtype, {0, 1, 2, 3}, true, 0, 0, true);
+      expectCorrect({1, 2, 263, 251}, dtype, {0, 1, 2, 3}, true);
+      expectCorrect({3, 5, 97, 91}, dtype, {0, 1, 2, 3}, true, 0, 0, true);
+      expectCorrect({1700, 70}, dtype, {0, 1}, true);
+    }
+  });
+}
+
+// Images that differ in brightness: the parts' means are far from the mean of all.
+TEST(BatchNorm, PartsWithMeansOfTheirOwn) {
+  for (const auto& order : {std::vector<int>{0, 1, 2}, {0, 2, 1}}) {
+    TestTensor x(DType::float32, {32, 2, 5000}, order), y(DType::float32, {32, 2, 5000}, order);
+    TestTensor mean(DType::float32, {2}), rstd(DType::float32, {2});
+    x.randomize(1);
+    for (int64_t i = 0; i < x.numel(); i++) x.set(i, x.get(i) + 10 * (i / 10000));
+    backend::batchNorm({y.view(), mean.view(), rstd.view(), x.view(), nullptr, nullptr, nullptr,
+                        nullptr, 0.1, 1e-5, false});
+    const Expected e = reference(x, x, nullptr, nullptr, 1e-5, false);
+    for (int64_t k = 0; k < 2; k++) {
+      EXPECT_NEAR(mean.get(k), e.mean[k], 2e-7 * e.mean[k]);
+      EXPECT_NEAR(rstd.get(k), 1 / std::sqrt(e.variance[k] + 1e-5), 2e-7 * rstd.get(k));
+    }
+  }
+}
+
 // The mean is subtracted before anything is squared, so that a large one does no harm.
 TEST(BatchNorm, ALargeMeanCostsNoAccuracyButItsOwnRounding) {
   expectCorrect({8, 3, 11, 11}, DType::float32, {0, 1, 2, 3}, true, 0, 100);
