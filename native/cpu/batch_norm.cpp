@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <cmath>
 #include <initializer_list>
+#include <vector>
 
 #include "cpu/compute_view.h"
 #include "cpu/pool.h"
@@ -115,15 +116,21 @@ class Channels {
   }
   int64_t count() const { return count_; }
   int64_t parts() const { return batchParts_ * innerParts_; }
-  // Elements of a channel, in all and in a part.
-  double elements() const { return static_cast<double>(batch_) * inner_; }
-  double elements(int64_t part) const {
-    const Part p = at(part);
-    return static_cast<double>(p.rows) * p.length;
+  double elements() const { return static_cast<double>(batch_) * inner_; }  // of a channel
+
+  // Rows (images of planes) and, in each, elements.
+  struct Part {
+    int64_t index, row, rows, begin, length;
+    double elements() const { return static_cast<double>(rows) * length; }  // of a channel
+  };
+  Part operator[](int64_t part) const {
+    const int64_t i = part / innerParts_, j = part % innerParts_;
+    const int64_t row = batch_ * i / batchParts_, begin = inner_ * j / innerParts_;
+    return {part, row, batch_ * (i + 1) / batchParts_ - row, begin,
+            inner_ * (j + 1) / innerParts_ - begin};
   }
   template <class U>
-  ChannelRows<U> rows(const View& x, int64_t part, int64_t channel, int64_t channels) const {
-    const Part p = at(part);
+  ChannelRows<U> rows(const View& x, const Part& p, int64_t channel, int64_t channels) const {
     U* data = x.as<S>() + channel * x.stride[1];
     if (isPlanes_) return {data + p.row * x.stride[0] + p.begin, p.rows, x.stride[0], p.length};
     return {data + p.row * count_, p.rows, count_, channels};
@@ -134,7 +141,8 @@ class Channels {
   void forEach(const F& body) const {
     const int64_t group = isPlanes_ ? 1 : kMost;
     parallelFor(parts(), 1, [&](int64_t begin, int64_t end) {
-      for (int64_t part = begin; part < end; part++) {
+      for (int64_t i = begin; i < end; i++) {
+        const Part part = (*this)[i];
         for (int64_t c = 0; c < count_; c += group) body(part, c, std::min(group, count_ - c));
       }
     });
@@ -149,17 +157,6 @@ class Channels {
   }
 
  private:
-  // Rows (images of planes) and, in each, elements.
-  struct Part {
-    int64_t row, rows, begin, length;
-  };
-  Part at(int64_t part) const {
-    const int64_t i = part / innerParts_, j = part % innerParts_;
-    const int64_t row = batch_ * i / batchParts_, begin = inner_ * j / innerParts_;
-    return {row, batch_ * (i + 1) / batchParts_ - row, begin,
-            inner_ * (j + 1) / innerParts_ - begin};
-  }
-
   bool isPlanes_;
   int64_t count_, batch_, inner_;
   int64_t batchParts_, innerParts_;
@@ -191,19 +188,19 @@ void normalize(const backend::BatchNormArgs& a, const View& y, const View& x,
   Statistics<T> statistics(all.count(), all.parts(), 3);
   T *const mean = statistics.array(0), *const scale = statistics.array(1);
   T* const bias = statistics.array(2);
+  std::vector<double> sizes(all.parts());
+  for (size_t part = 0; part < sizes.size(); part++) sizes[part] = all[part].elements();
   // What the squares of a part are taken about.
-  const auto center = [&](double sum, int64_t part) {
-    return static_cast<T>(sum / all.elements(part));
-  };
-  all.forEach([&](int64_t part, int64_t channel, int64_t channels) {
-    double* const sum = statistics.first(part) + channel;
-    double* const squares = statistics.second(part) + channel;
+  const auto center = [&](double sum, int64_t part) { return static_cast<T>(sum / sizes[part]); };
+  all.forEach([&](const auto& part, int64_t channel, int64_t channels) {
+    double* const sum = statistics.first(part.index) + channel;
+    double* const squares = statistics.second(part.index) + channel;
     std::fill_n(sum, channels, 0.0);
     std::fill_n(squares, channels, 0.0);
     const auto rows = all.template rows<const S>(x, part, channel, channels);
     kernels.sum(sum, rows);
     T centers[all.kMost];
-    for (int64_t i = 0; i < channels; i++) centers[i] = center(sum[i], part);
+    for (int64_t i = 0; i < channels; i++) centers[i] = center(sum[i], part.index);
     kernels.squares(squares, rows, centers);
   });
   all.forEachChannel([&](int64_t c) {
@@ -213,7 +210,7 @@ void normalize(const backend::BatchNormArgs& a, const View& y, const View& x,
     const double exactMean = sum / count;
     // Sum (x - mean)^2 = sum (x - m)^2 + 2 (m - mean) sum (x - m) + n (m - mean)^2
     for (int64_t part = 0; part < all.parts(); part++) {
-      const double partSum = statistics.first(part)[c], n = all.elements(part);
+      const double partSum = statistics.first(part)[c], n = sizes[part];
       const double m = center(partSum, part), off = m - exactMean;
       squares += statistics.second(part)[c] + off * (2 * (partSum - n * m) + n * off);
     }
@@ -233,7 +230,7 @@ void normalize(const backend::BatchNormArgs& a, const View& y, const View& x,
       setElement(*a.runningVar, c, (1 - a.momentum) * old + a.momentum * unbiased);
     }
   });
-  all.forEach([&](int64_t part, int64_t channel, int64_t channels) {
+  all.forEach([&](const auto& part, int64_t channel, int64_t channels) {
     kernels.normalize(all.template rows<S>(y, part, channel, channels),
                       all.template rows<const S>(x, part, channel, channels),
                       {mean + channel, scale + channel, bias + channel}, a.relu);
@@ -258,9 +255,9 @@ void gradient(const backend::BatchNormBackwardArgs& args, const View& dx, const 
     return BatchNormAffine<T>{mean + channel, scale + channel,
                               args.relu ? bias + channel : nullptr};
   };
-  all.forEach([&](int64_t part, int64_t channel, int64_t channels) {
-    double* const sumG = statistics.first(part) + channel;
-    double* const sumGX = statistics.second(part) + channel;
+  all.forEach([&](const auto& part, int64_t channel, int64_t channels) {
+    double* const sumG = statistics.first(part.index) + channel;
+    double* const sumGX = statistics.second(part.index) + channel;
     std::fill_n(sumG, channels, 0.0);
     std::fill_n(sumGX, channels, 0.0);
     kernels.gradientSums(sumG, sumGX, all.template rows<const S>(dy, part, channel, channels),
@@ -278,7 +275,7 @@ void gradient(const backend::BatchNormBackwardArgs& args, const View& dx, const 
     offset[c] = static_cast<T>(sumG / count);
     slope[c] = static_cast<T>(sumGX * rstd * rstd / count);
   });
-  all.forEach([&](int64_t part, int64_t channel, int64_t channels) {
+  all.forEach([&](const auto& part, int64_t channel, int64_t channels) {
     kernels.gradient(all.template rows<S>(dx, part, channel, channels),
                      all.template rows<const S>(dy, part, channel, channels),
                      all.template rows<const S>(x, part, channel, channels), affine(channel),
