@@ -184,14 +184,14 @@ void conv2dBackwardParameters(const View& dw, const View& dbias, const View& dy,
 struct Pool2dShape {
   int64_t kernelH, kernelW, strideH, strideW, padH, padW, dilationH, dilationW;
 };
-// x [N, C, H, W], y [N, C, P, Q]; index int32 of y's shape: the flat h * W + w of the maximum (the
-// first one; NaN wins).
-void maxPool2d(const View& y, const View& index, const View& x, const Pool2dShape& s);
-// dx [N, C, H, W] = sum of dy where index points, which lies in the window that it was found in: a
-// backend may look for it there alone
-void maxPool2dBackward(const View& dx, const View& dy, const View& index, const Pool2dShape& s);
-// y [N, C, P, Q] = x [N, C, H, W] at index (the gradient of the backward)
-void maxPool2dGather(const View& y, const View& x, const View& index);
+// x [N, C, H, W], y [N, C, P, Q]; tap, of y's shape: the number r kernelW + s of the window's
+// element that is its maximum (the first one; NaN wins), uint8 for windows of up to 256 elements or
+// int32. Where a window sees nothing but padding: one outside the image.
+void maxPool2d(const View& y, const View& tap, const View& x, const Pool2dShape& s);
+// dx [N, C, H, W] = sum of dy over the windows whose tap is there
+void maxPool2dBackward(const View& dx, const View& dy, const View& tap, const Pool2dShape& s);
+// y [N, C, P, Q] = x [N, C, H, W] at the taps, 0 outside the image (the gradient of the backward)
+void maxPool2dGather(const View& y, const View& x, const View& tap, const Pool2dShape& s);
 
 // ---------------------------------------------------------------- normalisation
 // Over all axes but 1 of x [N, C, ..]. weight, bias [C] or nullptr. mean, rstd [C] are written:

@@ -7,6 +7,7 @@
 #include "cpu/compute_view.h"
 #include "cpu/kernels/convert.h"
 #include "cpu/pool.h"
+#include "shared/pool_checks.h"
 
 namespace adjoint::cpu {
 namespace {
@@ -14,7 +15,7 @@ namespace {
 constexpr int64_t kTaskElements = 1 << 14;
 
 template <class T>
-const Pool2dKernels<T>& pool2dKernels() {
+const Pool2dKernelsByTap<T>& pool2dKernelsByTap() {
   if constexpr (std::is_same<T, float>::value) {
     return pool2dTable().f32;
   } else if constexpr (std::is_same<T, double>::value) {
@@ -22,6 +23,23 @@ const Pool2dKernels<T>& pool2dKernels() {
   } else {
     return pool2dTable().i64;
   }
+}
+template <class T, class Tap>
+const Pool2dKernels<T, Tap>& pool2dKernels() {
+  if constexpr (std::is_same<Tap, uint8_t>::value) {
+    return pool2dKernelsByTap<T>().u8;
+  } else {
+    return pool2dKernelsByTap<T>().i32;
+  }
+}
+
+// Calls f(TypeTag<T>, TypeTag<Tap>) with the types of values as they are computed with, and of
+// taps.
+template <class F>
+void visitPool(DType values, DType taps, const F& f) {
+  visitCompute(computeType(values), [&](auto value) {
+    taps == DType::uint8 ? f(value, TypeTag<uint8_t>()) : f(value, TypeTag<int32_t>());
+  });
 }
 
 // Calls body(plane, first element of the plane, scratch) for each channel of each image of x.
@@ -75,35 +93,47 @@ class Planes {
   bool isConverted_;
 };
 
-void checkPlane(const char* op, const View& x) {
-  if (x.size[2] * x.size[3] > INT32_MAX) {
-    fail(ErrorKind::shape, "%s: expected at most 2^31 - 1 pixels in a plane, got %lld x %lld", op,
-         static_cast<long long>(x.size[2]), static_cast<long long>(x.size[3]));
-  }
+PoolWindow windowOf(const View& x, const View& y, const backend::Pool2dShape& s) {
+  return {x.size[2], x.size[3], y.size[2], y.size[3], s.kernelH,   s.kernelW,
+          s.strideH, s.strideW, s.padH,    s.padW,    s.dilationH, s.dilationW};
 }
 
-[[noreturn]] void failIndex(const char* op) {
-  fail(ErrorKind::index, "%s: expected indices inside the plane that was pooled", op);
+[[noreturn]] void failTap(const char* op) {
+  fail(ErrorKind::index, "%s: expected taps of the window", op);
 }
+
+// Where the taps of a window lie.
+class Taps {
+ public:
+  explicit Taps(const PoolWindow& z) : space_(static_cast<size_t>(z.taps()) * sizeof(PoolTap)) {
+    PoolTap* tap = space_.as<PoolTap>();
+    for (int64_t r = 0; r < z.kernelH; r++) {
+      for (int64_t s = 0; s < z.kernelW; s++) *tap++ = {r * z.dilationH, s * z.dilationW};
+    }
+  }
+  const PoolTap* get() { return space_.as<PoolTap>(); }
+
+ private:
+  Workspace space_;
+};
 
 }  // namespace
 }  // namespace adjoint::cpu
 
 namespace adjoint::backend {
 
-void maxPool2d(const View& y, const View& index, const View& x, const Pool2dShape& s) {
+void maxPool2d(const View& y, const View& tap, const View& x, const Pool2dShape& s) {
   using namespace cpu;
   if (y.numel() == 0) return;
-  checkPlane("maxPool2d", x);
+  checkPool("maxPool2d", x, tap, s);
   const bool hasRows = x.stride[3] == 1;
   const ComputeInput computeX(x, hasRows ? Layout::any : Layout::dense, x.dtype);
-  ComputeOutput computeY(y, Layout::dense, y.dtype);
-  ComputeOutput computeIndex(index, Layout::dense, DType::int32);
+  ComputeOutput computeY(y, Layout::dense, y.dtype), computeTap(tap, Layout::dense, tap.dtype);
   const View& from = computeX.view();
-  const PoolWindow window{x.size[2], x.size[3], y.size[2], y.size[3], s.kernelH,   s.kernelW,
-                          s.strideH, s.strideW, s.padH,    s.padW,    s.dilationH, s.dilationW};
-  visitCompute(computeType(y.dtype), [&](auto tag) {
-    using T = typename decltype(tag)::type;
+  const PoolWindow window = windowOf(x, y, s);
+  visitPool(y.dtype, tap.dtype, [&](auto value, auto place) {
+    using T = typename decltype(value)::type;
+    using Tap = typename decltype(place)::type;
     const int64_t outputs = window.p * window.q;
     const int64_t slack = kPoolSlack * (window.strideW + 1);
     const int64_t slab = window.isPairs() ? 0 : window.slabRows() * window.slabColumns() + slack;
@@ -113,62 +143,69 @@ void maxPool2d(const View& y, const View& index, const View& x, const Pool2dShap
       T* buffer = static_cast<T*>(scratch);
       T* bufferX = buffer + slab;
       T* to = ys.target(plane * outputs, bufferX + xs.bufferSize());
-      pool2dKernels<T>().maxPool(to, computeIndex.view().as<int32_t>() + plane * outputs,
-                                 xs.read(at, bufferX), xs.rowStride(), window, buffer);
+      pool2dKernels<T, Tap>().maxPool(to, computeTap.view().template as<Tap>() + plane * outputs,
+                                      xs.read(at, bufferX), xs.rowStride(), window, buffer);
       ys.commit(plane * outputs, to);
     });
   });
   computeY.finish();
-  computeIndex.finish();
+  computeTap.finish();
 }
 
-void maxPool2dBackward(const View& dx, const View& dy, const View& index, const Pool2dShape&) {
+void maxPool2dBackward(const View& dx, const View& dy, const View& tap, const Pool2dShape& s) {
   using namespace cpu;
   if (dx.numel() == 0) return;
-  checkPlane("maxPool2dBackward", dx);
+  checkPool("maxPool2dBackward", dx, tap, s);
   const ComputeInput computeDy(dy, Layout::dense, dy.dtype);
-  const ComputeInput computeIndex(index, Layout::dense, DType::int32);
+  const ComputeInput computeTap(tap, Layout::dense, tap.dtype);
   ComputeOutput computeDx(dx, Layout::dense, dx.dtype);
+  const PoolWindow window = windowOf(dx, dy, s);
+  Taps taps(window);
   std::atomic<bool> isValid{true};
-  visitCompute(computeType(dx.dtype), [&](auto tag) {
-    using T = typename decltype(tag)::type;
-    const int64_t pixels = dx.size[2] * dx.size[3], outputs = dy.size[2] * dy.size[3];
+  visitPool(dx.dtype, tap.dtype, [&](auto value, auto place) {
+    using T = typename decltype(value)::type;
+    using Tap = typename decltype(place)::type;
+    const int64_t outputs = window.p * window.q;
     const Planes<T> dxs(computeDx.view()), dys(computeDy.view());
     const size_t bytes = (dxs.bufferSize() + dys.bufferSize()) * sizeof(T);
     forEachPlane(computeDx.view(), bytes, [&](int64_t plane, int64_t at, void* scratch) {
       T* buffer = static_cast<T*>(scratch);
       T* to = dxs.target(at, buffer);
-      if (!pool2dKernels<T>().scatter(to, dys.read(plane * outputs, buffer + dxs.bufferSize()),
-                                      computeIndex.view().as<int32_t>() + plane * outputs, pixels,
-                                      outputs)) {
+      if (!pool2dKernels<T, Tap>().scatter(to, dys.read(plane * outputs, buffer + dxs.bufferSize()),
+                                           computeTap.view().template as<Tap>() + plane * outputs,
+                                           window, taps.get())) {
         isValid = false;
       }
       dxs.commit(at, to);
     });
   });
-  if (!isValid) failIndex("maxPool2dBackward");
+  if (!isValid) failTap("maxPool2dBackward");
   computeDx.finish();
 }
 
-void maxPool2dGather(const View& y, const View& x, const View& index) {
+void maxPool2dGather(const View& y, const View& x, const View& tap, const Pool2dShape& s) {
   using namespace cpu;
   if (y.numel() == 0) return;
-  checkPlane("maxPool2dGather", x);
-  const ComputeInput computeX(x, Layout::dense), computeIndex(index, Layout::dense, DType::int32);
+  checkPool("maxPool2dGather", x, tap, s);
+  const ComputeInput computeX(x, Layout::dense), computeTap(tap, Layout::dense, tap.dtype);
   ComputeOutput computeY(y, Layout::dense);
+  const PoolWindow window = windowOf(x, y, s);
+  Taps taps(window);
   std::atomic<bool> isValid{true};
-  visitCompute(computeType(y.dtype), [&](auto tag) {
-    using T = typename decltype(tag)::type;
-    const int64_t pixels = x.size[2] * x.size[3], outputs = y.size[2] * y.size[3];
+  visitPool(y.dtype, tap.dtype, [&](auto value, auto place) {
+    using T = typename decltype(value)::type;
+    using Tap = typename decltype(place)::type;
+    const int64_t outputs = window.p * window.q;
     forEachPlane(computeX.view(), 0, [&](int64_t plane, int64_t at, void*) {
-      if (!pool2dKernels<T>().gather(
-              computeY.view().as<T>() + plane * outputs, computeX.view().as<T>() + at,
-              computeIndex.view().as<int32_t>() + plane * outputs, pixels, outputs)) {
+      if (!pool2dKernels<T, Tap>().gather(computeY.view().template as<T>() + plane * outputs,
+                                          computeX.view().template as<T>() + at,
+                                          computeTap.view().template as<Tap>() + plane * outputs,
+                                          window, taps.get())) {
         isValid = false;
       }
     });
   });
-  if (!isValid) failIndex("maxPool2dGather");
+  if (!isValid) failTap("maxPool2dGather");
   computeY.finish();
 }
 

@@ -17,32 +17,33 @@ ADJOINT_DEVICE T leastOf() {
 template <class T>
 struct Maximum {
   T value = leastOf<T>();
-  int32_t index = -1;  // of nothing
+  int32_t tap = -1;  // of nothing
   ADJOINT_DEVICE void take(T x, int32_t at) {
-    if (index < 0 || x > value || (x != x && value == value)) {
+    if (tap < 0 || x > value || (x != x && value == value)) {
       value = x;
-      index = at;
+      tap = at;
     }
   }
 };
 
 struct PoolArgs {
-  Images y, index, x;
+  Images y;
+  TapImages tap;
+  Images x;
   Window window;
 };
 
 template <class Access, int V>
-ADJOINT_DEVICE void storeMaxima(const Access& access, const PoolArgs& a, int64_t toY,
-                                int64_t toIndex,
+ADJOINT_DEVICE void storeMaxima(const Access& access, const PoolArgs& a, int64_t toY, int64_t toTap,
                                 const Maximum<typename Access::Compute> (&most)[V]) {
   typename Access::Compute values[V];
-  Wide<int32_t, V> indices;
+  Wide<int32_t, V> taps;
   for (int j = 0; j < V; j++) {
     values[j] = most[j].value;
-    indices.value[j] = most[j].index;
+    taps.value[j] = most[j].tap < 0 ? 0 : most[j].tap;
   }
   access.store(a.y.data, toY, values);
-  *reinterpret_cast<Wide<int32_t, V>*>(static_cast<int32_t*>(a.index.data) + toIndex) = indices;
+  a.tap.store(toTap, taps);
 }
 
 // y[n, c, p, q] = max over the window; V channels at a time. kernel: 2 or 3 for such windows
@@ -63,8 +64,8 @@ __global__ void __launch_bounds__(kPoolThreads)
     auto load = [&](int64_t row, int64_t column, T(&x)[V]) {
       access.load(a.x.data, plane + row * a.x.stride[2] + column * a.x.stride[3], x);
     };
-    auto take = [&](int64_t row, int64_t column, const T(&x)[V]) {
-      for (int j = 0; j < V; j++) most[j].take(x[j], static_cast<int32_t>(row * z.w + column));
+    auto take = [&](int32_t tap, const T(&x)[V]) {
+      for (int j = 0; j < V; j++) most[j].take(x[j], tap);
     };
     if constexpr (kernel > 0) {
       T x[kernel * kernel][V] = {};
@@ -76,7 +77,7 @@ __global__ void __launch_bounds__(kPoolThreads)
         if (isInside(k)) load(top + k / kernel, left + k % kernel, x[k]);
       }
       for (int k = 0; k < kernel * kernel; k++) {
-        if (isInside(k)) take(top + k / kernel, left + k % kernel, x[k]);
+        if (isInside(k)) take(k, x[k]);
       }
     } else {
       for (int64_t r = 0; r < z.kernelH; r++) {
@@ -87,13 +88,13 @@ __global__ void __launch_bounds__(kPoolThreads)
           if (column < 0 || column >= z.w) continue;
           T x[V];
           load(row, column, x);
-          take(row, column, x);
+          take(static_cast<int32_t>(r * z.kernelW + s), x);
         }
       }
     }
     const int64_t within[2] = {at.h * a.y.stride[2] + at.w * a.y.stride[3],
-                               at.h * a.index.stride[2] + at.w * a.index.stride[3]};
-    storeMaxima(access, a, a.y.plane(at) + within[0], a.index.plane(at) + within[1], most);
+                               at.h * a.tap.stride[2] + at.w * a.tap.stride[3]};
+    storeMaxima(access, a, a.y.plane(at) + within[0], a.tap.plane(at) + within[1], most);
   }
 }
 
@@ -111,28 +112,23 @@ __global__ void __launch_bounds__(kPoolThreads)
       access.load(a.x.data, a.x.plane(at) + (row + r) * a.x.stride[2] + column, x[r]);
     }
     Maximum<T> most[V / 2];
-    for (int j = 0; j < V; j++) {
-      const auto index = static_cast<int32_t>(row * a.window.w + column + j);
-      most[j / 2].take(x[0][j], index);
-    }
-    for (int j = 0; j < V; j++) {
-      const auto index = static_cast<int32_t>((row + 1) * a.window.w + column + j);
-      most[j / 2].take(x[1][j], index);
+    for (int r = 0; r < 2; r++) {
+      for (int j = 0; j < V; j++) most[j / 2].take(x[r][j], 2 * r + j % 2);
     }
     storeMaxima(access, a, a.y.plane(at) + at.h * a.y.stride[2] + column / 2,
-                a.index.plane(at) + at.h * a.index.stride[2] + column / 2, most);
+                a.tap.plane(at) + at.h * a.tap.stride[2] + column / 2, most);
   }
 }
 
 template <class Access>
-void maxPool(const View& y, const View& index, const View& x, const Window& window,
+void maxPool(const View& y, const View& tap, const View& x, const Window& window,
              const Access& access) {
-  const PoolArgs args{Images(y), Images(index), Images(x), window};
+  const PoolArgs args{Images(y), TapImages(tap), Images(x), window};
   constexpr int widest = Access::widest;
   if constexpr (widest > 1) {
     auto areTogether = [&](int width) {
       return moveTogether(x, 3, width) && moveTogether(y, 3, width / 2) &&
-             moveTogether(index, 3, width / 2);
+             moveTogether(tap, 3, width / 2);
     };
     if (window.isPairs() && window.q * 2 == window.w && areTogether(2)) {
       if (areTogether(widest)) {
@@ -153,7 +149,7 @@ void maxPool(const View& y, const View& index, const View& x, const Window& wind
   };
   if (!isChannelsLast(y)) return run(std::false_type(), std::integral_constant<int, 1>());
   constexpr int v = widest < 4 ? widest : 4;
-  if (moveTogether(x, 1, v) && moveTogether(y, 1, v) && moveTogether(index, 1, v)) {
+  if (moveTogether(x, 1, v) && moveTogether(y, 1, v) && moveTogether(tap, 1, v)) {
     return run(std::true_type(), std::integral_constant<int, v>());
   }
   run(std::true_type(), std::integral_constant<int, 1>());
@@ -166,11 +162,11 @@ namespace backend {
 
 using namespace cuda;
 
-void maxPool2d(const View& y, const View& index, const View& x, const Pool2dShape& s) {
+void maxPool2d(const View& y, const View& tap, const View& x, const Pool2dShape& s) {
   if (y.numel() == 0) return;
-  checkPlane("maxPool2d", x);
+  checkPool("maxPool2d", x, tap, s);
   const Window window("maxPool2d", x, y, s);
-  forEachBatch<3>("maxPool2d", {y, index, x}, [&](const View(&v)[3]) {
+  forEachBatch<3>("maxPool2d", {y, tap, x}, [&](const View(&v)[3]) {
     visitStored(y.dtype, [&](auto access) { maxPool(v[0], v[1], v[2], window, access); });
   });
 }

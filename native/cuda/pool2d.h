@@ -6,6 +6,7 @@
 
 #include "contract.h"
 #include "cuda/wide.h"
+#include "shared/pool_checks.h"
 
 namespace adjoint::cuda {
 
@@ -54,9 +55,40 @@ struct Images {
   }
 };
 
+// Taps [n, c, p, q], stored as uint8 or int32.
+struct TapImages : Images {
+  bool areBytes;
+
+  explicit TapImages(const View& v) : Images(v), areBytes(v.dtype == DType::uint8) {}
+  template <int V>
+  ADJOINT_DEVICE Wide<int32_t, V> load(int64_t at) const {
+    if (!areBytes) return *reinterpret_cast<const Wide<int32_t, V>*>(as<int32_t>() + at);
+    const auto bytes = *reinterpret_cast<const Wide<uint8_t, V>*>(as<uint8_t>() + at);
+    Wide<int32_t, V> taps;
+    for (int j = 0; j < V; j++) taps.value[j] = bytes.value[j];
+    return taps;
+  }
+  template <int V>
+  ADJOINT_DEVICE void store(int64_t at, const Wide<int32_t, V>& taps) const {
+    if (!areBytes) {
+      *reinterpret_cast<Wide<int32_t, V>*>(as<int32_t>() + at) = taps;
+      return;
+    }
+    Wide<uint8_t, V> bytes;
+    for (int j = 0; j < V; j++) bytes.value[j] = static_cast<uint8_t>(taps.value[j]);
+    *reinterpret_cast<Wide<uint8_t, V>*>(as<uint8_t>() + at) = bytes;
+  }
+
+ private:
+  template <class T>
+  ADJOINT_DEVICE T* as() const {
+    return static_cast<T*>(data);
+  }
+};
+
 struct Window {
   int64_t h, w, p, q, kernelH, kernelW, padH, padW, dilationH, dilationW;
-  Divider strideH, strideW;
+  Divider strideH, strideW, tapsInRow;
 
   Window(const char* op, const View& x, const View& y, const Pool2dShape& s)
       : h(x.size[2]),
@@ -76,6 +108,16 @@ struct Window {
     // A stride beyond the image is as good as any other.
     strideH = Divider(static_cast<uint32_t>(s.strideH < highest ? s.strideH : highest));
     strideW = Divider(static_cast<uint32_t>(s.strideW < widest ? s.strideW : widest));
+    tapsInRow = Divider(static_cast<uint32_t>(kernelW));
+  }
+  // The pixel h W + w at a tap of window [p, q]; -1 outside the image.
+  ADJOINT_DEVICE int64_t pixel(int64_t fromP, int64_t fromQ, int32_t tap) const {
+    const uint32_t down = tapsInRow.quotient(static_cast<uint32_t>(tap));
+    const uint32_t right = static_cast<uint32_t>(tap) - down * tapsInRow.divisor;
+    const int64_t row = fromP * strideH.divisor - padH + down * dilationH;
+    const int64_t column = fromQ * strideW.divisor - padW + right * dilationW;
+    const bool isInside = row >= 0 && row < h && column >= 0 && column < w;
+    return isInside ? row * w + column : -1;
   }
   bool isSquare(int64_t kernel) const {
     return kernelH == kernel && kernelW == kernel && dilationH == 1 && dilationW == 1;
@@ -85,13 +127,6 @@ struct Window {
     return isSquare(2) && strideH.divisor == 2 && strideW.divisor == 2 && padH == 0 && padW == 0;
   }
 };
-
-inline void checkPlane(const char* op, const View& x) {
-  if (x.size[2] * x.size[3] > INT32_MAX) {
-    fail(ErrorKind::shape, "%s: expected at most 2^31 - 1 pixels in a plane, got %lld x %lld", op,
-         static_cast<long long>(x.size[2]), static_cast<long long>(x.size[3]));
-  }
-}
 
 // Whether V elements along `inner` lie together and aligned, in every row.
 inline bool moveTogether(const View& v, int inner, int width) {

@@ -7,13 +7,24 @@ namespace cuda {
 namespace {
 
 struct PoolBackwardArgs {
-  Images dx, dy, index;
+  Images dx, dy;
+  TapImages tap;
+  Window window;
+  IndexGuard guard;
+};
+struct PoolGatherArgs {
+  Images y, x;
+  TapImages tap;
   Window window;
   IndexGuard guard;
 };
 
-// dx[n, c, h, w] = sum of dy[n, c, p, q] where index[n, c, p, q] = h W + w: only windows that cover
-// [h, w] can say so. V elements of dx at a time.
+IndexGuard tapGuard(const char* op, const Pool2dShape& s) {
+  return indexGuard(op, "taps", s.kernelH * s.kernelW);
+}
+
+// dx[n, c, h, w] = sum of dy[n, c, p, q] where the tap of [n, c, p, q] lies there: only those of
+// windows that cover [h, w] can. V elements of dx at a time.
 template <class Access, int V, bool channelsLast>
 __global__ void __launch_bounds__(kPoolThreads, ADJOINT_ROOM_FOR(4))
     maxPoolBackwardKernel(const Access access, const Numbering<channelsLast> numbering,
@@ -36,7 +47,7 @@ __global__ void __launch_bounds__(kPoolThreads, ADJOINT_ROOM_FOR(4))
     Place at = numbering.at(i);
     at.c *= alongC;
     at.w *= alongW;
-    const auto here = static_cast<int32_t>(at.h * z.w + at.w);
+    const int64_t here = at.h * z.w + at.w;
     T sum[V] = {};
     const int64_t pBegin = first(at.h, z.kernelH, z.padH, z.dilationH, z.strideH);
     const int64_t pLast = last(at.h, z.padH, z.strideH, z.p);
@@ -44,19 +55,18 @@ __global__ void __launch_bounds__(kPoolThreads, ADJOINT_ROOM_FOR(4))
     const int64_t qLast = last(int64_t(at.w) + alongW - 1, z.padW, z.strideW, z.q);
     for (int64_t p = pBegin; p <= pLast; p++) {
       for (int64_t q = qBegin; q <= qLast; q++) {
-        const int64_t from = a.index.plane(at) + p * a.index.stride[2] + q * a.index.stride[3];
-        const auto index = *reinterpret_cast<const Wide<int32_t, alongC>*>(
-            static_cast<const int32_t*>(a.index.data) + from);
+        const int64_t from = a.tap.plane(at) + p * a.tap.stride[2] + q * a.tap.stride[3];
+        const auto taps = a.tap.template load<alongC>(from);
+        int64_t pixels[alongC];
+        for (int j = 0; j < alongC; j++) {
+          const bool isTap = a.guard.admits(taps.value[j], from);
+          pixels[j] = isTap ? z.pixel(p, q, taps.value[j]) : -1;
+        }
         bool isHere[V], any = false;
         for (int j = 0; j < V; j++) {
-          isHere[j] = channelsLast ? index.value[j % alongC] == here : index.value[0] == here + j;
+          isHere[j] = channelsLast ? pixels[j % alongC] == here : pixels[0] == here + j;
           any = any || isHere[j];
         }
-        int32_t outside = -1;
-        for (int j = 0; j < alongC; j++) {
-          if (index.value[j] < -1 || index.value[j] >= a.guard.size) outside = index.value[j];
-        }
-        if (outside != -1) a.guard.admits(outside, from);
         if (!any) continue;
         T dy[alongC];
         access.load(a.dy.data, a.dy.plane(at) + p * a.dy.stride[2] + q * a.dy.stride[3], dy);
@@ -69,29 +79,29 @@ __global__ void __launch_bounds__(kPoolThreads, ADJOINT_ROOM_FOR(4))
   }
 }
 
-// y[n, c, p, q] = x[n, c, index / W, index % W], 0 for -1
+// y[n, c, p, q] = x[n, c] at the window's tap, 0 outside the image
 template <class Access>
 __global__ void __launch_bounds__(kPoolThreads)
-    maxPoolGatherKernel(const Access access, const Walk<3> walk, uint32_t count, void* y,
-                        const void* x, const int32_t* index, Divider width, int64_t strideH,
-                        int64_t strideW, const IndexGuard guard) {
-  for (uint32_t i = blockIdx.x * blockDim.x + threadIdx.x; i < count; i += gridDim.x * blockDim.x) {
-    int64_t at[3];
-    walk.offsets(i, at);
-    const int32_t from = index[at[2]];
+    maxPoolGatherKernel(const Access access, const Numbering<false> numbering,
+                        const PoolGatherArgs a) {
+  for (uint32_t i = blockIdx.x * blockDim.x + threadIdx.x; i < numbering.count;
+       i += gridDim.x * blockDim.x) {
+    const Place at = numbering.at(i);
+    const int64_t from = a.tap.plane(at) + at.h * a.tap.stride[2] + at.w * a.tap.stride[3];
+    const int32_t tap = a.tap.template load<1>(from).value[0];
     typename Access::Compute value[1] = {};
-    if (from != -1 && guard.admits(from, i)) {
-      const uint32_t row = width.quotient(static_cast<uint32_t>(from));
-      const uint32_t column = static_cast<uint32_t>(from) - row * width.divisor;
-      access.load(x, at[1] + row * strideH + column * strideW, value);
+    const int64_t pixel = a.guard.admits(tap, from) ? a.window.pixel(at.h, at.w, tap) : -1;
+    if (pixel >= 0) {
+      const int64_t row = pixel / a.window.w, column = pixel % a.window.w;
+      access.load(a.x.data, a.x.plane(at) + row * a.x.stride[2] + column * a.x.stride[3], value);
     }
-    access.store(y, at[0], value);
+    access.store(a.y.data, a.y.plane(at) + at.h * a.y.stride[2] + at.w * a.y.stride[3], value);
   }
 }
 
 template <class Access>
-void maxPoolBackward(const View& dx, const PoolBackwardArgs& args, const View& dy,
-                     const View& index, const Access& access) {
+void maxPoolBackward(const View& dx, const PoolBackwardArgs& args, const View& dy, const View& tap,
+                     const Access& access) {
   constexpr int v = Access::widest < 4 ? Access::widest : 4;
   auto run = [&](auto last, auto width) {
     constexpr bool channelsLast = decltype(last)::value;
@@ -101,7 +111,7 @@ void maxPoolBackward(const View& dx, const PoolBackwardArgs& args, const View& d
   const std::integral_constant<int, v> wide;
   const std::integral_constant<int, 1> one;
   if (isChannelsLast(dx)) {
-    if (moveTogether(dx, 1, v) && moveTogether(dy, 1, v) && moveTogether(index, 1, v)) {
+    if (moveTogether(dx, 1, v) && moveTogether(dy, 1, v) && moveTogether(tap, 1, v)) {
       return run(std::true_type(), wide);
     }
     return run(std::true_type(), one);
@@ -116,33 +126,26 @@ namespace backend {
 
 using namespace cuda;
 
-void maxPool2dBackward(const View& dx, const View& dy, const View& index, const Pool2dShape& s) {
+void maxPool2dBackward(const View& dx, const View& dy, const View& tap, const Pool2dShape& s) {
   if (dx.numel() == 0) return;
-  checkPlane("maxPool2dBackward", dx);
+  checkPool("maxPool2dBackward", dx, tap, s);
   const Window window("maxPool2dBackward", dx, dy, s);
-  const IndexGuard guard = indexGuard("maxPool2dBackward", "indices", dx.size[2] * dx.size[3]);
-  forEachBatch<3>("maxPool2dBackward", {dx, dy, index}, [&](const View(&v)[3]) {
-    const PoolBackwardArgs args{Images(v[0]), Images(v[1]), Images(v[2]), window, guard};
+  const IndexGuard guard = tapGuard("maxPool2dBackward", s);
+  forEachBatch<3>("maxPool2dBackward", {dx, dy, tap}, [&](const View(&v)[3]) {
+    const PoolBackwardArgs args{Images(v[0]), Images(v[1]), TapImages(v[2]), window, guard};
     visitStored(dx.dtype, [&](auto access) { maxPoolBackward(v[0], args, v[1], v[2], access); });
   });
 }
 
-void maxPool2dGather(const View& y, const View& x, const View& index) {
+void maxPool2dGather(const View& y, const View& x, const View& tap, const Pool2dShape& s) {
   if (y.numel() == 0) return;
-  checkPlane("maxPool2dGather", x);
-  View planes = y;  // x's planes, each at its first element
-  planes.data = x.data;
-  for (int i = 0; i < 4; i++) planes.stride[i] = i < 2 ? x.stride[i] : 0;
-  const size_t bytes[3] = {itemSize(y.dtype), itemSize(x.dtype), itemSize(index.dtype)};
-  const Divider width(static_cast<uint32_t>(std::max<int64_t>(x.size[3], 1)));
-  const IndexGuard guard = indexGuard("maxPool2dGather", "indices", x.size[2] * x.size[3]);
-  forEachPiece(makePlan<3>({&y, &planes, &index}), bytes, [&](const Plan<3>& piece) {
-    const auto count = static_cast<uint32_t>(piece.numel);
+  checkPool("maxPool2dGather", x, tap, s);
+  const Window window("maxPool2dGather", x, y, s);
+  const IndexGuard guard = tapGuard("maxPool2dGather", s);
+  forEachBatch<3>("maxPool2dGather", {y, x, tap}, [&](const View(&v)[3]) {
+    const PoolGatherArgs args{Images(v[0]), Images(v[1]), TapImages(v[2]), window, guard};
     visitStored(y.dtype, [&](auto access) {
-      launch(gridFor(count, kPoolThreads), kPoolThreads, 0, stream(),
-             maxPoolGatherKernel<decltype(access)>, access, makeWalk(piece), count, piece.data[0],
-             piece.data[1], static_cast<const int32_t*>(piece.data[2]), width, x.stride[2],
-             x.stride[3], guard);
+      launchOver<false>(v[0], 1, maxPoolGatherKernel<decltype(access)>, access, args);
     });
   });
 }

@@ -2,12 +2,20 @@ import type { Calls } from '../bindings/calls.js'
 import { apply, applyAll } from '../core/apply.js'
 import { isFloating } from '../core/dtype.js'
 import { ArgumentError, checkOptions, DTypeError, ShapeError } from '../core/errors.js'
-import { defineOp, from, type Op } from '../core/op.js'
+import { defineOp, from, type Op, type Value } from '../core/op.js'
 import { showShape } from '../core/shape.js'
 import { checkTensor, Tensor } from '../core/tensor.js'
 import { cast } from './copy.js'
+import { arange } from './creation.js'
+import { binary } from './elementwise.js'
 import type { ValuesAndIndices } from './reduce.js'
 import { checkPair, fromBatch, type HW, type Pair, toBatch, windowCount } from './spatial.js'
+import { reshape } from './views.js'
+import { where } from './where.js'
+
+const add = (x: Value, y: Value) => binary('add', x, y)
+const sub = (x: Value, y: Value) => binary('sub', x, y)
+const mul = (x: Value, y: Value) => binary('mul', x, y)
 
 interface PoolAttrs {
   readonly kernel: HW
@@ -30,26 +38,30 @@ function attributes(calls: Calls, { kernel, stride, padding, dilation }: PoolAtt
   return calls
 }
 
-// y[n, c, p, q] = max over the window of x [N, C, H, W]; index int32 is where in h W + w it was
-// found (the first of equals; NaN wins)
+// What a tap's dtype counts to.
+const BYTE_TAPS = 256
+
+// y[n, c, p, q] = max over the window of x [N, C, H, W]; tap: the number r kernelW + s of the
+// window's element that it is (the first of equals; NaN wins)
 const maxPool2dOp: Op<PoolAttrs> = defineOp<PoolAttrs>()({
   name: 'maxPool2d',
   inputs: ['x'],
-  outputs: ['y', 'index'],
+  outputs: ['y', 'tap'],
   run: ([x], attrs) => {
     const shape = images(x, attrs.size)
+    const [height, width] = attrs.kernel
     const y = Tensor.pendingLike(x, x.dtype, shape)
-    const index = Tensor.pendingLike(x, 'int32', shape)
+    const tap = Tensor.pendingLike(x, height * width <= BYTE_TAPS ? 'uint8' : 'int32', shape)
     const { calls } = x.device
-    calls.begin('maxPool2d').input(x).output(y).output(index)
+    calls.begin('maxPool2d').input(x).output(y).output(tap)
     attributes(calls, attrs).run()
-    return [y, index]
+    return [y, tap]
   },
   // dy, added up where the maxima were found
   gradient: {
-    x: from(['index'], ({ dy, index, attrs, inputs: [x] }) => {
+    x: from(['tap'], ({ dy, tap, attrs, inputs: [x] }) => {
       const [, , h, w] = (x as Tensor).shape
-      return apply(backwardOp, [dy, index], { ...attrs, image: [h, w] })
+      return apply(backwardOp, [dy, tap], { ...attrs, image: [h, w] })
     }),
   },
   samples: (s) => [
@@ -61,62 +73,87 @@ const maxPool2dOp: Op<PoolAttrs> = defineOp<PoolAttrs>()({
       inputs: [s.distinct([1, 2, 5, 5])],
       attrs: { kernel: [2, 2], stride: [1, 2], padding: [0, 0], dilation: [2, 2], size: [3, 2] },
     },
+    {
+      inputs: [s.distinct([1, 2, 4, 5])],
+      attrs: { kernel: [2, 2], stride: [2, 2], padding: [0, 0], dilation: [1, 1], size: [2, 2] },
+    },
   ],
 })
 
-// Every window sees the whole image, so any index may be its maximum's.
-const wholeImage: PoolBackwardAttrs = {
-  kernel: [4, 5],
-  stride: [1, 1],
+// Windows whose every tap may be the maximum, some of them outside the image.
+const anyTap: PoolBackwardAttrs = {
+  kernel: [2, 3],
+  stride: [2, 1],
   padding: [1, 1],
   dilation: [1, 1],
-  size: [2, 2],
+  size: [2, 4],
   image: [3, 4],
 }
 
-// dx [N, C, H, W] = Σ g where index points; linear in g
+// dx [N, C, H, W] = Σ g at the taps; linear in g
 const backwardOp: Op<PoolBackwardAttrs> = defineOp<PoolBackwardAttrs>()({
   name: 'maxPool2dBackward',
-  inputs: ['g', 'index'],
-  run: ([g, index], attrs) => {
-    const dx = Tensor.pendingLike(index, g.dtype, images(g, attrs.image))
+  inputs: ['g', 'tap'],
+  run: ([g, tap], attrs) => {
+    const dx = Tensor.pendingLike(tap, g.dtype, images(g, attrs.image))
     const { calls } = g.device
-    calls.begin('maxPool2dBackward').input(g).input(index).output(dx)
+    calls.begin('maxPool2dBackward').input(g).input(tap).output(dx)
     attributes(calls, attrs).run()
     return dx
   },
   gradient: {
-    g: from(['index'], ({ dy, index, attrs }) => apply(gatherOp, [dy, index], attrs)),
-    index: null,
+    g: from(['tap'], ({ dy, tap, attrs }) => apply(gatherOp, [dy, tap], attrs)),
+    tap: null,
   },
   samples: (s) => [
     {
-      inputs: [s.normal([2, 1, 2, 2]), cast(s.integers([2, 1, 2, 2], 0, 12), 'int32')],
-      attrs: wholeImage,
+      inputs: [s.normal([2, 1, 2, 4]), cast(s.integers([2, 1, 2, 4], 0, 6), 'uint8')],
+      attrs: anyTap,
     },
   ],
 })
 
-// y [N, C, P, Q] = x [N, C, H, W] at index: the transpose of the above
+// y [N, C, P, Q] = x [N, C, H, W] at the taps: the transpose of the above
 const gatherOp: Op<PoolBackwardAttrs> = defineOp<PoolBackwardAttrs>()({
   name: 'maxPool2dGather',
-  inputs: ['x', 'index'],
-  run: ([x, index]) => {
-    const y = Tensor.pendingLike(index, x.dtype, index.shape)
-    x.device.calls.begin('maxPool2dGather').input(x).input(index).output(y).run()
+  inputs: ['x', 'tap'],
+  run: ([x, tap], attrs) => {
+    const y = Tensor.pendingLike(tap, x.dtype, tap.shape)
+    const { calls } = x.device
+    calls.begin('maxPool2dGather').input(x).input(tap).output(y)
+    attributes(calls, attrs).run()
     return y
   },
   gradient: {
-    x: from(['index'], ({ dy, index, attrs }) => apply(backwardOp, [dy, index], attrs)),
-    index: null,
+    x: from(['tap'], ({ dy, tap, attrs }) => apply(backwardOp, [dy, tap], attrs)),
+    tap: null,
   },
   samples: (s) => [
     {
-      inputs: [s.normal([2, 1, 3, 4]), cast(s.integers([2, 1, 2, 2], 0, 12), 'int32')],
-      attrs: wholeImage,
+      inputs: [s.normal([2, 1, 3, 4]), cast(s.integers([2, 1, 2, 4], 0, 6), 'uint8')],
+      attrs: anyTap,
     },
   ],
 })
+
+// h W + w of taps [N, C, P, Q], int64; -1 outside the image [.., H, W]
+function pixels(tap: Tensor, { kernel, stride, padding, dilation }: PoolAttrs, [h, w]: HW): Tensor {
+  const numbers = cast(tap, 'int64')
+  // Where along an axis the taps of each window are, and whether that is inside.
+  const along = (axis: 0 | 1, taps: Tensor) => {
+    const count = tap.shape[2 + axis]
+    const windows = arange(0, count, 1, { dtype: 'int64', device: tap.device })
+    const starts = sub(mul(windows, stride[axis]), padding[axis])
+    const at = add(mul(taps, dilation[axis]), axis === 0 ? reshape(starts, [count, 1]) : starts)
+    const length = axis === 0 ? h : w
+    const inside = binary('logicalAnd', binary('ge', at, 0), binary('lt', at, length))
+    return { at, inside }
+  }
+  const rows = along(0, binary('floorDivide', numbers, kernel[1]))
+  const columns = along(1, binary('remainder', numbers, kernel[1]))
+  const inside = binary('logicalAnd', rows.inside, columns.inside)
+  return where(inside, add(mul(rows.at, w), columns.at), -1)
+}
 
 export interface PoolOptions {
   /** Step of the window; default: its size. */
@@ -200,10 +237,11 @@ export function maxPool2d(
 ): Tensor | ValuesAndIndices {
   const input = checkImages('maxPool2d', x)
   const attrs = poolGeometry('maxPool2d', input, kernel, options)
-  const [y, index] = applyAll(maxPool2dOp, [input], attrs)
+  const [y, tap] = applyAll(maxPool2dOp, [input], attrs)
   const values = fromBatch(y, x)
-  const indices = options.returnIndices ? fromBatch(cast(index, 'int64'), x) : null
+  const image: HW = [input.shape[2], input.shape[3]]
+  const indices = options.returnIndices ? fromBatch(pixels(tap, attrs, image), x) : null
   // What backward needs of it is held by the tape.
-  index.dispose()
+  tap.dispose()
   return indices === null ? values : { values, indices }
 }

@@ -21,21 +21,22 @@ const Family family({
      [](Call& c) {
        const View& x = c.input();
        const View& y = c.output();
-       const View& index = c.output();
-       backend::maxPool2d(y, index, x, poolShape(c));
+       const View& tap = c.output();
+       backend::maxPool2d(y, tap, x, poolShape(c));
      }},
     {"maxPool2dBackward",
      [](Call& c) {
        const View& dy = c.input();
-       const View& index = c.input();
+       const View& tap = c.input();
        const View& dx = c.output();
-       backend::maxPool2dBackward(dx, dy, index, poolShape(c));
+       backend::maxPool2dBackward(dx, dy, tap, poolShape(c));
      }},
     {"maxPool2dGather",
      [](Call& c) {
        const View& x = c.input();
-       const View& index = c.input();
-       backend::maxPool2dGather(c.output(), x, index);
+       const View& tap = c.input();
+       const View& y = c.output();
+       backend::maxPool2dGather(y, x, tap, poolShape(c));
      }},
 });
 

@@ -16,11 +16,11 @@ constexpr T least() {
 
 // An integer of T's size, for the lanes of comparisons.
 template <class T>
-struct IndexOf {
+struct TapOf {
   using type = int64_t;
 };
 template <>
-struct IndexOf<float> {
+struct TapOf<float> {
   using type = int32_t;
 };
 
@@ -30,20 +30,36 @@ ADJOINT_INLINE auto beatsLanes(Vector<T> x, Vector<T> most) {
   return (x > most) | ((x != x) & (most == most));
 }
 
-ADJOINT_INLINE void storeIndex(int32_t* p, Vector<int32_t> v, int64_t count) {
-  if (count == kLanes<int32_t>) return storeVector(p, v);
-  storePartial<int32_t>(p, v, count);
+template <class Tap, class V>
+ADJOINT_INLINE void storeTaps(Tap* p, V v, int64_t count) {
+  constexpr int64_t lanes = sizeof(V) / sizeof v[0];
+  typedef Tap Narrow __attribute__((vector_size(lanes * sizeof(Tap))));
+  const Narrow taps = __builtin_convertvector(v, Narrow);
+  if (count == lanes) {
+    __builtin_memcpy(p, &taps, sizeof taps);
+  } else {
+    for (int64_t i = 0; i < count; i++) p[i] = taps[i];
+  }
 }
-ADJOINT_INLINE void storeIndex(int32_t* p, Vector<int64_t> v, int64_t count) {
-  for (int64_t i = 0; i < count; i++) p[i] = static_cast<int32_t>(v[i]);
+// Lanes beyond `count` are zero.
+template <class V, class Tap>
+ADJOINT_INLINE V loadTaps(const Tap* p, int64_t count) {
+  constexpr int64_t lanes = sizeof(V) / sizeof(V{}[0]);
+  typedef Tap Narrow __attribute__((vector_size(lanes * sizeof(Tap))));
+  Narrow taps = {};
+  if (count == lanes) {
+    __builtin_memcpy(&taps, p, sizeof taps);
+  } else {
+    for (int64_t i = 0; i < count; i++) taps[i] = p[i];
+  }
+  return __builtin_convertvector(taps, V);
 }
 
 // 2 x 2 windows side by side, the commonest pooling: all taps of `count` windows at once.
-template <class T>
-ADJOINT_INLINE void poolPairs(T* y, int32_t* index, const T* top, const T* bottom, int64_t at,
-                              int64_t width, int64_t count) {
+template <class T, class Tap>
+ADJOINT_INLINE void poolPairs(T* y, Tap* tap, const T* top, const T* bottom, int64_t count) {
   constexpr int64_t lanes = kLanes<T>;
-  using I = typename IndexOf<T>::type;
+  using I = typename TapOf<T>::type;
   const int64_t low = 2 * count < lanes ? 2 * count : lanes, high = 2 * count - low;
   const bool whole = count == lanes;
   const Vector<T> top0 = whole ? load(top) : loadPartial(top, low);
@@ -53,34 +69,68 @@ ADJOINT_INLINE void poolPairs(T* y, int32_t* index, const T* top, const T* botto
   const Vector<T> a = everySecond<T, 0>(top0, top1), b = everySecond<T, 1>(top0, top1);
   const Vector<T> c = everySecond<T, 0>(bottom0, bottom1);
   const Vector<T> d = everySecond<T, 1>(bottom0, bottom1);
-  Vector<I> lane;
-  for (int64_t i = 0; i < lanes; i++) lane[i] = static_cast<I>(2 * i);
   const auto takesB = beatsLanes<T>(b, a), takesD = beatsLanes<T>(d, c);
   const Vector<T> upper = takesB ? b : a, lower = takesD ? d : c;
   const auto takesLower = beatsLanes<T>(lower, upper);
   const Vector<T> most = takesLower ? lower : upper;
   // A comparison's lanes are -1 where it holds.
-  const Vector<I> row = (Vector<I>)takesLower & static_cast<I>(width);
+  const Vector<I> row = (Vector<I>)takesLower & static_cast<I>(2);
   const Vector<I> column = (Vector<I>)(takesLower ? takesD : takesB);
-  const Vector<I> from = lane + static_cast<I>(at) + row - column;
   if (whole) {
     storeVector(y, most);
   } else {
     storePartial(y, most, count);
   }
-  storeIndex(index, from, count);
+  storeTaps(tap, row - column, count);
 }
 
-template <class T>
-void maxPoolPairs(T* y, int32_t* index, const T* x, int64_t xRow, const PoolWindow& z) {
+template <class T, class Tap>
+void maxPoolPairs(T* y, Tap* tap, const T* x, int64_t xRow, const PoolWindow& z) {
   constexpr int64_t lanes = kLanes<T>;
-  for (int64_t p = 0; p < z.p; p++, y += z.q, index += z.q) {
+  for (int64_t p = 0; p < z.p; p++, y += z.q, tap += z.q) {
     const T* top = x + 2 * p * xRow;
     for (int64_t q = 0; q < z.q; q += lanes) {
       const int64_t count = z.q - q < lanes ? z.q - q : lanes;
-      poolPairs(y + q, index + q, top + 2 * q, top + xRow + 2 * q, 2 * (p * z.w + q), z.w, count);
+      poolPairs(y + q, tap + q, top + 2 * q, top + xRow + 2 * q, count);
     }
   }
+}
+
+// The same windows' gradients: a row of dy makes two of dx, which no other touches.
+template <class T, class Tap>
+bool scatterPairs(T* dx, const T* dy, const Tap* tap, const PoolWindow& z) {
+  constexpr int64_t lanes = kLanes<T>;
+  using I = typename TapOf<T>::type;
+  Vector<I> strange = {};
+  for (int64_t p = 0; p < z.p; p++, dy += z.q, tap += z.q, dx += 2 * z.w) {
+    for (int64_t q = 0; q < z.q; q += lanes) {
+      const int64_t count = z.q - q < lanes ? z.q - q : lanes;
+      const bool whole = count == lanes;
+      const Vector<T> from = whole ? load(dy + q) : loadPartial(dy + q, count);
+      const Vector<I> at = loadTaps<Vector<I>>(tap + q, count);
+      strange |= at & ~static_cast<I>(3);
+      for (int64_t row = 0; row < 2; row++) {
+        const Vector<T> zero = {};
+        const Vector<T> even = at == static_cast<I>(2 * row) ? from : zero;
+        const Vector<T> odd = at == static_cast<I>(2 * row + 1) ? from : zero;
+        T* to = dx + row * z.w + 2 * q;
+        if (whole) {
+          storeVector(to, interleave<T, 0>(even, odd));
+          storeVector(to + lanes, interleave<T, 1>(even, odd));
+        } else {
+          const int64_t low = 2 * count < lanes ? 2 * count : lanes;
+          storePartial(to, interleave<T, 0>(even, odd), low);
+          storePartial(to + lanes, interleave<T, 1>(even, odd), 2 * count - low);
+        }
+      }
+    }
+    for (int64_t column = 2 * z.q; column < z.w; column++) dx[column] = dx[z.w + column] = 0;
+  }
+  for (int64_t i = 0; i < (z.h - 2 * z.p) * z.w; i++) dx[i] = 0;
+  for (int64_t i = 0; i < lanes; i++) {
+    if (strange[i] != 0) return false;
+  }
+  return true;
 }
 
 // slab = x with the least value around, so that no window needs a bound: what is least never wins.
@@ -100,11 +150,10 @@ void fillSlab(T* slab, const T* x, int64_t xRow, const PoolWindow& z) {
   }
 }
 
-// The first of the taps start, start + dilation, … that lies in [0, size), or -1.
+// The first of the taps start, start + dilation, … that lies in [0, size); 0 if none does.
 ADJOINT_INLINE int64_t firstTap(int64_t start, int64_t taps, int64_t dilation, int64_t size) {
   const int64_t skipped = start < 0 ? (-start + dilation - 1) / dilation : 0;
-  const int64_t first = start + skipped * dilation;
-  return skipped < taps && first < size ? first : -1;
+  return skipped < taps && start + skipped * dilation < size ? skipped : 0;
 }
 
 // x[i * stride] in lane i; reads up to two vectors
@@ -118,40 +167,33 @@ ADJOINT_INLINE Vector<T> loadEvery(const T* x, int64_t stride) {
   return load(lane);
 }
 
-// Neighbouring windows. firstRow, firstColumn: their first taps inside the plane, -1 for none;
-// `at`: the plane's index of the first window's first tap; step: from there to those of the others.
-template <class T>
-ADJOINT_INLINE void poolBlock(T* y, int32_t* index, const T* slab, int64_t at,
-                              Vector<typename IndexOf<T>::type> step,
-                              Vector<typename IndexOf<T>::type> firstColumn, int64_t firstRow,
+// Neighbouring windows. `first`: their first taps inside the plane.
+template <class T, class Tap>
+ADJOINT_INLINE void poolBlock(T* y, Tap* tap, const T* slab, Vector<typename TapOf<T>::type> first,
                               int64_t count, const PoolWindow& z) {
-  using I = typename IndexOf<T>::type;
+  using I = typename TapOf<T>::type;
   Vector<T> most = splat(least<T>());
-  Vector<I> from = splat(static_cast<I>(-1));
-  if (firstRow >= 0) {
-    from = firstColumn >= 0 ? firstColumn + static_cast<I>(firstRow * z.w) : from;
-  }
+  Vector<I> from = first;
   for (int64_t r = 0; r < z.kernelH; r++) {
     for (int64_t s = 0; s < z.kernelW; s++) {
       const int64_t down = r * z.dilationH, right = s * z.dilationW;
       const Vector<T> x = loadEvery(slab + down * z.slabColumns() + right, z.strideW);
       const auto takes = beatsLanes<T>(x, most);
       most = takes ? x : most;
-      from = takes ? step + static_cast<I>(at + down * z.w + right) : from;
+      from = takes ? splat(static_cast<I>(r * z.kernelW + s)) : from;
     }
   }
   storePartial(y, most, count);
-  storeIndex(index, from, count);
+  storeTaps(tap, from, count);
 }
 
-template <class T>
-void maxPool(T* y, int32_t* index, const T* x, int64_t xRow, const PoolWindow& z, T* slab) {
-  if (z.isPairs()) return maxPoolPairs(y, index, x, xRow, z);
+template <class T, class Tap>
+void maxPool(T* y, Tap* tap, const T* x, int64_t xRow, const PoolWindow& z, T* slab) {
+  if (z.isPairs()) return maxPoolPairs(y, tap, x, xRow, z);
   constexpr int64_t lanes = kLanes<T>;
   fillSlab(slab, x, xRow, z);
-  using I = typename IndexOf<T>::type;
-  I step[lanes], firstColumn[lanes];
-  for (int64_t i = 0; i < lanes; i++) step[i] = static_cast<I>(i * z.strideW);
+  using I = typename TapOf<T>::type;
+  I firstColumn[lanes];
   for (int64_t q = 0; q < z.q; q += lanes) {
     const int64_t count = z.q - q < lanes ? z.q - q : lanes;
     for (int64_t i = 0; i < lanes; i++) {
@@ -159,39 +201,54 @@ void maxPool(T* y, int32_t* index, const T* x, int64_t xRow, const PoolWindow& z
       firstColumn[i] = static_cast<I>(firstTap(start, z.kernelW, z.dilationW, z.w));
     }
     for (int64_t p = 0; p < z.p; p++) {
-      const int64_t row = p * z.strideH, column = q * z.strideW;
-      poolBlock<T>(y + p * z.q + q, index + p * z.q + q, slab + row * z.slabColumns() + column,
-                   (row - z.padH) * z.w + column - z.padW, load(step), load(firstColumn),
-                   firstTap(row - z.padH, z.kernelH, z.dilationH, z.h), count, z);
+      const int64_t row = p * z.strideH;
+      const int64_t firstRow = firstTap(row - z.padH, z.kernelH, z.dilationH, z.h);
+      poolBlock<T>(y + p * z.q + q, tap + p * z.q + q, slab + row * z.slabColumns() + q * z.strideW,
+                   load(firstColumn) + static_cast<I>(firstRow * z.kernelW), count, z);
     }
   }
 }
 
-template <class T>
-bool scatter(T* dx, const T* dy, const int32_t* index, int64_t plane, int64_t n) {
-  for (int64_t i = 0; i < plane; i++) dx[i] = 0;
-  for (int64_t i = 0; i < n; i++) {
-    const int64_t at = index[i];
-    if (at == -1) continue;
-    if (at < 0 || at >= plane) return false;
-    dx[at] += dy[i];
+// Calls body(window, pixel) for each window, with -1 for a tap outside the plane. False where a tap
+// is none of the window's.
+template <class Tap, class F>
+ADJOINT_INLINE bool forEachTap(const Tap* tap, const PoolWindow& z, const PoolTap* taps,
+                               const F& body) {
+  for (int64_t p = 0, i = 0; p < z.p; p++) {
+    for (int64_t q = 0; q < z.q; q++, i++) {
+      const int64_t at = tap[i];
+      if (at < 0 || at >= z.taps()) return false;
+      const int64_t row = p * z.strideH - z.padH + taps[at].down;
+      const int64_t column = q * z.strideW - z.padW + taps[at].right;
+      const bool isInside = row >= 0 && row < z.h && column >= 0 && column < z.w;
+      body(i, isInside ? row * z.w + column : -1);
+    }
   }
   return true;
 }
 
-template <class T>
-bool gather(T* y, const T* x, const int32_t* index, int64_t plane, int64_t n) {
-  for (int64_t i = 0; i < n; i++) {
-    const int64_t at = index[i];
-    if (at < -1 || at >= plane) return false;
-    y[i] = at == -1 ? T(0) : x[at];
-  }
-  return true;
+template <class T, class Tap>
+bool scatter(T* dx, const T* dy, const Tap* tap, const PoolWindow& z, const PoolTap* taps) {
+  if (z.isPairs()) return scatterPairs(dx, dy, tap, z);
+  for (int64_t i = 0; i < z.h * z.w; i++) dx[i] = 0;
+  return forEachTap(tap, z, taps, [&](int64_t i, int64_t pixel) {
+    if (pixel >= 0) dx[pixel] += dy[i];
+  });
 }
 
+template <class T, class Tap>
+bool gather(T* y, const T* x, const Tap* tap, const PoolWindow& z, const PoolTap* taps) {
+  return forEachTap(tap, z, taps,
+                    [&](int64_t i, int64_t pixel) { y[i] = pixel < 0 ? T(0) : x[pixel]; });
+}
+
+template <class T, class Tap>
+constexpr Pool2dKernels<T, Tap> kernelsOf() {
+  return {maxPool<T, Tap>, scatter<T, Tap>, gather<T, Tap>};
+}
 template <class T>
-constexpr Pool2dKernels<T> kernelsOf() {
-  return {maxPool<T>, scatter<T>, gather<T>};
+constexpr Pool2dKernelsByTap<T> kernelsOf() {
+  return {kernelsOf<T, uint8_t>(), kernelsOf<T, int32_t>()};
 }
 
 }  // namespace

@@ -188,17 +188,17 @@ void pooling(Report& report) {
   for (int64_t c : {32, 64}) {
     const int64_t h = c == 32 ? 28 : 14;
     const Buffer x({64, c, h, h}), y({64, c, h / 2, h / 2});
-    const Buffer index({64, c, h / 2, h / 2}, DType::int32);
+    const Buffer tap({64, c, h / 2, h / 2}, DType::uint8);
     const backend::Pool2dShape shape{2, 2, 2, 2, 0, 0, 1, 1};
     const std::string size = "n64 c" + std::to_string(c) + " h" + std::to_string(h);
     report.row("maxPool2d 2x2 " + size, 0,
-               [&] { backend::maxPool2d(y.view(), index.view(), x.view(), shape); });
+               [&] { backend::maxPool2d(y.view(), tap.view(), x.view(), shape); });
     report.row("maxPool2dBackward 2x2 " + size, 0,
-               [&] { backend::maxPool2dBackward(x.view(), y.view(), index.view(), shape); });
+               [&] { backend::maxPool2dBackward(x.view(), y.view(), tap.view(), shape); });
   }
-  const Buffer x({32, 64, 56, 56}), y({32, 64, 28, 28}), index({32, 64, 28, 28}, DType::int32);
+  const Buffer x({32, 64, 56, 56}), y({32, 64, 28, 28}), tap({32, 64, 28, 28}, DType::uint8);
   report.row("maxPool2d 3x3 s2 n32 c64 h56", 0, [&] {
-    backend::maxPool2d(y.view(), index.view(), x.view(), {3, 3, 2, 2, 1, 1, 1, 1});
+    backend::maxPool2d(y.view(), tap.view(), x.view(), {3, 3, 2, 2, 1, 1, 1, 1});
   });
 }
 

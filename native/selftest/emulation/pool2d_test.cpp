@@ -38,25 +38,29 @@ int64_t windows(int64_t size, int64_t kernel, int64_t stride, int64_t pad, int64
   return (size + 2 * pad - dilation * (kernel - 1) - 1) / stride + 1;
 }
 
+struct Found {
+  int64_t tap = -1, pixel = -1;
+};
+
 // Where in a plane [h, w] the maximum of a window is; -1 for a window over nothing.
-int64_t maximumOf(const double* x, int64_t h, int64_t w, int64_t p, int64_t q,
-                  const Pool2dShape& s) {
-  int64_t best = -1;
+Found maximumOf(const double* x, int64_t h, int64_t w, int64_t p, int64_t q, const Pool2dShape& s) {
+  Found best;
   for (int64_t r = 0; r < s.kernelH; r++) {
     for (int64_t c = 0; c < s.kernelW; c++) {
       const int64_t row = p * s.strideH - s.padH + r * s.dilationH;
       const int64_t column = q * s.strideW - s.padW + c * s.dilationW;
       if (row < 0 || row >= h || column < 0 || column >= w) continue;
       const int64_t at = row * w + column;
-      const bool takes = best < 0 || x[at] > x[best] || (std::isnan(x[at]) && !std::isnan(x[best]));
-      if (takes) best = at;
+      const double value = x[at], most = best.tap < 0 ? 0 : x[best.pixel];
+      const bool takes = best.tap < 0 || value > most || (std::isnan(value) && !std::isnan(most));
+      if (takes) best = {r * s.kernelW + c, at};
     }
   }
   return best;
 }
 
 void expectPooled(DType dtype, Layout layout, const Sizes& size, const Values& values,
-                  const Pool2dShape& s) {
+                  const Pool2dShape& s, DType taps = DType::uint8) {
   const int64_t h = size[2], w = size[3], planes = size[0] * size[1];
   const int64_t p = windows(h, s.kernelH, s.strideH, s.padH, s.dilationH);
   const int64_t q = windows(w, s.kernelW, s.strideW, s.padW, s.dilationW);
@@ -64,31 +68,29 @@ void expectPooled(DType dtype, Layout layout, const Sizes& size, const Values& v
   // Small integers: their sums are exact in every type.
   Values dy;
   for (int64_t i = 0; i < numel(pooled); i++) dy.push_back(static_cast<double>(i % 5) - 2);
-  Values wantIndex, wantY, wantDx(values.size(), 0);
+  Values wantTap, wantPicked, wantY, wantDx(values.size(), 0);
   for (int64_t plane = 0; plane < planes; plane++) {
     const double* x = &values[static_cast<size_t>(plane * h * w)];
     for (int64_t i = 0; i < p * q; i++) {
-      const int64_t best = maximumOf(x, h, w, i / q, i % q, s);
-      wantIndex.push_back(static_cast<double>(best));
-      wantY.push_back(best < 0 ? -kInf : x[best]);
-      if (best >= 0) wantDx[static_cast<size_t>(plane * h * w + best)] += dy[wantY.size() - 1];
+      const Found best = maximumOf(x, h, w, i / q, i % q, s);
+      const bool isInside = best.tap >= 0;
+      wantTap.push_back(isInside ? static_cast<double>(best.tap) : 0);
+      wantY.push_back(isInside ? x[best.pixel] : -kInf);
+      wantPicked.push_back(isInside ? x[best.pixel] : 0);
+      if (isInside) wantDx[static_cast<size_t>(plane * h * w + best.pixel)] += dy[wantY.size() - 1];
     }
   }
   const DeviceTensor x = images(dtype, size, layout, values);
   const DeviceTensor gradient = images(dtype, pooled, layout, dy);
-  const DeviceTensor y = images(dtype, pooled, layout),
-                     index = images(DType::int32, pooled, layout);
+  const DeviceTensor y = images(dtype, pooled, layout), tap = images(taps, pooled, layout);
   const DeviceTensor dx = images(dtype, size, layout), picked = images(dtype, pooled, layout);
-  backend::maxPool2d(y, index, x, s);
-  backend::maxPool2dBackward(dx, gradient, index, s);
-  backend::maxPool2dGather(picked, x, index);
-  EXPECT_EQ(index.read(), wantIndex);
+  backend::maxPool2d(y, tap, x, s);
+  backend::maxPool2dBackward(dx, gradient, tap, s);
+  backend::maxPool2dGather(picked, x, tap, s);
+  EXPECT_EQ(tap.read(), wantTap);
   expectClose(y.read(), wantY, 0);
   EXPECT_EQ(dx.read(), wantDx);
-  for (size_t i = 0; i < wantY.size(); i++) {
-    if (wantIndex[i] < 0) wantY[i] = 0;
-  }
-  expectClose(picked.read(), wantY, 0);
+  expectClose(picked.read(), wantPicked, 0);
 }
 
 constexpr Pool2dShape kPairs = {2, 2, 2, 2, 0, 0, 1, 1};
@@ -159,17 +161,35 @@ TEST_P(Pool2dOnDevice, manyPlanes) {
   expectPooled(DType::bfloat16, Layout::channelsLast, size, x, {3, 3, 2, 2, 1, 1, 1, 1});
 }
 
-TEST_P(Pool2dOnDevice, indicesOutsideThePlaneAreErrors) {
+// Taps beyond a byte, and windows that see nothing but padding.
+TEST_P(Pool2dOnDevice, largeWindowsAndWindowsOutsideTheImage) {
+  const Sizes size = {1, 4, 19, 20}, small = {1, 4, 3, 4};
+  const Values x = randomValues(numel(size), -4, 4), few = randomValues(numel(small), -4, 4);
+  for (Layout layout : {Layout::rows, Layout::channelsLast, Layout::apart}) {
+    expectPooled(DType::float32, layout, size, x, {16, 16, 2, 3, 3, 4, 1, 1});
+    expectPooled(DType::float32, layout, size, x, {17, 18, 1, 2, 8, 9, 1, 1}, DType::int32);
+    expectPooled(DType::float32, layout, size, x, kPairs, DType::int32);
+    expectPooled(DType::float32, layout, small, few, {2, 2, 1, 1, 1, 1, 4, 5});
+  }
+}
+
+TEST_P(Pool2dOnDevice, tapsOutsideTheWindowAreErrors) {
   const DeviceTensor dy(DType::float32, {1, 1, 1, 2}, {1, 1}),
       x(DType::float32, {1, 1, 2, 2}, {1, 2, 3, 4});
   const DeviceTensor dx = DeviceTensor::empty(DType::float32, {1, 1, 2, 2});
   const DeviceTensor y = DeviceTensor::empty(DType::float32, {1, 1, 1, 2});
-  for (double bad : {-2.0, 4.0, 2e9, -2e9}) {
-    const DeviceTensor index(DType::int32, {1, 1, 1, 2}, {0, bad});
-    backend::maxPool2dBackward(dx, dy, index, {2, 1, 1, 1, 0, 0, 1, 1});
+  const Pool2dShape s = {2, 1, 1, 1, 0, 0, 1, 1};
+  auto expectRefused = [&](const DeviceTensor& tap) {
+    backend::maxPool2dBackward(dx, dy, tap, s);
     EXPECT_THROW(backend::synchronize(), Error);
-    backend::maxPool2dGather(y, x, index);
+    backend::maxPool2dGather(y, x, tap, s);
     EXPECT_THROW(backend::synchronize(), Error);
+  };
+  for (double bad : {-1.0, 2.0, 2e9, -2e9}) {
+    expectRefused(DeviceTensor(DType::int32, {1, 1, 1, 2}, {0, bad}));
+  }
+  for (double bad : {2.0, 255.0}) {
+    expectRefused(DeviceTensor(DType::uint8, {1, 1, 1, 2}, {0, bad}));
   }
   backend::synchronize();
 }
@@ -177,10 +197,10 @@ TEST_P(Pool2dOnDevice, indicesOutsideThePlaneAreErrors) {
 TEST_P(Pool2dOnDevice, emptyBatch) {
   const DeviceTensor x = DeviceTensor::empty(DType::float32, {0, 2, 4, 4});
   const DeviceTensor y = DeviceTensor::empty(DType::float32, {0, 2, 2, 2});
-  const DeviceTensor index = DeviceTensor::empty(DType::int32, {0, 2, 2, 2});
-  backend::maxPool2d(y, index, x, kPairs);
-  backend::maxPool2dBackward(x, y, index, kPairs);
-  backend::maxPool2dGather(y, x, index);
+  const DeviceTensor tap = DeviceTensor::empty(DType::uint8, {0, 2, 2, 2});
+  backend::maxPool2d(y, tap, x, kPairs);
+  backend::maxPool2dBackward(x, y, tap, kPairs);
+  backend::maxPool2dGather(y, x, tap, kPairs);
   backend::synchronize();
 }
 

@@ -207,8 +207,8 @@ TEST(TrafficOfKernels, channelsLast) {
     sum.expect(1.05, [&] { backend::reduce(ReduceOp::sum, dbias, from); });
     Traffic pool("max pooling 3 x 3, channels last", dtype);
     const View &px = pool.makeLast(images), &py = pool.makeLast(pooled);
-    const View& index = pool.makeLast(pooled, DType::int32);
-    pool.expect(2, [&] { backend::maxPool2d(py, index, px, three); });
+    const View& tap = pool.makeLast(pooled, DType::uint8);
+    pool.expect(2, [&] { backend::maxPool2d(py, tap, px, three); });
   }
 }
 
@@ -232,12 +232,12 @@ TEST(TrafficOfKernels, windowsIndicesAndOptimizers) {
     const backend::Pool2dShape two = {2, 2, 2, 2, 0, 0, 1, 1};
     Traffic pool("max pooling", dtype);
     const View &x = pool.make({4, 16, 32, 32}), &y = pool.make({4, 16, 16, 16});
-    const View& index = pool.make({4, 16, 16, 16}, DType::int32);
-    pool.expect(kOnce, [&] { backend::maxPool2d(y, index, x, two); });
+    const View& tap = pool.make({4, 16, 16, 16}, DType::uint8);
+    pool.expect(kOnce, [&] { backend::maxPool2d(y, tap, x, two); });
     Traffic poolBack("max pooling backward", dtype);
     const View &dx = poolBack.make({4, 16, 32, 32}), &dy = poolBack.make({4, 16, 16, 16});
-    const View& where = poolBack.make({4, 16, 16, 16}, DType::int32);
-    poolBack.expect(2.1, [&] { backend::maxPool2dBackward(dx, dy, where, two); });
+    const View& taps = poolBack.make({4, 16, 16, 16}, DType::uint8);
+    poolBack.expect(2.1, [&] { backend::maxPool2dBackward(dx, dy, taps, two); });
     Traffic lookup("embedding", dtype);
     const View &rows = lookup.make({256, 128}), &table = lookup.make({1, 128});
     const View& at = lookup.make({256}, DType::int64);
