@@ -30,42 +30,65 @@ ADJOINT_INLINE auto beatsLanes(Vector<T> x, Vector<T> most) {
   return (x > most) | ((x != x) & (most == most));
 }
 
-template <class Tap, class V>
-ADJOINT_INLINE void storeTaps(Tap* p, V v, int64_t count) {
-  constexpr int64_t lanes = sizeof(V) / sizeof v[0];
-  typedef Tap Narrow __attribute__((vector_size(lanes * sizeof(Tap))));
-  const Narrow taps = __builtin_convertvector(v, Narrow);
-  if (count == lanes) {
-    __builtin_memcpy(p, &taps, sizeof taps);
-  } else {
-    for (int64_t i = 0; i < count; i++) p[i] = taps[i];
+template <class I>
+struct Bytes {
+  typedef uint8_t type __attribute__((vector_size(kVectorBytes / sizeof(I))));
+};
+template <class I>
+using BytesOf = typename Bytes<I>::type;
+
+// GCC 12 converts between bytes and wider lanes one by one.
+template <class I>
+ADJOINT_INLINE void storeTaps(uint8_t* p, Vector<I> v, int64_t count) {
+#if defined(ADJOINT_LEVEL_AVX512)
+  if constexpr (sizeof(I) == 4) {
+    return _mm512_mask_cvtepi32_storeu_epi8(p, static_cast<__mmask16>((1u << count) - 1),
+                                            (__m512i)v);
   }
+#endif
+  const BytesOf<I> bytes = __builtin_convertvector(v, BytesOf<I>);
+  __builtin_memcpy(p, &bytes, static_cast<uint64_t>(count));
+}
+template <class I>
+ADJOINT_INLINE void storeTaps(int32_t* p, Vector<I> v, int64_t count) {
+  for (int64_t i = 0; i < count; i++) p[i] = static_cast<int32_t>(v[i]);
 }
 // Lanes beyond `count` are zero.
-template <class V, class Tap>
-ADJOINT_INLINE V loadTaps(const Tap* p, int64_t count) {
-  constexpr int64_t lanes = sizeof(V) / sizeof(V{}[0]);
-  typedef Tap Narrow __attribute__((vector_size(lanes * sizeof(Tap))));
-  Narrow taps = {};
-  if (count == lanes) {
-    __builtin_memcpy(&taps, p, sizeof taps);
-  } else {
-    for (int64_t i = 0; i < count; i++) taps[i] = p[i];
+template <class I>
+ADJOINT_INLINE Vector<I> loadTaps(const uint8_t* p, int64_t count) {
+#if defined(ADJOINT_LEVEL_AVX512)
+  if constexpr (sizeof(I) == 4) {
+    const auto lanes = static_cast<__mmask16>((1u << count) - 1);
+    return (Vector<I>)_mm512_maskz_cvtepu8_epi32(lanes, _mm_maskz_loadu_epi8(lanes, p));
   }
-  return __builtin_convertvector(taps, V);
+#endif
+  BytesOf<I> bytes = {};
+  __builtin_memcpy(&bytes, p, static_cast<uint64_t>(count));
+  return __builtin_convertvector(bytes, Vector<I>);
+}
+template <class I>
+ADJOINT_INLINE Vector<I> loadTaps(const int32_t* p, int64_t count) {
+  Vector<I> v = {};
+  for (int64_t i = 0; i < count; i++) v[i] = p[i];
+  return v;
 }
 
-// 2 x 2 windows side by side, the commonest pooling: all taps of `count` windows at once.
+// 2 x 2 windows side by side, the commonest pooling: all taps of `count` windows at once. Rows are
+// shorter than vectors as often as not: where the plane goes on, a whole vector is read and
+// written, and the next one mends what it has done beyond its row.
 template <class T, class Tap>
-ADJOINT_INLINE void poolPairs(T* y, Tap* tap, const T* top, const T* bottom, int64_t count) {
+ADJOINT_INLINE void poolPairs(T* y, Tap* tap, const T* top, const T* bottom, int64_t count,
+                              bool whole) {
   constexpr int64_t lanes = kLanes<T>;
   using I = typename TapOf<T>::type;
   const int64_t low = 2 * count < lanes ? 2 * count : lanes, high = 2 * count - low;
-  const bool whole = count == lanes;
   const Vector<T> top0 = whole ? load(top) : loadPartial(top, low);
-  const Vector<T> top1 = whole ? load(top + lanes) : loadPartial(top + lanes, high);
   const Vector<T> bottom0 = whole ? load(bottom) : loadPartial(bottom, low);
-  const Vector<T> bottom1 = whole ? load(bottom + lanes) : loadPartial(bottom + lanes, high);
+  Vector<T> top1 = {}, bottom1 = {};
+  if (high > 0) {
+    top1 = whole ? load(top + lanes) : loadPartial(top + lanes, high);
+    bottom1 = whole ? load(bottom + lanes) : loadPartial(bottom + lanes, high);
+  }
   const Vector<T> a = everySecond<T, 0>(top0, top1), b = everySecond<T, 1>(top0, top1);
   const Vector<T> c = everySecond<T, 0>(bottom0, bottom1);
   const Vector<T> d = everySecond<T, 1>(bottom0, bottom1);
@@ -81,54 +104,65 @@ ADJOINT_INLINE void poolPairs(T* y, Tap* tap, const T* top, const T* bottom, int
   } else {
     storePartial(y, most, count);
   }
-  storeTaps(tap, row - column, count);
+  storeTaps<I>(tap, row - column, whole ? lanes : count);
 }
 
 template <class T, class Tap>
 void maxPoolPairs(T* y, Tap* tap, const T* x, int64_t xRow, const PoolWindow& z) {
   constexpr int64_t lanes = kLanes<T>;
-  for (int64_t p = 0; p < z.p; p++, y += z.q, tap += z.q) {
-    const T* top = x + 2 * p * xRow;
+  const int64_t readable = (z.h - 1) * xRow + z.w, writable = z.p * z.q;
+  for (int64_t p = 0; p < z.p; p++) {
     for (int64_t q = 0; q < z.q; q += lanes) {
       const int64_t count = z.q - q < lanes ? z.q - q : lanes;
-      poolPairs(y + q, tap + q, top + 2 * q, top + xRow + 2 * q, count);
+      const int64_t from = 2 * p * xRow + 2 * q, to = p * z.q + q;
+      const bool whole = from + xRow + 2 * lanes <= readable && to + lanes <= writable;
+      poolPairs(y + to, tap + to, x + from, x + from + xRow, count, whole);
     }
   }
 }
 
-// The same windows' gradients: a row of dy makes two of dx, which no other touches.
+// The same windows' gradients: dy, or 0 where the maximum was in another column, in row 0 or 1.
+template <class T, class Tap>
+ADJOINT_INLINE Vector<typename TapOf<T>::type> scatterPairs(T* dx, const T* dy, const Tap* tap,
+                                                            int row, int64_t count, bool whole) {
+  constexpr int64_t lanes = kLanes<T>;
+  using I = typename TapOf<T>::type;
+  const Vector<T> from = whole ? load(dy) : loadPartial(dy, count), zero = {};
+  const Vector<I> at = loadTaps<I>(tap, whole ? lanes : count);
+  const Vector<T> even = at == static_cast<I>(2 * row) ? from : zero;
+  const Vector<T> odd = at == static_cast<I>(2 * row + 1) ? from : zero;
+  const int64_t low = 2 * count < lanes ? 2 * count : lanes, high = 2 * count - low;
+  if (whole) {
+    storeVector(dx, interleave<T, 0>(even, odd));
+    if (high > 0) storeVector(dx + lanes, interleave<T, 1>(even, odd));
+  } else {
+    storePartial(dx, interleave<T, 0>(even, odd), low);
+    storePartial(dx + lanes, interleave<T, 1>(even, odd), high);
+  }
+  return at;
+}
+
 template <class T, class Tap>
 bool scatterPairs(T* dx, const T* dy, const Tap* tap, const PoolWindow& z) {
   constexpr int64_t lanes = kLanes<T>;
   using I = typename TapOf<T>::type;
-  Vector<I> strange = {};
-  for (int64_t p = 0; p < z.p; p++, dy += z.q, tap += z.q, dx += 2 * z.w) {
-    for (int64_t q = 0; q < z.q; q += lanes) {
-      const int64_t count = z.q - q < lanes ? z.q - q : lanes;
-      const bool whole = count == lanes;
-      const Vector<T> from = whole ? load(dy + q) : loadPartial(dy + q, count);
-      const Vector<I> at = loadTaps<Vector<I>>(tap + q, count);
-      strange |= at & ~static_cast<I>(3);
-      for (int64_t row = 0; row < 2; row++) {
-        const Vector<T> zero = {};
-        const Vector<T> even = at == static_cast<I>(2 * row) ? from : zero;
-        const Vector<T> odd = at == static_cast<I>(2 * row + 1) ? from : zero;
-        T* to = dx + row * z.w + 2 * q;
-        if (whole) {
-          storeVector(to, interleave<T, 0>(even, odd));
-          storeVector(to + lanes, interleave<T, 1>(even, odd));
-        } else {
-          const int64_t low = 2 * count < lanes ? 2 * count : lanes;
-          storePartial(to, interleave<T, 0>(even, odd), low);
-          storePartial(to + lanes, interleave<T, 1>(even, odd), 2 * count - low);
-        }
+  const int64_t readable = z.p * z.q, writable = z.h * z.w;
+  Vector<I> seen = {};
+  for (int64_t p = 0; p < z.p; p++) {
+    for (int row = 0; row < 2; row++) {
+      const int64_t end = (2 * p + row + 1) * z.w;
+      for (int64_t q = 0; q < z.q; q += lanes) {
+        const int64_t count = z.q - q < lanes ? z.q - q : lanes;
+        const int64_t from = p * z.q + q, to = end - z.w + 2 * q;
+        const bool whole = from + lanes <= readable && to + 2 * lanes <= writable;
+        seen |= scatterPairs(dx + to, dy + from, tap + from, row, count, whole);
       }
+      if (2 * z.q < z.w) dx[end - 1] = 0;
     }
-    for (int64_t column = 2 * z.q; column < z.w; column++) dx[column] = dx[z.w + column] = 0;
   }
-  for (int64_t i = 0; i < (z.h - 2 * z.p) * z.w; i++) dx[i] = 0;
+  for (int64_t i = 2 * z.p * z.w; i < writable; i++) dx[i] = 0;
   for (int64_t i = 0; i < lanes; i++) {
-    if (strange[i] != 0) return false;
+    if ((seen[i] & ~static_cast<I>(3)) != 0) return false;
   }
   return true;
 }
@@ -184,7 +218,7 @@ ADJOINT_INLINE void poolBlock(T* y, Tap* tap, const T* slab, Vector<typename Tap
     }
   }
   storePartial(y, most, count);
-  storeTaps(tap, from, count);
+  storeTaps<I>(tap, from, count);
 }
 
 template <class T, class Tap>

@@ -185,12 +185,16 @@ void convolutions(Report& report) {
 }
 
 void pooling(Report& report) {
-  for (int64_t c : {32, 64}) {
+  for (auto [c, dtype] : {std::pair<int64_t, DType>{32, DType::float32},
+                          {64, DType::float32},
+                          {32, DType::bfloat16},
+                          {64, DType::bfloat16}}) {
     const int64_t h = c == 32 ? 28 : 14;
-    const Buffer x({64, c, h, h}), y({64, c, h / 2, h / 2});
+    const Buffer x({64, c, h, h}, dtype), y({64, c, h / 2, h / 2}, dtype);
     const Buffer tap({64, c, h / 2, h / 2}, DType::uint8);
     const backend::Pool2dShape shape{2, 2, 2, 2, 0, 0, 1, 1};
-    const std::string size = "n64 c" + std::to_string(c) + " h" + std::to_string(h);
+    const std::string size =
+        "n64 c" + std::to_string(c) + " h" + std::to_string(h) + " " + dtypeName(dtype);
     report.row("maxPool2d 2x2 " + size, 0,
                [&] { backend::maxPool2d(y.view(), tap.view(), x.view(), shape); });
     report.row("maxPool2dBackward 2x2 " + size, 0,
