@@ -273,6 +273,24 @@ class WeightGradient {
   int64_t partImages_, parts_;
 };
 
+// Filters of one pixel see every strideH-th row and strideW-th column alone: those are an image of
+// their own, and the stride is 1.
+bool isSparse(const View& w, const backend::Conv2dShape& s) {
+  return w.size[2] == 1 && w.size[3] == 1 && s.padH == 0 && s.padW == 0 &&
+         (s.strideH > 1 || s.strideW > 1);
+}
+View seenPixels(const View& x, const View& y, const backend::Conv2dShape& s) {
+  View seen = x;
+  for (int axis : {2, 3}) {
+    seen.size[axis] = y.size[axis];
+    seen.stride[axis] *= axis == 2 ? s.strideH : s.strideW;
+  }
+  return seen;
+}
+backend::Conv2dShape withoutStride(const backend::Conv2dShape& s) {
+  return {1, 1, 0, 0, 1, 1, s.groups};
+}
+
 }  // namespace
 
 void convolveTiles(const View& y, const View& x, const View& w, const View* bias,
@@ -327,6 +345,9 @@ bool hasBf16Convolution(const View& w, const backend::Conv2dShape& shape) {
 
 void convolveBf16(const View& y, const View& x, const View& w, const View* bias,
                   const backend::Conv2dShape& shape) {
+  if (isSparse(w, shape)) {
+    return convolveBf16(y, seenPixels(x, y, shape), w, bias, withoutStride(shape));
+  }
   if (const auto* pairs = conv2dPairs()) {
     if (!gainsByWinograd(ConvSizes(x, w, y, shape), kDirectPairsCost)) {
       return convolvePairs(*pairs, y, x, w, bias, shape);
@@ -342,6 +363,10 @@ void convolveBf16(const View& y, const View& x, const View& w, const View* bias,
 
 bool convolveBf16Input(const View& dx, const View& dy, const View& w,
                        const backend::Conv2dShape& shape) {
+  if (isSparse(w, shape)) {
+    backend::fill(dx, Scalar::of(0.0));
+    return convolveBf16Input(seenPixels(dx, dy, shape), dy, w, withoutStride(shape));
+  }
   if (const auto* pairs = conv2dPairs()) {
     const ConvSizes z(dx, w, dy, shape);
     if (isTurnedConvolution(z) && gainsByWinograd(z, kDirectPairsCost)) {
@@ -356,6 +381,9 @@ bool convolveBf16Input(const View& dx, const View& dy, const View& w,
 
 void convolveBf16Weight(const View& dw, const View& dy, const View& x,
                         const backend::Conv2dShape& shape) {
+  if (isSparse(dw, shape)) {
+    return convolveBf16Weight(dw, dy, seenPixels(x, dy, shape), withoutStride(shape));
+  }
   ComputeOutput sums(dw, Layout::dense, DType::float32);
   if (const auto* pairs = conv2dPairs()) {
     if (gainsByWinograd(ConvSizes(x, dw, dy, shape), kDirectPairsCost)) {

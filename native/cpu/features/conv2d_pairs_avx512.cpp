@@ -48,20 +48,6 @@ ADJOINT_INLINE Words loadPairs(const uint16_t* x, int64_t halves) {
   const auto mask = static_cast<__mmask32>(halves >= 32 ? 0xffffffffu : (1u << halves) - 1);
   return (Words)_mm512_maskz_loadu_epi16(mask, x);
 }
-ADJOINT_INLINE void clearPairs(uint16_t* y, int64_t count) {
-  for (int64_t i = 0; i < count; i += kPairLanes) storeWords(y + 2 * i, Words{}, count - i);
-}
-
-// ---- slabs
-
-// Pairs of channels of `count` <= 16 pixels
-ADJOINT_INLINE Words pairsOfChannels(const uint16_t* x, int64_t stride, int64_t channels,
-                                     int64_t count) {
-  if (channels <= 0) return Words{};
-  const Words even = wordsOf(loadHalves(x, count));
-  return channels == 1 ? even : even | wordsOf(loadHalves(x + stride, count)) << 16;
-}
-
 // The low or high half; GCC 12 warns about the undefined operand of the intrinsics.
 template <int Half>
 ADJOINT_INLINE __m256i halfOf(Words x) {
@@ -70,8 +56,41 @@ ADJOINT_INLINE __m256i halfOf(Words x) {
   constexpr int first = Half * 4;
   return (__m256i)__builtin_shufflevector(q, q, first, first + 1, first + 2, first + 3);
 }
+// The first `count` halves, two elements apart; what lies between them stays.
+ADJOINT_INLINE void storeEverySecond(uint16_t* y, Words x, int64_t count) {
+  const auto lanes = [&](int64_t from) {
+    const int64_t here = count - from;
+    return static_cast<__mmask32>(here >= kPairLanes ? 0x55555555u
+                                  : here <= 0        ? 0
+                                                     : 0x55555555u & ((1u << 2 * here) - 1));
+  };
+  _mm512_mask_storeu_epi16(y, lanes(0), (__m512i)wordsOf(halfOf<0>(x)));
+  _mm512_mask_storeu_epi16(y + 2 * kPairLanes, lanes(kPairLanes), (__m512i)wordsOf(halfOf<1>(x)));
+}
+ADJOINT_INLINE void clearPairs(uint16_t* y, int64_t count) {
+  for (int64_t i = 0; i < count; i += kPairLanes) storeWords(y + 2 * i, Words{}, count - i);
+}
+
+// ---- slabs
+
+// Up to 16 pixels of a channel, Step elements apart, in the low halves of the lanes
+template <int Step>
+ADJOINT_INLINE Words loadPixels(const uint16_t* x, int64_t count) {
+  static_assert(Step == 1 || Step == 2, "others are read one by one");
+  if constexpr (Step == 1) return wordsOf(loadHalves(x, count));
+  return loadPairs(x, 2 * (count < kPairLanes ? count : kPairLanes) - 1) & 0xffff;
+}
+// Pairs of channels of `count` <= 16 pixels
+template <int Step>
+ADJOINT_INLINE Words pairsOfChannels(const uint16_t* x, int64_t stride, int64_t channels,
+                                     int64_t count) {
+  if (channels <= 0) return Words{};
+  const Words even = loadPixels<Step>(x, count);
+  return channels == 1 ? even : even | loadPixels<Step>(x + stride, count) << 16;
+}
 
 // turnPixels for up to 16 channels: a square of words holds two runs of pixels.
+template <int Step>
 ADJOINT_INLINE void turnFewChannels(uint16_t* pixels, const uint16_t* x, int64_t stride,
                                     int64_t channels, int64_t count) {
   constexpr int64_t half = kPairLanes / 2;
@@ -84,8 +103,8 @@ ADJOINT_INLINE void turnFewChannels(uint16_t* pixels, const uint16_t* x, int64_t
     for (int i = 0; i < kPairLanes; i++) {
       const int64_t channel = i % half * 2, from = j + (i < half ? 0 : kPairLanes);
       const int64_t wanted = i < half ? low : high;
-      square[i] = wanted > 0 ? pairsOfChannels(x + channel * stride + from, stride,
-                                               channels - channel, wanted)
+      square[i] = wanted > 0 ? pairsOfChannels<Step>(x + channel * stride + from * Step, stride,
+                                                     channels - channel, wanted)
                              : Words{};
     }
     transposeSquare<kPairLanes / 2, kPairLanes>(square);
@@ -98,17 +117,19 @@ ADJOINT_INLINE void turnFewChannels(uint16_t* pixels, const uint16_t* x, int64_t
   }
 }
 
-// pixels[j, c] = x[c, j], where the pixels of a channel lie side by side
+// pixels[j, c] = x[c, j], where the pixels of a channel lie Step elements apart
+template <int Step>
 ADJOINT_INLINE void turnPixels(uint16_t* pixels, const uint16_t* x, int64_t stride,
                                int64_t channels, int64_t count) {
   const int64_t pairs = (channels + 1) / 2;
   if (pairs == 1) {
     for (int64_t j = 0; j < count; j += kPairLanes) {
-      storeWords(pixels + 2 * j, pairsOfChannels(x + j, stride, channels, count - j), count - j);
+      storeWords(pixels + 2 * j, pairsOfChannels<Step>(x + j * Step, stride, channels, count - j),
+                 count - j);
     }
     return;
   }
-  if (pairs <= kPairLanes / 2) return turnFewChannels(pixels, x, stride, channels, count);
+  if (pairs <= kPairLanes / 2) return turnFewChannels<Step>(pixels, x, stride, channels, count);
   for (int64_t j = 0; j < count; j += kPairLanes) {
     const int64_t here = count - j < kPairLanes ? count - j : kPairLanes;
     for (int64_t p = 0; p < pairs; p += kPairLanes) {
@@ -116,7 +137,8 @@ ADJOINT_INLINE void turnPixels(uint16_t* pixels, const uint16_t* x, int64_t stri
 #pragma GCC unroll 16
       for (int i = 0; i < kPairLanes; i++) {
         const int64_t channel = 2 * (p + i);
-        square[i] = pairsOfChannels(x + channel * stride + j, stride, channels - channel, here);
+        square[i] = pairsOfChannels<Step>(x + channel * stride + j * Step, stride,
+                                          channels - channel, here);
       }
       transposeSquare<kPairLanes / 2, kPairLanes>(square);
 #pragma GCC unroll 16
@@ -146,8 +168,9 @@ void fillSlab(uint16_t* slab, const Bf16Image& x, int64_t rows, int64_t columns,
     clearPairs(slab + end * 2 * pairs, (columns - end) * pairs);
     uint16_t* to = slab + begin * 2 * pairs;
     const uint16_t* from = x.data + row * x.rowStride + (left + begin) * x.columnStride;
-    if (x.columnStride == 1) {
-      turnPixels(to, from, x.channelStride, x.channels, end - begin);
+    if (x.columnStride == 1 || x.columnStride == 2) {
+      const auto turn = x.columnStride == 1 ? turnPixels<1> : turnPixels<2>;
+      turn(to, from, x.channelStride, x.channels, end - begin);
       continue;
     }
     for (int64_t j = begin; j < end; j++, to += 2 * pairs, from += x.columnStride) {
@@ -255,7 +278,7 @@ void store(uint16_t* y, int64_t filterStride, int64_t columnStride, const float*
   for (int64_t k = 0; k < filters; k += kPairLanes) {
     const Vector<float> offset = load(bias + k);
     const int64_t count = filters - k < kPairLanes ? filters - k : kPairLanes;
-    if (columnStride != 1) {
+    if (columnStride != 1 && columnStride != 2) {
       for (int64_t q = 0; q < pixels; q++) {
         uint16_t half[kPairLanes];
         const __m256i x = rounded(load(sums + q * row + k) + offset);
@@ -278,13 +301,25 @@ void store(uint16_t* y, int64_t filterStride, int64_t columnStride, const float*
       transposeSquare<kPairLanes / 2, kPairLanes>(square);
 #pragma GCC unroll 16
       for (int i = 0; i < kPairLanes; i++) {
-        if (i < count) storeHalves(y + (k + i) * filterStride + q, square[i], pixels - q);
+        if (i >= count) continue;
+        uint16_t* to = y + (k + i) * filterStride + q * columnStride;
+        columnStride == 1 ? storeHalves(to, square[i], pixels - q)
+                          : storeEverySecond(to, square[i], pixels - q);
       }
     }
   }
 }
 
 // ---- filters by pixels
+
+// `count` zeros, and up to 31 more. Few as a rule: the first vector stands apart so that the
+// compiler makes no call of memset of the loop.
+ADJOINT_INLINE void clearHalves(uint16_t* y, int64_t count) {
+  constexpr int64_t halves = 2 * kPairLanes;
+  if (count <= 0) return;
+  storeHalves(y, Words{}, halves);
+  for (int64_t i = halves; i < count; i += halves) storeHalves(y + i, Words{}, halves);
+}
 
 // What a vector writes beyond a row is written again by the next one: rows ascend.
 void fillPlane(uint16_t* plane, const Bf16Image& x, int64_t rows, int64_t columns, int64_t top,
@@ -296,21 +331,26 @@ void fillPlane(uint16_t* plane, const Bf16Image& x, int64_t rows, int64_t column
   for (int64_t i = 0; i < rows; i++, plane += columns) {
     const int64_t row = top + i * rowStep;
     const bool isInside = row >= 0 && row < x.height;
-    int64_t j = 0;
-    for (; j < (isInside ? begin : columns); j += halves) storeHalves(plane + j, Words{}, halves);
+    clearHalves(plane, isInside ? begin : columns);
     if (!isInside) continue;
     const uint16_t* from =
         x.data + row * x.rowStride + (left + begin * columnStep) * x.columnStride;
     const int64_t step = columnStep * x.columnStride;
-    j = begin;
+    int64_t j = begin;
     if (step == 1) {
       for (; j < end; j += halves, from += halves) {
         storeHalves(plane + j, loadPairs(from, end - j), halves);
       }
+    } else if (step == 2) {
+      for (; j < end; j += kPairLanes, from += 2 * kPairLanes) {
+        const Words pixels = loadPixels<2>(from, end - j);
+        _mm256_storeu_si256(reinterpret_cast<__m256i*>(plane + j),
+                            _mm512_maskz_cvtepi32_epi16(0xffff, (__m512i)pixels));
+      }
     } else {
       for (; j < end; j++, from += step) plane[j] = *from;
     }
-    for (; j < columns; j += halves) storeHalves(plane + j, Words{}, halves);
+    clearHalves(plane + j, columns - j);
   }
 }
 
