@@ -107,15 +107,20 @@ void Reclaimer::major() {
   lastMajorMs_ = end - start;
 }
 
-// After a collection of our own all that is alive is needed. After one of V8's, some time ago, a
-// part is garbage made since: taking it for needed would let the footprint creep up to twice the
-// budget.
-void Reclaimer::setLimits(bool hasJustCollected) {
+// After a collection of our own all that is alive is needed, and a collection that freed the lesser
+// part had better have come later. After one of V8's, some time ago, a part is garbage made since:
+// taking it for needed would let the footprint creep up to twice the budget.
+void Reclaimer::setLimits(size_t bytesBefore, bool hasJustCollected) {
   baseBytes_ = liveBytes_;
   baseEntries_ = entries();
-  byteBudget_ = std::max(kMinByteBudget, baseBytes_ / 4);
+  if (hasJustCollected) {
+    const size_t seen = baseBytes_ > bytesBefore / 2 ? bytesBefore : baseBytes_;
+    neededBytes_ = std::max(seen, neededBytes_ - neededBytes_ / 32);
+  }
+  const size_t needed = std::max(baseBytes_, neededBytes_);
+  const size_t budget = std::max(kMinByteBudget, needed / 4);
   const size_t part = hasJustCollected ? 1 : 2;
-  byteLimit_ = std::clamp(byteLimit_, baseBytes_ + byteBudget_ / part, baseBytes_ + byteBudget_);
+  byteLimit_ = std::clamp(byteLimit_, needed + budget / part, needed + budget);
   entryLimit_ =
       std::clamp(entryLimit_, baseEntries_ + kEntryBudget / part, baseEntries_ + kEntryBudget);
 }
@@ -129,7 +134,6 @@ void Reclaimer::reclaim() {
   bool enough = false;
   if (collected()) {
     sweep(false);
-    table_.age();
     enough =
         bytesBefore - liveBytes_ >= (bytesBefore - std::min(bytesBefore, baseBytes_)) / 2 &&
         entriesBefore - entries() >= (entriesBefore - std::min(entriesBefore, baseEntries_)) / 2;
@@ -137,9 +141,9 @@ void Reclaimer::reclaim() {
   if (!enough) {
     minor();
     sweep(false);
-    table_.age();
     collected();
   }
+  table_.age();
   auto full = [this] { return liveBytes_ > majorBytes_ || entries() > majorEntries_; };
   if (full()) {
     sweep(true);  // V8 may have run a major collection by itself
@@ -153,19 +157,20 @@ void Reclaimer::reclaim() {
       majorEntries_ = std::max(kMinMajorEntries, static_cast<size_t>(factor_ * entries()));
     }
   }
-  setLimits(!enough);
+  setLimits(bytesBefore, !enough);
   collecting_ = false;
 }
 
 void Reclaimer::collectAll() {
   if (collecting_) return;
   collecting_ = true;
+  const size_t bytesBefore = liveBytes_;
   watchAll();
   sweep(true);
   // The first may finish a marking that began earlier and keeps what has died since.
   for (int i = 0; i < 2; i++) major();
   sweep(true);
-  setLimits(true);
+  setLimits(bytesBefore, true);
   collecting_ = false;
 }
 

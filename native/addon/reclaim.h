@@ -4,6 +4,7 @@
 #pragma once
 #include <node_api.h>
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <cstdlib>
@@ -43,9 +44,15 @@ class Reclaimer {
   void beforeEntry() {
     if (entries() >= entryLimit_) reclaim();
   }
-  // After a training step: a cheap moment, since most values have just died.
+  // After a training step: a cheap moment, since most values have just died. Blocks that are free
+  // again soon are still in the caches, so this does not wait until the limit is near.
   void stepEnd() {
-    if (liveBytes_ + byteBudget_ * 3 / 4 > byteLimit_) reclaim();
+    if (liveBytes_ > betweenSteps_ + kMinByteBudget / 2) {
+      reclaim();
+      betweenSteps_ = liveBytes_;
+    } else {
+      betweenSteps_ = std::min(betweenSteps_, liveBytes_);
+    }
   }
   // The backend has no memory left: everything that can be freed is.
   void collectAll();
@@ -60,7 +67,7 @@ class Reclaimer {
 
   size_t entries() const { return table_.liveTensors() + table_.liveNodes(); }
   void reclaim();
-  void setLimits(bool hasJustCollected);
+  void setLimits(size_t bytesBefore, bool hasJustCollected);
   void minor();
   void major();
   void sweep(bool all);
@@ -81,7 +88,10 @@ class Reclaimer {
   // What was alive after the last reclamation; the limits stand up to a budget above it. What is
   // freed by hand or by backward() counts for nothing.
   size_t baseBytes_ = 0, baseEntries_ = 0;
-  size_t byteBudget_ = kMinByteBudget;
+  // What was needed of late: a forward pass holds more than what is alive between steps. It is
+  // forgotten slowly.
+  size_t neededBytes_ = 0;
+  size_t betweenSteps_ = 0;  // alive after the last reclamation at the end of a step
   size_t byteLimit_ = kMinByteBudget, entryLimit_ = kEntryBudget;
   size_t majorBytes_ = kMinMajorBytes, majorEntries_ = kMinMajorEntries;
   double factor_ = 3;  // next major at factor × what the last one left alive

@@ -11,6 +11,7 @@ import {
   tidy,
   zeros,
 } from '../../src/index.js'
+import { SGD } from '../../src/optim/index.js'
 import { leftBy, live, nothing } from '../support/live.js'
 import { runScript } from '../support/run.js'
 
@@ -51,6 +52,27 @@ describe('reclamation', () => {
     })
     expect(left).toEqual(nothing)
     expect(peak).toBeLessThan(128 * 2 ** 20)
+  })
+
+  // Activations of 4 MB each; between steps there are 12.
+  it.each([5, 9, 14, 20, 27])('frees the %i activations of a step before the next', (depth) => {
+    const mega = 2 ** 20
+    const left = leftBy(() => {
+      const x = randn([mega])
+      const w = randn([mega], { requiresGrad: true })
+      const optimizer = new SGD([w], { lr: 0.1 })
+      const before = memoryStats().liveBytes
+      for (let i = 0; i < 20; i++) {
+        optimizer.zeroGrad()
+        let y: Tensor = x.mul(w)
+        for (let k = 0; k < depth; k++) y = y.tanh()
+        expect(memoryStats().liveBytes - before).toBeLessThan((4 * depth + 40) * mega)
+        y.mean().backward()
+        optimizer.step()
+        expect(memoryStats().liveBytes - before).toBeLessThan(20 * mega)
+      }
+    })
+    expect(left).toEqual(nothing)
   })
 
   it('frees the views that a loop drops, though they allocate nothing', () => {
