@@ -56,7 +56,6 @@ Call::Pinned& Call::readView() {
     empty = empty || v.size[i] == 0;
   }
   int64_t item = static_cast<int64_t>(itemSize(v.dtype));
-  int64_t capacity = static_cast<int64_t>(tensor.storage->bytes) / item;
   int64_t low = offset, high = offset;
   for (int i = 0; i < v.ndim; i++) {
     v.stride[i] = integer();
@@ -67,10 +66,13 @@ Call::Pinned& Call::readView() {
       badWord("a stride inside the storage");
     }
   }
-  if (!empty && (low < 0 || high >= capacity)) {
+  int64_t end;  // in bytes
+  if (!empty && (low < 0 || __builtin_add_overflow(high, 1, &end) ||
+                 __builtin_mul_overflow(end, item, &end) ||
+                 end > static_cast<int64_t>(tensor.storage->bytes))) {
     fail(ErrorKind::internal,
          "%s: expected a view inside its storage of %lld elements, got [%lld, %lld]", name_,
-         static_cast<long long>(capacity), static_cast<long long>(low),
+         static_cast<long long>(tensor.storage->bytes) / item, static_cast<long long>(low),
          static_cast<long long>(high));
   }
   v.data = empty ? tensor.storage->data : static_cast<char*>(tensor.storage->data) + offset * item;
@@ -95,7 +97,15 @@ Operand Call::operand() {
   Operand o;
   double first = position_ < length_ ? words_[position_] : 0;
   if (first > 0) {
-    o.view = input();
+    // By element: a copy in larger pieces would wait until the values just written are in the cache.
+    const View& x = input();
+    o.view.data = x.data;
+    o.view.dtype = x.dtype;
+    o.view.ndim = x.ndim;
+    for (int i = 0; i < x.ndim; i++) {
+      o.view.size[i] = x.size[i];
+      o.view.stride[i] = x.stride[i];
+    }
     return o;
   }
   position_++;

@@ -22,10 +22,11 @@ napi_value run(napi_env env, napi_callback_info info) {
       fail(ErrorKind::internal, "run: expected a length within the word array");
     }
     double number = environment.words[0];
-    if (!(number >= 0 && number < static_cast<double>(kernels().size()))) {
+    const std::vector<Kernel>& all = kernels();
+    if (!(number >= 0 && number < static_cast<double>(all.size()))) {
       fail(ErrorKind::internal, "run: expected a kernel's number, got %g", number);
     }
-    const Kernel& kernel = kernels()[static_cast<size_t>(number)];
+    const Kernel& kernel = all[static_cast<size_t>(number)];
     size_t owners = std::min<size_t>(count, 9) - 1;
     Call call(environment, static_cast<size_t>(length), arguments + 1, owners);
     call.setName(kernel.name);

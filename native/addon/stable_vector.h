@@ -18,10 +18,11 @@ class StableVector {
     for (size_t i = 0; i < size_ && i < N; i++) inlineAt(i)->~T();
   }
 
+  // Default-initialised: what T leaves without a value has none.
   T& push() {
     size_t i = size_;
-    if (i >= N) more_.push_back(std::make_unique<T>());
-    T& made = i < N ? *new (inline_ + i * sizeof(T)) T() : *more_.back();
+    if (i >= N) more_.emplace_back(new T);
+    T& made = i < N ? *new (inline_ + i * sizeof(T)) T : *more_.back();
     size_++;
     return made;
   }

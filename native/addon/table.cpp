@@ -8,17 +8,8 @@
 namespace adjoint {
 
 namespace {
-constexpr int kGenerationBits = 9;
-constexpr int32_t kGenerationMask = (1 << kGenerationBits) - 1;
 constexpr int32_t kMaxEntries = 1 << 22;
 constexpr int kAgeOfOld = 2;  // V8 promotes an object at its second minor collection
-
-int32_t indexOf(Handle handle) {
-  return handle >> kGenerationBits;
-}
-Handle makeHandle(int32_t index, uint16_t generation) {
-  return static_cast<Handle>((index << kGenerationBits) | generation);
-}
 }  // namespace
 
 int32_t Table::take(napi_value owner) {
@@ -87,19 +78,8 @@ Handle Table::addRecording(napi_value owner, std::unique_ptr<Recording> recordin
   return makeHandle(index, e.generation);
 }
 
-const Table::Entry* Table::find(Handle handle) const {
-  int32_t index = indexOf(handle);
-  if (handle <= 0 || index >= static_cast<int32_t>(entries_.size())) return nullptr;
-  const Entry& e = entries_[index];
-  if (!e.isTaken || e.generation != (handle & kGenerationMask)) return nullptr;
-  return &e;
-}
-
-Table::Tensor Table::tensor(Handle handle) const {
-  const Entry* e = find(handle);
-  if (!e || !e->storage)
-    fail(ErrorKind::disposed, "tensor: expected a live tensor, got a disposed one");
-  return {e->storage, e->dtype};
+void Table::failDisposed() {
+  fail(ErrorKind::disposed, "tensor: expected a live tensor, got a disposed one");
 }
 
 Recording& Table::recording(Handle handle) const {

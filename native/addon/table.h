@@ -43,7 +43,11 @@ class Table {
   Handle addRecording(napi_value owner, std::unique_ptr<Recording> recording);
 
   // Throw a disposed error for a handle that is stale or of another kind.
-  Tensor tensor(Handle handle) const;
+  Tensor tensor(Handle handle) const {
+    const Entry* e = find(handle);
+    if (!e || !e->storage) failDisposed();
+    return {e->storage, e->dtype};
+  }
   Recording& recording(Handle handle) const;
   const Saved& saved(Handle node, int index) const;
 
@@ -63,6 +67,14 @@ class Table {
   std::vector<Handle> tensorHandles() const;
 
  private:
+  static constexpr int kGenerationBits = 9;
+  static constexpr int32_t kGenerationMask = (1 << kGenerationBits) - 1;
+
+  static int32_t indexOf(Handle handle) { return handle >> kGenerationBits; }
+  static Handle makeHandle(int32_t index, uint16_t generation) {
+    return static_cast<Handle>((index << kGenerationBits) | generation);
+  }
+
   struct Entry {
     Storage* storage = nullptr;      // tensors
     std::unique_ptr<Saved[]> saved;  // nodes
@@ -79,7 +91,13 @@ class Table {
   int32_t take(napi_value owner);
   bool setOwner(int32_t index, napi_value owner);
   void free(int32_t index);
-  const Entry* find(Handle handle) const;
+  const Entry* find(Handle handle) const {
+    const int32_t index = indexOf(handle);
+    if (handle <= 0 || index >= static_cast<int32_t>(entries_.size())) return nullptr;
+    const Entry& e = entries_[index];
+    return e.isTaken && e.generation == (handle & kGenerationMask) ? &e : nullptr;
+  }
+  [[noreturn]] static void failDisposed();
   void sweepList(std::vector<Handle>& list);
 
   napi_env env_;

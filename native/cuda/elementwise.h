@@ -169,7 +169,7 @@ inline Operand tensorOperand(const View& view) {
 template <class C, int N>
 void launchElementwise(ElementwiseKernel<C, N> kernel, const View& y, const Operand (&inputs)[N]) {
   // A number takes part in the walk as a tensor of no axes.
-  static const View kNumber;
+  static const View kNumber{};
   const View* views[N + 1] = {&y};
   size_t bytes[N + 1] = {itemSize(y.dtype)};
   Elementwise<C, N> e{};

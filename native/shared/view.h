@@ -9,13 +9,14 @@ namespace adjoint {
 constexpr int kMaxDims = 8;
 
 // `data` points at element [0, 0, …]; strides are in elements, may be 0 (broadcast) and, in
-// inputs, may overlap. A view of zero elements may have any data pointer.
+// inputs, may overlap. A view of zero elements may have any data pointer. Of sizes and strides only
+// the first `ndim` have values: to clear all would take a small operation longer than to compute.
 struct View {
   void* data = nullptr;
   DType dtype = DType::float32;
   int ndim = 0;
-  int64_t size[kMaxDims] = {};
-  int64_t stride[kMaxDims] = {};
+  int64_t size[kMaxDims];
+  int64_t stride[kMaxDims];
 
   int64_t numel() const {
     int64_t n = 1;
