@@ -91,12 +91,22 @@ Handle hold(const Arguments& a) {
   return a.environment.table.addNode(nullptr, saved, count);
 }
 
-// unpack(node, index[, owner]): a handle for a saved value, or 0 if it was overwritten since.
+// unpack(node): handles for what it saved, in the word array, which are not watched. Returns -1, or
+// the number of the first value that was overwritten since, and then makes none.
 Handle unpack(const Arguments& a) {
-  const Saved saved = a.environment.table.saved(a.integer(0), a.integer(1));
-  if (saved.storage->version != saved.version) return 0;
-  retain(saved.storage);
-  return a.environment.table.addTensor(a.owner(2), saved.storage, saved.dtype);
+  Environment& e = a.environment;
+  const auto [values, count] = e.table.saved(a.integer(0));
+  if (static_cast<size_t>(count) > e.wordCapacity) {
+    fail(ErrorKind::internal, "unpack: expected a count within the word array");
+  }
+  for (int i = 0; i < count; i++) {
+    if (values[i].storage->version != values[i].version) return i;
+  }
+  for (int i = 0; i < count; i++) {
+    e.words[i] = e.table.addTensor(nullptr, values[i].storage, values[i].dtype);
+    retain(values[i].storage);
+  }
+  return -1;
 }
 
 // alias(handle[, owner]): another handle to the same storage.

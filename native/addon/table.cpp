@@ -90,14 +90,14 @@ Recording& Table::recording(Handle handle) const {
   return *e->recording;
 }
 
-const Saved& Table::saved(Handle node, int index) const {
+SavedValues Table::saved(Handle node) const {
   const Entry* e = find(node);
-  if (!e || index < 0 || index >= e->savedCount) {
+  if (!e || !e->saved) {
     fail(ErrorKind::disposed,
          "backward: expected saved values, got a graph whose values have been freed; keep them "
          "with retainGraph");
   }
-  return e->saved[index];
+  return {e->saved.get(), e->savedCount};
 }
 
 void Table::free(int32_t index) {

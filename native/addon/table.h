@@ -19,6 +19,12 @@ struct Saved {
   uint32_t version;
 };
 
+// Those of a tape node, for as long as it lives.
+struct SavedValues {
+  const Saved* values;
+  int count;
+};
+
 class Recording;
 
 class Table {
@@ -49,7 +55,7 @@ class Table {
     return {e->storage, e->dtype};
   }
   Recording& recording(Handle handle) const;
-  const Saved& saved(Handle node, int index) const;
+  SavedValues saved(Handle node) const;
 
   void dispose(Handle handle);  // harmless on a stale handle
   // From now on the entry is freed when `owner` is dead. Harmless on a stale handle.

@@ -51,8 +51,8 @@ export class Calls {
   private readonly owners: (ViewLike | null)[] = []
   private ownerCount = 0
   private readonly unwatched: Unwatched
-  /** Kernel name to number, in an object of V8's fast kind (native code makes slow ones). */
-  private readonly numbers: Readonly<Record<string, number>>
+  /** Kernel name to number: of many names a map finds one sooner than an object. */
+  private readonly numbers: ReadonlyMap<string, number>
 
   constructor(
     readonly native: Native,
@@ -61,12 +61,12 @@ export class Calls {
   ) {
     this.words = new Float64Array(INITIAL_WORDS)
     native.setWords(this.words)
-    this.numbers = { ...native.kernels }
-    this.unwatched = new Unwatched(native)
+    this.numbers = new Map(Object.entries(native.kernels))
+    this.unwatched = new Unwatched(native, () => this.words)
   }
 
   begin(kernel: string): this {
-    const number = this.numbers[kernel]
+    const number = this.numbers.get(kernel)
     if (number === undefined) throw this.missing(kernel)
     this.kernel = kernel
     this.ownerCount = 0
@@ -191,27 +191,36 @@ export class Calls {
     this.unwatched.add(owner)
   }
 
-  /** Gives a tensor a handle to saved value `index` of a node; false if it was overwritten since. */
-  unpack(t: ViewLike, node: number, index: number): boolean {
-    const defers = isDeferring()
-    const handle = defers ? this.native.unpack(node, index) : this.native.unpack(node, index, t)
-    if (handle === 0) return false
-    adopt(t, handle)
-    if (defers) this.unwatched.add(t)
-    return true
+  /**
+   * Gives tensors handles to the saved values of a node, in their order; -1, or the first of them
+   * that was overwritten since.
+   */
+  unpack(tensors: readonly ViewLike[], node: number): number {
+    const overwritten = this.native.unpack(node)
+    if (overwritten >= 0) return overwritten
+    for (let i = 0; i < tensors.length; i++) {
+      this.unwatched.add(adopt(tensors[i], this.words[i]))
+    }
+    return -1
   }
 
-  /** For `disposeSince`. */
+  /** For `discardSince`. */
   get mark(): number {
     return this.unwatched.mark
   }
 
-  /** Disposes what was made since a mark, but for `kept`; nothing of what is watched already. */
-  disposeSince(mark: number, kept: readonly (object | null)[]): void {
-    this.position = 0
-    const words = this.reserve(this.unwatched.mark)
-    const count = this.unwatched.takeSince(mark, kept, words)
-    if (count > 0) this.native.disposeAll(count)
+  /** Discards what was made since a mark, but for `kept`; nothing of what is watched already. */
+  discardSince(mark: number, kept: readonly (object | null)[]): void {
+    this.unwatched.discardSince(mark, kept)
+  }
+
+  /** Disposes a tensor or what a node saved, at the next `flush` with others in one native call. */
+  discard(owner: Owner): void {
+    this.unwatched.discard(owner)
+  }
+
+  flush(): void {
+    this.unwatched.flush()
   }
 
   /** Copies `sources` into `targets`, sets slots (pairs of number and value) and runs a recording. */

@@ -21,8 +21,11 @@ export interface Native {
   run(length: number, ...owners: object[]): void
   /** A tape node that keeps the storages of the tensors whose handles stand in the words. */
   hold(count: number): number
-  /** A handle to saved value `index` of a node; 0 if its memory was written to since. */
-  unpack(node: number, index: number, owner?: object): number
+  /**
+   * Handles to what a node saved, in the first words; nobody watches them. Returns -1, or the number
+   * of the first value whose memory was written to since, and then there are none.
+   */
+  unpack(node: number): number
   alias(handle: number, owner?: object): number
   dispose(handle: number): number
   /** Disposes the handles that stand in the words. */

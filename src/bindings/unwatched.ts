@@ -30,6 +30,7 @@ export function deferWatching<T>(body: () => T): T {
   } finally {
     deferring = before
     lists.forEach((list, i) => {
+      list.flush()
       list.watchSince(marks[i] ?? 0)
     })
   }
@@ -44,8 +45,15 @@ export function deferWatching<T>(body: () => T): T {
 export class Unwatched {
   private readonly owners = new Array<Owner | null>(CAPACITY).fill(null)
   private count = 0
+  /** Handles that are to be disposed by one call. */
+  private readonly discarded = new Array<number>(CAPACITY).fill(0)
+  private discardedCount = 0
 
-  constructor(private readonly native: Native) {
+  /** `words` is the array through which calls are encoded, of at least `CAPACITY` words. */
+  constructor(
+    private readonly native: Native,
+    private readonly words: () => Float64Array,
+  ) {
     native.setWatcher(() => this.watchSince(0))
     lists.push(this)
   }
@@ -70,24 +78,34 @@ export class Unwatched {
     this.count = Math.min(this.count, mark)
   }
 
-  /**
-   * Takes those added since a mark out of the list, but for those in `kept`, and writes their
-   * handles to `words` to be disposed; returns how many.
-   */
-  takeSince(mark: number, kept: readonly (object | null)[], words: Float64Array): number {
+  /** Discards those added since a mark, but for those in `kept`. */
+  discardSince(mark: number, kept: readonly (object | null)[]): void {
     let left = mark
-    let taken = 0
     for (let i = mark; i < this.count; i++) {
       const owner = this.owners[i] as Owner
       this.owners[i] = null
-      if (kept.includes(owner)) {
-        this.owners[left++] = owner
-      } else if (owner.handle > 0) {
-        words[taken++] = owner.handle
-        owner.handle = -1
-      }
+      if (kept.includes(owner)) this.owners[left++] = owner
+      else this.discard(owner)
     }
     this.count = Math.min(this.count, left)
-    return taken
+  }
+
+  /** From now on it is disposed; its memory is free after the next `flush`. */
+  discard(owner: Owner): void {
+    if (owner.handle > 0) {
+      if (this.discardedCount === CAPACITY) this.flush()
+      this.discarded[this.discardedCount++] = owner.handle
+    }
+    owner.handle = -1
+  }
+
+  /** Frees what was discarded. */
+  flush(): void {
+    const count = this.discardedCount
+    if (count === 0) return
+    const words = this.words()
+    for (let i = 0; i < count; i++) words[i] = this.discarded[i]
+    this.discardedCount = 0
+    this.native.disposeAll(count)
   }
 }

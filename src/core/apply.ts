@@ -31,22 +31,23 @@ export class OpNode<A> extends Node {
     context.createGraph = createGraph
     const { calls } = ((dys[0] ?? dys.find((dy) => dy !== null)) as Tensor).device
     const mark = calls.mark
-    for (let i = 0; i < plan.names.length; i++) {
-      context[plan.names[i]] = (saved as SavedValues).unpack(i, createGraph)
+    if (saved !== null) {
+      const values = saved.unpack(createGraph)
+      for (let i = 0; i < values.length; i++) context[plan.names[i]] = values[i]
     }
     let results: (Tensor | null)[]
     if (joint !== null) {
       context.needs = edges.map((edge) => edge !== null)
       results = joint.applyAll(context as never)
     } else {
-      results = []
+      results = new Array<Tensor | null>(edges.length)
       for (let i = 0; i < edges.length; i++) {
         const rule = edges[i] === null ? null : rules[i]
-        results.push(rule === null ? null : rule.apply(context as never))
+        results[i] = rule === null ? null : rule.apply(context as never)
       }
     }
     // What was unpacked, and what the rules made on their way; a graph may refer to it.
-    if (!createGraph) calls.disposeSince(mark, results)
+    if (!createGraph) calls.discardSince(mark, results)
     return results
   }
 
@@ -76,19 +77,17 @@ export function makeNode<A>(
   attrs: A,
 ): OpNode<A> {
   op.plans[needs] ??= makePlan(op, needs)
-  const edges = inputs.map(edgeOf)
+  const { length } = inputs
+  const edges = new Array<Edge | null>(length)
   // Only what describes the inputs is kept: a tensor here would keep its memory.
-  const infos = inputs.map(infoOf)
+  const infos = new Array<ValueInfo | null>(length)
+  for (let i = 0; i < length; i++) {
+    const x = inputs[i]
+    const edge = isTensor(x) ? x.gradEdge() : null
+    edges[i] = edge
+    infos[i] = edge ?? (isTensor(x) ? { shape: x.shape, dtype: x.dtype, device: x.device } : null)
+  }
   return new OpNode(op, edges, infos, attrs, op.plans[needs] as SavePlan)
-}
-
-function edgeOf(x: Value | null): Edge | null {
-  return isTensor(x) ? x.gradEdge() : null
-}
-
-function infoOf(x: Value | null): ValueInfo | null {
-  if (!isTensor(x)) return null
-  return x.edge ?? { shape: x.shape, dtype: x.dtype, device: x.device }
 }
 
 /** Fills what the node saves, once the outputs exist and have their edges. */
@@ -102,9 +101,15 @@ export function save<A>(
   outputs: readonly Tensor[],
 ): void {
   const { places } = plan
-  if (places.length === 0) return
-  const values = places.map((place) => (place >= 0 ? inputs[place] : outputs[-1 - place]))
-  const edges = places.map((place) => (place >= 0 ? inputEdges[place] : outputs[-1 - place].edge))
+  const { length } = places
+  if (length === 0) return
+  const values = new Array<Value | null>(length)
+  const edges = new Array<Edge | null>(length)
+  for (let i = 0; i < length; i++) {
+    const place = places[i]
+    values[i] = place >= 0 ? inputs[place] : outputs[-1 - place]
+    edges[i] = place >= 0 ? inputEdges[place] : outputs[-1 - place].edge
+  }
   node.saved = new SavedValues(op.name, device, values, edges)
 }
 

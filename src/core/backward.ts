@@ -34,7 +34,10 @@ function reachable(roots: readonly Edge[]): Node[] {
       if (edge !== null && edge.node.foundBy !== search) stack.push(edge.node)
     }
   }
-  return nodes.sort((a, b) => b.id - a.id)
+  for (let i = 1; i < nodes.length; i++) {
+    if (nodes[i].id > nodes[i - 1].id) return nodes.sort((a, b) => b.id - a.id)
+  }
+  return nodes
 }
 
 /** Of nodes sorted newest first, those from which one of the targets can be reached. */
@@ -106,7 +109,7 @@ class Walk {
   }
 
   private freeIfUnused(g: Tensor): void {
-    if (g.uses <= 0 && !this.createGraph && g.slot === null) g.dispose()
+    if (g.uses <= 0 && !this.createGraph && g.slot === null) g.device.calls.discard(g)
   }
 
   /** Whether only this place of an inbox refers to the gradient, and it is no view. */
@@ -224,6 +227,7 @@ export function walkBack(
       }
       runNode(node, dys, walk, needed, createGraph)
       if (!retainGraph) node.release()
+      for (let i = 0; i < dys.length; i++) dys[i]?.device.calls.flush()
     }
     return results
   }
@@ -238,16 +242,25 @@ function runNode(
   createGraph: boolean,
 ): void {
   const { edges, name } = node
-  const isWanted = (edge: Edge | null): edge is Edge =>
-    edge !== null && (needed === null || needed.has(edge.node))
-  if (!edges.some(isWanted) || dys.every((g) => g === null)) return
+  if (!leadsOn(edges, needed) || dys.every((g) => g === null)) return
   const grads = node.backward(dys, createGraph)
   for (let i = 0; i < edges.length; i++) {
-    const edge = edges[i]
     const g = grads[i]
-    if (g && isWanted(edge)) walk.send(edge, g, name)
+    if (g && isWanted(edges[i], needed)) walk.send(edges[i] as Edge, g, name)
   }
-  for (const g of dys) if (g) walk.drop(g)
+  for (let i = 0; i < dys.length; i++) {
+    const g = dys[i]
+    if (g) walk.drop(g)
+  }
+}
+
+function isWanted(edge: Edge | null, needed: Set<Node> | null): boolean {
+  return edge !== null && (needed === null || needed.has(edge.node))
+}
+
+function leadsOn(edges: readonly (Edge | null)[], needed: Set<Node> | null): boolean {
+  for (let i = 0; i < edges.length; i++) if (isWanted(edges[i], needed)) return true
+  return false
 }
 
 /** The edges of tensors that must require gradients. */

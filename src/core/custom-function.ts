@@ -74,15 +74,10 @@ class CustomNode extends Node {
 
   backward(dys: readonly (Tensor | null)[], createGraph: boolean): (Tensor | null)[] {
     const { saved } = this
-    const unpack = (i: number) => {
-      for (const values of saved) {
-        const t = values.unpack(i, createGraph)
-        if (t !== null) return t
-      }
-      return null
+    this.context.readSaved = () => {
+      const [first = [], ...others] = saved.map((values) => values.unpack(createGraph))
+      return first.map((t, i) => (t ?? others.find((own) => own[i] !== null)?.[i]) as Tensor)
     }
-    this.context.readSaved = () =>
-      Array.from({ length: saved[0]?.length ?? 0 }, (_, i) => unpack(i) as Tensor)
     const full = this.outputs.map((edge, i) => dys[i] ?? engineOps.zeros(edge))
     const returned = this.rule(this.context, ...full)
     const grads = Array.isArray(returned) ? returned : [returned]

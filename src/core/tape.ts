@@ -3,7 +3,7 @@ import type { DType } from './dtype.js'
 import { AutogradError } from './errors.js'
 import type { Value } from './op.js'
 import { recording } from './recording.js'
-import type { Shape } from './shape.js'
+import { type Shape, showShape } from './shape.js'
 import { Tensor } from './tensor.js'
 
 /** What the gradient engine knows of a value without holding it. */
@@ -115,7 +115,7 @@ export class LeafNode extends Node {
   }
 }
 
-/** A tensor that a node saved: which of its held storages, and the view into it. */
+/** A tensor that a node saved: the view into its storage. */
 class SavedTensor {
   readonly dtype: DType
   readonly shape: Shape
@@ -124,7 +124,6 @@ class SavedTensor {
 
   constructor(
     t: Tensor,
-    readonly index: number,
     /** What made the tensor: for double backward. */
     readonly edge: Edge | null,
   ) {
@@ -141,7 +140,6 @@ const nothing: readonly never[] = []
 export class SavedValues {
   /** Positive while storages are held, -1 once released. */
   handle = 0
-  readonly length: number
   private values: readonly (SavedTensor | number | bigint | null)[]
 
   /** `edges` say what made the values that are tensors. */
@@ -152,42 +150,59 @@ export class SavedValues {
     edges: readonly (Edge | null)[],
   ) {
     const { calls } = device
+    const { length } = values
+    const saved = new Array<SavedTensor | number | bigint | null>(length)
     let held = 0
     calls.beginHold()
-    this.values = values.map((value, i) => {
-      if (value === null || typeof value !== 'object') return value
+    for (let i = 0; i < length; i++) {
+      const value = values[i]
+      if (value === null || typeof value !== 'object') {
+        saved[i] = value
+        continue
+      }
       calls.held(value)
-      return new SavedTensor(value, held++, edges[i])
-    })
-    this.length = values.length
+      saved[i] = new SavedTensor(value, edges[i])
+      held++
+    }
+    this.values = saved
     if (held > 0) calls.hold(this)
   }
 
-  unpack(index: number, createGraph: boolean): Value | null {
+  /** What was saved, with new tensors in the place of those that were; in the order given. */
+  unpack(createGraph: boolean): (Value | null)[] {
     if (this.handle < 0) {
       throw new AutogradError(
         `backward: expected a graph that has not been freed, got one that backward has already ` +
           `walked (at ${this.owner}); pass { retainGraph: true } the first time`,
       )
     }
-    const value = this.values[index]
-    if (value === null || typeof value !== 'object') return value
-    const { device } = this
-    const t = new Tensor(device, value.dtype, value.shape, value.strides, value.offset)
-    if (!device.calls.unpack(t, this.handle, value.index)) {
+    const { device, values } = this
+    const unpacked = new Array<Value | null>(values.length)
+    const tensors: Tensor[] = []
+    for (let i = 0; i < values.length; i++) {
+      const value = values[i]
+      if (value === null || typeof value !== 'object') {
+        unpacked[i] = value
+        continue
+      }
+      const t = new Tensor(device, value.dtype, value.shape, value.strides, value.offset)
+      if (createGraph) t.edge = value.edge
+      tensors.push(t)
+      unpacked[i] = t
+    }
+    const overwritten = tensors.length > 0 ? device.calls.unpack(tensors, this.handle) : -1
+    if (overwritten >= 0) {
       throw new AutogradError(
         `backward: expected the values that ${this.owner} saved as they were, got one of shape ` +
-          `[${value.shape.join(', ')}] that an in-place operation has overwritten`,
+          `${showShape(tensors[overwritten].shape)} that an in-place operation has overwritten`,
       )
     }
-    if (createGraph) t.edge = value.edge
-    return t
+    return unpacked
   }
 
-  /** Frees the storages, and lets go of the nodes that made them. */
+  /** Frees the storages at the next flush, and lets go of the nodes that made them. */
   release(): void {
-    if (this.handle > 0) this.device.native.dispose(this.handle)
-    this.handle = -1
+    this.device.calls.discard(this)
     this.values = nothing
   }
 }

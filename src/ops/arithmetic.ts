@@ -3,16 +3,24 @@ import { apply } from '../core/apply.js'
 import { ArgumentError, checkOptions, describe } from '../core/errors.js'
 import { defineOp, from } from '../core/op.js'
 import { checkTensor, Tensor } from '../core/tensor.js'
-import { binary, binaryInPlace, runBinary, unary, unaryInPlace } from './elementwise.js'
+import {
+  binary,
+  binaryInPlace,
+  binaryOps,
+  computeBinary,
+  unary,
+  unaryInPlace,
+  unaryOps,
+} from './elementwise.js'
 import { checkOperand, type Operand } from './operand.js'
 import { where } from './where.js'
 
 export type { Operand }
 
-const f =
-  (name: UnaryOpcode) =>
-  (x: Tensor): Tensor =>
-    unary(name, checkTensor(name, x))
+function f(name: UnaryOpcode): (x: Tensor) => Tensor {
+  const op = unaryOps[name]
+  return (x) => apply(op, [checkTensor(name, x)], undefined)
+}
 
 const f_ =
   (name: UnaryOpcode) =>
@@ -21,10 +29,10 @@ const f_ =
 
 type Binary = (a: Operand, b: Operand) => Tensor
 
-const g =
-  (name: BinaryOpcode): Binary =>
-  (a, b) =>
-    binary(name, checkOperand(name, a, b), checkOperand(name, b, a))
+function g(name: BinaryOpcode): Binary {
+  const op = binaryOps[name]
+  return (a, b) => apply(op, [checkOperand(name, a, b), checkOperand(name, b, a)], undefined)
+}
 
 const g_ =
   (name: BinaryOpcode) =>
@@ -170,9 +178,9 @@ const clampOp = defineOp<Bounds>()({
   name: 'clamp',
   inputs: ['x'],
   run: ([x], { low, high }) => {
-    const raised = low === null ? x : runBinary('maximum', 'same', [x, low], null)
+    const raised = low === null ? x : computeBinary('maximum', x, low)
     if (high === null) return raised
-    const y = runBinary('minimum', 'same', [raised, high], null)
+    const y = computeBinary('minimum', raised, high)
     if (raised !== x) raised.dispose()
     return y
   },

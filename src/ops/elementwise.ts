@@ -1,4 +1,4 @@
-import { type BinaryOpcode, numberOpcodes, opcodes, type UnaryOpcode } from '../bindings/opcodes.js'
+import { type BinaryOpcode, opcodes, type UnaryOpcode } from '../bindings/opcodes.js'
 import { apply } from '../core/apply.js'
 import {
   canCast,
@@ -15,9 +15,6 @@ import { broadcastShapes, type Shape, sameShape, showShape } from '../core/shape
 import { Tensor } from '../core/tensor.js'
 import { binaryRules } from './elementwise-binary.js'
 import { unaryRules } from './elementwise-unary.js'
-
-const unaryCodes = numberOpcodes(opcodes.unary)
-const binaryCodes = numberOpcodes(opcodes.binary)
 
 /** What an elementwise op returns: the common dtype, at least float32, or bool. */
 export type ResultKind = 'same' | 'float' | 'bool'
@@ -49,7 +46,14 @@ function refuseBool(name: string): DTypeError {
   return new DTypeError(`${name}: expected numbers, got bool; convert it first`)
 }
 
-function runUnary(name: UnaryOpcode, kind: ResultKind, x: Tensor, out: Tensor | null): Tensor {
+/** What running an op needs of it, so that no call looks anything up by its name. */
+interface Form {
+  readonly name: UnaryOpcode | BinaryOpcode
+  readonly code: number
+  readonly kind: ResultKind
+}
+
+function runUnary({ name, code, kind }: Form, x: Tensor, out: Tensor | null): Tensor {
   if (x.dtype === 'bool' && notOfBool.has(name)) throw refuseBool(name)
   const common = kind === 'float' ? floatType(x.dtype) : x.dtype
   const dtype = resultDType(kind, common)
@@ -58,8 +62,8 @@ function runUnary(name: UnaryOpcode, kind: ResultKind, x: Tensor, out: Tensor | 
     .begin('unary')
     .input(x)
     .output(y)
-    .number(unaryCodes[name])
-    .number(dtypeCodes[common])
+    .number(code)
+    .number(common === x.dtype ? x.dtypeCode : dtypeCodes[common])
     .run()
   return y
 }
@@ -81,9 +85,8 @@ function meet(name: string, a: Value, b: Value): DType {
 }
 
 /** Computes a binary op, into `out` if it is given, without recording it. */
-export function runBinary(
-  name: BinaryOpcode,
-  kind: ResultKind,
+function runBinary(
+  { name, code, kind }: Form,
   inputs: readonly Value[],
   out: Tensor | null,
 ): Tensor {
@@ -105,8 +108,8 @@ export function runBinary(
     .operand(a)
     .operand(b)
     .output(y)
-    .number(binaryCodes[name])
-    .number(dtypeCodes[common])
+    .number(code)
+    .number(common === y.dtype ? y.dtypeCode : dtypeCodes[common])
     .run()
   return y
 }
@@ -133,12 +136,13 @@ const autocastOf = (name: string) => (inFloat32OnCuda.has(name) ? 'float32 on cu
 
 /** One record for each opcode of the unary family. */
 export const unaryOps = Object.fromEntries(
-  opcodes.unary.map((name) => {
+  opcodes.unary.map((name, code) => {
     const { kind, x: rule, samples } = unaryRules[name]
+    const form: Form = { name, code, kind }
     const op = defineOp()({
       name,
       inputs: ['x'],
-      run: ([x], _attrs, out) => runUnary(name, kind, x, out),
+      run: (inputs, _attrs, out) => runUnary(form, inputs[0], out),
       gradient: rule === null ? null : { x: rule },
       inPlace: kind !== 'bool',
       autocast: autocastOf(name),
@@ -150,12 +154,13 @@ export const unaryOps = Object.fromEntries(
 
 /** One record for each opcode of the binary family. */
 export const binaryOps = Object.fromEntries(
-  opcodes.binary.map((name) => {
+  opcodes.binary.map((name, code) => {
     const { kind, a, b, samples } = binaryRules[name]
+    const form: Form = { name, code, kind }
     const op = defineOp()({
       name,
       inputs: ['a', 'b'],
-      run: (inputs, _attrs, out) => runBinary(name, kind, inputs, out),
+      run: (inputs, _attrs, out) => runBinary(form, inputs, out),
       gradient: a === null && b === null ? null : { a, b },
       inPlace: kind !== 'bool' && !name.endsWith('Backward'),
       autocast: autocastOf(name),
@@ -164,6 +169,11 @@ export const binaryOps = Object.fromEntries(
     return [name, op]
   }),
 ) as unknown as Record<BinaryOpcode, Op<void>>
+
+/** Computes a binary op by name, without recording it. */
+export function computeBinary(name: BinaryOpcode, a: Value, b: Value): Tensor {
+  return binaryOps[name].run([a, b] as readonly Tensor[], undefined, null) as Tensor
+}
 
 /** Runs a unary op by name. */
 export function unary(name: UnaryOpcode, x: Tensor): Tensor {

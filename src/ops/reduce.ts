@@ -7,7 +7,7 @@ import { defineOp, from, type Op, type Rule, type Sampler } from '../core/op.js'
 import { checkAxes, checkAxis, numelOf, type Shape, showShape } from '../core/shape.js'
 import { checkTensor, Tensor } from '../core/tensor.js'
 import { cast } from './copy.js'
-import { binary, runBinary, unary, unaryOps } from './elementwise.js'
+import { binary, computeBinary, unary, unaryOps } from './elementwise.js'
 import { gather } from './indexing.js'
 import { expand, reshape, squeeze } from './views.js'
 import { where } from './where.js'
@@ -320,7 +320,7 @@ const rootOp = defineOp<{ p: number }>()({
   name: 'root',
   inputs: ['x'],
   run: ([x], { p }) =>
-    p === 2 ? unaryOps.sqrt.run([x], undefined, null) : runBinary('pow', 'same', [x, 1 / p], null),
+    p === 2 ? unaryOps.sqrt.run([x], undefined, null) : computeBinary('pow', x, 1 / p),
   // y / (p x), 0 where y = 0
   gradient: {
     x: from(['x', 'y'], ({ dy, x, y, attrs: { p } }) => {
