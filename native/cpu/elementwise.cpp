@@ -128,6 +128,26 @@ void binaryContiguous(ElementwiseTable::BinaryLoop loop, const View& y, const Vi
   });
 }
 
+// y and x are of one shape, contiguous and of the type of computation; the number stands on the
+// left or on the right of x.
+void binaryWithNumber(ElementwiseTable::BinaryLoop loop, const View& y, const View& x,
+                      const Scalar& scalar, bool isLeft, Compute compute, int64_t grain) {
+  Immediate immediate;
+  immediate.view(scalar, compute);
+  const int shift = log2Size(y.dtype);
+  const auto repeat = convertTable().gather[shift];
+  forEachChunk(y, grain, [&](char* to, int64_t at, int64_t n) {
+    alignas(64) char number[kBlock * sizeof(double)];
+    repeat(number, immediate.bytes, 0, std::min(n, kBlock));
+    for (int64_t i = 0; i < n; i += kBlock) {
+      const int64_t offset = i << shift;
+      const char* values = x.as<char>() + at + offset;
+      loop(to + offset, isLeft ? number : values, isLeft ? values : number,
+           std::min(n - i, kBlock));
+    }
+  });
+}
+
 }  // namespace
 }  // namespace adjoint::cpu
 
@@ -175,6 +195,13 @@ void binary(BinaryOp op, const View& y, const Operand& a, const Operand& b, DTyp
   if (shortcut != UnaryOp::count && !a.isScalar && a.view.ndim == y.ndim &&
       a.view.numel() == y.numel()) {
     return unary(shortcut, y, a.view, common);
+  }
+  if (!integerDivision && a.isScalar != b.isScalar && y.dtype == storedAs(compute)) {
+    const Operand& x = a.isScalar ? b : a;
+    if (x.view.dtype == y.dtype && sameContiguous(y, x.view)) {
+      return binaryWithNumber(loop, y, x.view, (a.isScalar ? a : b).scalar, a.isScalar, compute,
+                              grain);
+    }
   }
 
   Immediate immediateA, immediateB;

@@ -79,13 +79,17 @@ export function makeNode<A>(
   op.plans[needs] ??= makePlan(op, needs)
   const { length } = inputs
   const edges = new Array<Edge | null>(length)
-  // Only what describes the inputs is kept: a tensor here would keep its memory.
-  const infos = new Array<ValueInfo | null>(length)
   for (let i = 0; i < length; i++) {
     const x = inputs[i]
-    const edge = isTensor(x) ? x.gradEdge() : null
-    edges[i] = edge
-    infos[i] = edge ?? (isTensor(x) ? { shape: x.shape, dtype: x.dtype, device: x.device } : null)
+    edges[i] = isTensor(x) ? x.gradEdge() : null
+  }
+  // Only what describes the inputs is kept: a tensor here would keep its memory.
+  let infos: (ValueInfo | null)[] = edges
+  for (let i = 0; i < length; i++) {
+    const x = inputs[i]
+    if (edges[i] !== null || !isTensor(x)) continue
+    if (infos === edges) infos = edges.slice()
+    infos[i] = { shape: x.shape, dtype: x.dtype, device: x.device }
   }
   return new OpNode(op, edges, infos, attrs, op.plans[needs] as SavePlan)
 }
@@ -103,14 +107,18 @@ export function save<A>(
   const { places } = plan
   const { length } = places
   if (length === 0) return
-  const values = new Array<Value | null>(length)
-  const edges = new Array<Edge | null>(length)
+  const saved = new SavedValues(op.name, device, length)
   for (let i = 0; i < length; i++) {
     const place = places[i]
-    values[i] = place >= 0 ? inputs[place] : outputs[-1 - place]
-    edges[i] = place >= 0 ? inputEdges[place] : outputs[-1 - place].edge
+    if (place >= 0) {
+      saved.put(i, inputs[place], inputEdges[place])
+    } else {
+      const output = outputs[-1 - place]
+      saved.put(i, output, output.edge)
+    }
   }
-  node.saved = new SavedValues(op.name, device, values, edges)
+  saved.hold()
+  node.saved = saved
 }
 
 function record<A>(

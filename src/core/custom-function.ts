@@ -66,8 +66,12 @@ class CustomNode extends Node {
     const { toSave } = this.context
     // Tensors of other devices are left out as nulls, so that places stay the same.
     this.saved = [...new Set(toSave.map((t) => t.device))].map((device) => {
-      const own = toSave.map((t) => (t.device === device ? t : null))
-      return new SavedValues(this.name, device, own, edges)
+      const values = new SavedValues(this.name, device, toSave.length)
+      toSave.forEach((t, i) => {
+        values.put(i, t.device === device ? t : null, edges[i])
+      })
+      values.hold()
+      return values
     })
     this.context.toSave = []
   }

@@ -134,38 +134,38 @@ class SavedTensor {
   }
 }
 
-const nothing: readonly never[] = []
+const nothing: never[] = []
 
 /** What a node saved, held natively by storage: never by tensor. */
 export class SavedValues {
   /** Positive while storages are held, -1 once released. */
   handle = 0
-  private values: readonly (SavedTensor | number | bigint | null)[]
+  private values: (SavedTensor | number | bigint | null)[]
+  private tensors = 0
 
-  /** `edges` say what made the values that are tensors. */
+  /** `put` gives each of the `count` values, without other native calls between them, then `hold`. */
   constructor(
     private readonly owner: string,
     readonly device: Device,
-    values: readonly (Value | null)[],
-    edges: readonly (Edge | null)[],
+    count: number,
   ) {
-    const { calls } = device
-    const { length } = values
-    const saved = new Array<SavedTensor | number | bigint | null>(length)
-    let held = 0
-    calls.beginHold()
-    for (let i = 0; i < length; i++) {
-      const value = values[i]
-      if (value === null || typeof value !== 'object') {
-        saved[i] = value
-        continue
-      }
-      calls.held(value)
-      saved[i] = new SavedTensor(value, edges[i])
-      held++
+    this.values = new Array(count)
+    device.calls.beginHold()
+  }
+
+  /** Value `i`, in their order; `edge` says what made it, if it is a tensor. */
+  put(i: number, value: Value | null, edge: Edge | null): void {
+    if (value === null || typeof value !== 'object') {
+      this.values[i] = value
+      return
     }
-    this.values = saved
-    if (held > 0) calls.hold(this)
+    this.device.calls.held(value)
+    this.values[i] = new SavedTensor(value, edge)
+    this.tensors++
+  }
+
+  hold(): void {
+    if (this.tensors > 0) this.device.calls.hold(this)
   }
 
   /** What was saved, with new tensors in the place of those that were; in the order given. */
@@ -178,7 +178,8 @@ export class SavedValues {
     }
     const { device, values } = this
     const unpacked = new Array<Value | null>(values.length)
-    const tensors: Tensor[] = []
+    const tensors = new Array<Tensor>(this.tensors)
+    let count = 0
     for (let i = 0; i < values.length; i++) {
       const value = values[i]
       if (value === null || typeof value !== 'object') {
@@ -187,10 +188,10 @@ export class SavedValues {
       }
       const t = new Tensor(device, value.dtype, value.shape, value.strides, value.offset)
       if (createGraph) t.edge = value.edge
-      tensors.push(t)
+      tensors[count++] = t
       unpacked[i] = t
     }
-    const overwritten = tensors.length > 0 ? device.calls.unpack(tensors, this.handle) : -1
+    const overwritten = count > 0 ? device.calls.unpack(tensors, this.handle) : -1
     if (overwritten >= 0) {
       throw new AutogradError(
         `backward: expected the values that ${this.owner} saved as they were, got one of shape ` +
