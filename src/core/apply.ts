@@ -79,19 +79,21 @@ export function makeNode<A>(
   op.plans[needs] ??= makePlan(op, needs)
   const { length } = inputs
   const edges = new Array<Edge | null>(length)
+  let isAllEdges = true
   for (let i = 0; i < length; i++) {
     const x = inputs[i]
-    edges[i] = isTensor(x) ? x.gradEdge() : null
+    const edge = isTensor(x) ? x.gradEdge() : null
+    edges[i] = edge
+    if (edge === null && isTensor(x)) isAllEdges = false
   }
-  // Only what describes the inputs is kept: a tensor here would keep its memory.
-  let infos: (ValueInfo | null)[] = edges
-  for (let i = 0; i < length; i++) {
-    const x = inputs[i]
-    if (edges[i] !== null || !isTensor(x)) continue
-    if (infos === edges) infos = edges.slice()
-    infos[i] = { shape: x.shape, dtype: x.dtype, device: x.device }
-  }
+  const infos = isAllEdges ? edges : inputs.map(infoOf)
   return new OpNode(op, edges, infos, attrs, op.plans[needs] as SavePlan)
+}
+
+/** Only what describes an input is kept: a tensor would keep its memory. */
+function infoOf(x: Value | null): ValueInfo | null {
+  if (!isTensor(x)) return null
+  return x.edge ?? { shape: x.shape, dtype: x.dtype, device: x.device }
 }
 
 /** Fills what the node saves, once the outputs exist and have their edges. */

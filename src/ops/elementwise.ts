@@ -1,3 +1,4 @@
+import { Kernel } from '../bindings/calls.js'
 import { type BinaryOpcode, opcodes, type UnaryOpcode } from '../bindings/opcodes.js'
 import { apply } from '../core/apply.js'
 import {
@@ -15,6 +16,9 @@ import { broadcastShapes, type Shape, sameShape, showShape } from '../core/shape
 import { Tensor } from '../core/tensor.js'
 import { binaryRules } from './elementwise-binary.js'
 import { unaryRules } from './elementwise-unary.js'
+
+const unaryKernel = new Kernel('unary')
+const binaryKernel = new Kernel('binary')
 
 /** What an elementwise op returns: the common dtype, at least float32, or bool. */
 export type ResultKind = 'same' | 'float' | 'bool'
@@ -59,7 +63,7 @@ function runUnary({ name, code, kind }: Form, x: Tensor, out: Tensor | null): Te
   const dtype = resultDType(kind, common)
   const y = out ? checkOut(name, out, x.shape, dtype) : Tensor.pendingLike(x, dtype, x.shape)
   x.device.calls
-    .begin('unary')
+    .begin(unaryKernel)
     .input(x)
     .output(y)
     .number(code)
@@ -104,7 +108,7 @@ function runBinary(
       ? Tensor.pendingLike(a, dtype, shape, isTensor(b) ? b : null)
       : Tensor.pendingLike(b as Tensor, dtype, shape)
   device.calls
-    .begin('binary')
+    .begin(binaryKernel)
     .operand(a)
     .operand(b)
     .output(y)
