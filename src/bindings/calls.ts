@@ -32,6 +32,10 @@ export class Kernel {
   readonly index = kernelCount++
 
   constructor(readonly name: string) {}
+
+  toString(): string {
+    return this.name
+  }
 }
 
 /** Called when a tensor gets its handle, where leaks are traced. */

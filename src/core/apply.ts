@@ -37,7 +37,7 @@ export class OpNode<A> extends Node {
     }
     let results: (Tensor | null)[]
     if (joint !== null) {
-      context.needs = edges.map((edge) => edge !== null)
+      context.needs = edges.map(isEdge)
       results = joint.applyAll(context as never)
     } else {
       results = new Array<Tensor | null>(edges.length)
@@ -89,6 +89,8 @@ export function makeNode<A>(
   const infos = isAllEdges ? edges : inputs.map(infoOf)
   return new OpNode(op, edges, infos, attrs, op.plans[needs] as SavePlan)
 }
+
+const isEdge = (edge: Edge | null): boolean => edge !== null
 
 /** Only what describes an input is kept: a tensor would keep its memory. */
 function infoOf(x: Value | null): ValueInfo | null {

@@ -23,7 +23,8 @@ class Conversions {
 
   /** At once, without waiting for a collection; the tape holds the memory that backward needs. */
   dispose(): void {
-    for (const t of this.made) t.dispose()
+    for (const t of this.made) t.device.calls.discard(t)
+    for (const { device } of this.made) device.calls.flush()
     this.made.length = 0
     this.weights.clear()
   }
@@ -174,20 +175,35 @@ export function autocastTo<const T extends readonly (Value | null)[]>(
   wanted: Op<never>['autocast'],
   inputs: T,
 ): T {
+  if (wanted === undefined) return inputs
   const current = active()
-  if (current === null || wanted === undefined) return inputs
-  const tensors = inputs.filter((x) => x instanceof Tensor)
-  if (wanted === 'half' && tensors.some((x) => x.dtype === 'float64')) return inputs
-  const eligible = tensors.filter(isEligible)
-  if (eligible.length === 0) return inputs
-  if (wanted === 'float32 on cuda' && eligible[0].device.type !== 'cuda') return inputs
-  const dtype =
-    wanted === 'half'
-      ? current.dtype
-      : wanted === 'widest'
-        ? eligible.map((x) => x.dtype).reduce(promoteTypes)
-        : 'float32'
-  const cast = (x: Value | null) =>
-    isEligible(x) && x.dtype !== dtype ? convert(x, dtype, current) : x
-  return inputs.map(cast) as unknown as T
+  if (current === null) return inputs
+  const dtype = castDType(wanted, inputs, current)
+  if (dtype === null) return inputs
+  const cast = new Array<Value | null>(inputs.length)
+  for (let i = 0; i < inputs.length; i++) {
+    const x = inputs[i]
+    cast[i] = isEligible(x) && x.dtype !== dtype ? convert(x, dtype, current) : x
+  }
+  return cast as unknown as T
+}
+
+/** What the eligible operands are to be; null where they stay as they are. */
+function castDType(
+  wanted: NonNullable<Op<never>['autocast']>,
+  inputs: readonly (Value | null)[],
+  current: Mode,
+): DType | null {
+  let first: Tensor | null = null
+  let widest: DType | null = null
+  for (let i = 0; i < inputs.length; i++) {
+    const x = inputs[i]
+    if (wanted === 'half' && x instanceof Tensor && x.dtype === 'float64') return null
+    if (!isEligible(x)) continue
+    first ??= x
+    widest = widest === null ? x.dtype : promoteTypes(widest, x.dtype)
+  }
+  if (first === null) return null
+  if (wanted === 'float32 on cuda' && first.device.type !== 'cuda') return null
+  return wanted === 'half' ? current.dtype : wanted === 'widest' ? widest : 'float32'
 }

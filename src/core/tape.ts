@@ -40,13 +40,19 @@ export class GradSlot {
   /** Whether others may hold the gradient: a reader of `grad`, or a graph of its own. */
   isShared = false
 
-  /** Drops the gradient, and frees its memory at once where nobody else can hold it. */
+  /** Drops the gradient, and discards it where nobody else can hold it: the next flush frees it. */
   clear(): void {
     recording()?.touch(this, 'replaced')
-    if (!this.isShared) this.grad?.dispose()
+    if (!this.isShared && this.grad !== null) this.grad.device.calls.discard(this.grad)
     this.grad = null
     this.isShared = false
   }
+}
+
+/** Drops the gradients of leaves; what nobody else can hold is free at once. */
+export function dropGrads(leaves: readonly Tensor[]): void {
+  for (let i = 0; i < leaves.length; i++) leaves[i].slot?.clear()
+  for (let i = 0; i < leaves.length; i++) leaves[i].device.calls.flush()
 }
 
 /** A tensor whose history is rewritten retains the gradient of its new value. */

@@ -3,6 +3,7 @@ import { type DeviceLike, device as findDevice } from '../core/device.js'
 import { checkDType, type DType, dtypeCodes, isFloating } from '../core/dtype.js'
 import { ArgumentError, checkFunction, checkOptions, DTypeError, describe } from '../core/errors.js'
 import { keep } from '../core/scope.js'
+import { dropGrads } from '../core/tape.js'
 import { Tensor } from '../core/tensor.js'
 import { type Callable, type ForwardHook, type ForwardPreHook, Hooks } from './hooks.js'
 import { membersOf } from './members.js'
@@ -177,7 +178,7 @@ export abstract class Module {
 
   /** Drops all gradients. */
   zeroGrad(): void {
-    for (const p of this.parameters()) p.slot?.clear()
+    dropGrads(this.parameters())
   }
 
   /** Calls `f` with every module below and then with this one, as for initialisation. */

@@ -1,7 +1,6 @@
 import { grad } from '../core/autograd.js'
 import { enableGrad } from '../core/grad-mode.js'
 import { type JointRule, jointly, type RuleContext } from '../core/op.js'
-import { tidy } from '../core/scope.js'
 import type { Tensor } from '../core/tensor.js'
 import { view } from './views.js'
 
@@ -55,6 +54,6 @@ export function fusedUnlessTwice<A, C extends Joint<A>>(
   return {
     reads: [...new Set([...reads, ...formula.reads])],
     applyAll: (context) =>
-      context.createGraph ? formula.applyAll(context) : tidy(() => fused(context as unknown as C)),
+      context.createGraph ? formula.applyAll(context) : fused(context as unknown as C),
   }
 }

@@ -4,7 +4,7 @@ import { noGrad } from '../core/grad-mode.js'
 import { recording, refuseWhileCapturing } from '../core/recording.js'
 import { keep } from '../core/scope.js'
 import { sameShape, showShape } from '../core/shape.js'
-import type { GradSlot } from '../core/tape.js'
+import { dropGrads, type GradSlot } from '../core/tape.js'
 import { Tensor } from '../core/tensor.js'
 import { cast, contiguous } from '../ops/index.js'
 import { CapturedRow } from './captured-row.js'
@@ -136,7 +136,7 @@ export abstract class Optimizer<H extends Hyper = Hyper> {
 
   /** Drops the gradients of all parameters. */
   zeroGrad(): void {
-    for (const group of this.paramGroups) for (const p of group.params) p.slot?.clear()
+    for (const { params } of this.paramGroups) dropGrads(params)
   }
 
   /** Changes each parameter that has a gradient. */
@@ -211,9 +211,15 @@ export abstract class Optimizer<H extends Hyper = Hyper> {
   }
 
   private stateOf(p: Tensor, group: H): ParamState {
-    const state = this.state.get(p) ?? { step: 0, buffers: {} }
-    this.state.set(p, state)
-    for (const buffer of Object.values(state.buffers)) {
+    let state = this.state.get(p)
+    if (state === undefined) {
+      state = { step: 0, buffers: {} }
+      this.state.set(p, state)
+    }
+    let isNew = true
+    for (const name in state.buffers) {
+      isNew = false
+      const buffer = state.buffers[name]
       if (buffer.device === p.device && buffer.dtype === p.dtype) continue
       throw new ArgumentError(
         `${this.name}: expected a parameter as it was at its first step, ${buffer.dtype} on ` +
@@ -221,7 +227,7 @@ export abstract class Optimizer<H extends Hyper = Hyper> {
       )
     }
     // Momentum that is switched on later starts as at the first step.
-    if (Object.keys(state.buffers).length === 0) state.step = 0
+    if (isNew) state.step = 0
     for (const name of this.bufferNames(group)) {
       if (state.buffers[name] !== undefined) continue
       refuseWhileCapturing(

@@ -7,7 +7,7 @@ function kernelsOf(x: Tensor, body: () => void): string[] {
   const begin = vi.spyOn(x.device.calls, 'begin')
   try {
     body()
-    return begin.mock.calls.map(([kernel]) => kernel)
+    return begin.mock.calls.map(([kernel]) => String(kernel))
   } finally {
     begin.mockRestore()
   }

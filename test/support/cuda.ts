@@ -31,7 +31,7 @@ export function kernelsOf(at: Device, body: () => void): Set<string> {
   const seen = new Set<string>()
   const begin = calls.begin
   calls.begin = (kernel) => {
-    seen.add(kernel)
+    seen.add(String(kernel))
     return begin.call(calls, kernel)
   }
   try {
