@@ -97,7 +97,8 @@ Operand Call::operand() {
   Operand o;
   double first = position_ < length_ ? words_[position_] : 0;
   if (first > 0) {
-    // By element: a copy in larger pieces would wait until the values just written are in the cache.
+    // By element: a copy in larger pieces would wait until the values just written are in the
+    // cache.
     const View& x = input();
     o.view.data = x.data;
     o.view.dtype = x.dtype;
