@@ -178,6 +178,7 @@ void conv2d(const View& y, const View& x, const View& w, const View* bias, const
 void conv2dBackwardInput(const View& dx, const View& dy, const View& w, const Conv2dShape& s);
 void conv2dBackwardWeight(const View& dw, const View& dy, const View& x, const Conv2dShape& s);
 // dw and dbias [K] together; dy counts as 0 where y, of its shape, is 0 or less (nullptr: nowhere).
+// On the CPU both, and dw above, may be float32 where dy is half.
 void conv2dBackwardParameters(const View& dw, const View& dbias, const View& dy, const View& x,
                               const View* y, const Conv2dShape& s);
 

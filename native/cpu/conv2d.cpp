@@ -200,7 +200,7 @@ void conv2d(const View& y, const View& x, const View& w, const View* bias, const
   if (y.numel() == 0) return;
   const ConvSizes sizes(x, w, y, s);
   const bool keepsBFloat16 = y.dtype == DType::bfloat16 && isDirect(sizes) && y.stride[3] == 1;
-  if (!keepsBFloat16 && hasBf16Convolution(w, s)) {
+  if (!keepsBFloat16 && hasBf16Convolution(w.dtype, w, s)) {
     convolveBf16(y, x, w, bias, s);
     if (relu) unary(UnaryOp::relu, y, y, y.dtype);
     return;

@@ -332,7 +332,7 @@ void conv2dBackwardInput(const View& dx, const View& dy, const View& w, const Co
   using namespace cpu;
   if (dx.numel() == 0) return;
   if (dy.numel() == 0) return fill(dx, Scalar::of(0.0));
-  if (hasBf16Convolution(w, s) && convolveBf16Input(dx, dy, w, s)) return;
+  if (hasBf16Convolution(w.dtype, w, s) && convolveBf16Input(dx, dy, w, s)) return;
   const ComputeInput computeW(w, Layout::dense);
   const View& weight = computeW.view();
   const ConvSizes z(dx, weight, dy, s);
@@ -359,7 +359,7 @@ void conv2dBackwardWeight(const View& dw, const View& dy, const View& x, const C
   using namespace cpu;
   if (dw.numel() == 0) return;
   if (dy.numel() == 0) return fill(dw, Scalar::of(0.0));
-  if (hasBf16Convolution(dw, s)) return convolveBf16Weight(dw, dy, x, s);
+  if (hasBf16Convolution(dy.dtype, dw, s)) return convolveBf16Weight(dw, dy, x, s);
   if (isDirect(ConvSizes(x, dw, dy, s))) return directGradients(dw, nullptr, dy, x, nullptr, s);
   ComputeOutput computeDw(dw, Layout::dense);
   if (takesWinograd(x.dtype) && gainsByWinograd(ConvSizes(x, dw, dy, s))) {
@@ -383,7 +383,7 @@ void conv2dBackwardParameters(const View& dw, const View& dbias, const View& dy,
   const ConvSizes sizes(x, dw, dy, s);
   const bool isEmpty = dw.numel() == 0 || dy.numel() == 0;
   if (!isEmpty && isDirect(sizes)) return directGradients(dw, &dbias, dy, x, y, s);
-  if (!isEmpty && !hasBf16Convolution(dw, s) &&
+  if (!isEmpty && !hasBf16Convolution(dy.dtype, dw, s) &&
       !(takesWinograd(x.dtype) && gainsByWinograd(sizes))) {
     const ComputeInput computeDy(dy, Layout::dense), computeX(x);
     const ComputeInput computeY(y ? *y : View{}, Layout::dense);

@@ -337,10 +337,10 @@ void convolveTilesWeight(const View& dw, const View& dy, const View& x,
   WeightGradient(dw.as<float>(), dy, x, sizes, multiply).run();
 }
 
-bool hasBf16Convolution(const View& w, const backend::Conv2dShape& shape) {
+bool hasBf16Convolution(DType images, const View& w, const backend::Conv2dShape& shape) {
   constexpr int64_t kFewChannels = 8;
   const bool fillsTiles = shape.groups == 1 || w.size[1] >= kFewChannels;
-  return w.dtype == DType::bfloat16 && fillsTiles && bf16Multiply();
+  return images == DType::bfloat16 && fillsTiles && bf16Multiply();
 }
 
 void convolveBf16(const View& y, const View& x, const View& w, const View* bias,

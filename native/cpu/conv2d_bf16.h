@@ -12,9 +12,9 @@
 
 namespace adjoint::cpu {
 
-// Whether the weights are bfloat16, there is a form for them, and it gains by them: groups of few
-// channels leave its tiles nearly empty.
-bool hasBf16Convolution(const View& w, const backend::Conv2dShape& shape);
+// Whether images of a dtype and filters of w's shape have a form in bfloat16 and gain by it: groups
+// of few channels leave its tiles nearly empty.
+bool hasBf16Convolution(DType images, const View& w, const backend::Conv2dShape& shape);
 
 // All of bfloat16, bias included. w has any strides.
 void convolveBf16(const View& y, const View& x, const View& w, const View* bias,

@@ -83,16 +83,16 @@ export abstract class BatchNorm extends Module {
     this.checkInput(checkTensor(this.constructor.name, x))
     const { weight, bias, runningMean, runningVar, eps } = this
     const training = this.training || runningMean === null
-    const momentum = this.training ? this.countBatch() : 0
-    const options = { weight, bias, training, momentum, eps, activation }
+    const numBatchesTracked = this.training ? this.numBatchesTracked : null
+    const momentum = this.training ? this.shareOfBatch() : 0
+    const options = { weight, bias, training, momentum, eps, numBatchesTracked, activation }
     return batchNorm(x, runningMean, runningVar, options)
   }
 
-  /** Counts a batch of training; returns its share in the averages. */
-  private countBatch(): number {
+  /** The next batch's share in the running averages. */
+  private shareOfBatch(): number {
     const count = this.numBatchesTracked
-    if (count !== null) noGrad(() => count.add_(1))
-    return this.momentum ?? (count === null ? 0 : 1 / count.item())
+    return this.momentum ?? (count === null ? 0 : 1 / (count.item() + 1))
   }
 
   /** Forgets the batches seen so far. */

@@ -29,19 +29,20 @@ const alongChannels = (v: Tensor, x: Shape) => reshape(v, [1, x[1], ...x.slice(2
 const statisticsType = (x: Tensor) => (x.dtype === 'float64' ? 'float64' : 'float32')
 
 // mean, var over all axes but 1 of x [N, C, ..]; rstd = 1 / √(var + eps); y = (x - mean) rstd w + b
-// (Ioffe & Szegedy 2015), rectified if asked for. The running averages are updated in place.
+// (Ioffe & Szegedy 2015), rectified if asked for. The running averages are updated in place, and the
+// batch is counted.
 const batchNormOp: Op<BatchNormAttrs> = defineOp<BatchNormAttrs>()({
   name: 'batchNorm',
-  inputs: ['x', 'weight', 'bias', 'runningMean', 'runningVar'],
+  inputs: ['x', 'weight', 'bias', 'runningMean', 'runningVar', 'numBatchesTracked'],
   outputs: ['y', 'mean', 'rstd'],
   differentiable: 3,
-  run: ([x, weight, bias, runningMean, runningVar], { momentum, eps, relu }) => {
+  run: ([x, weight, bias, runningMean, runningVar, numBatches], { momentum, eps, relu }) => {
     const y = Tensor.pendingLike(x, x.dtype, x.shape)
     const mean = Tensor.pending(x.device, statisticsType(x), [x.shape[1]])
     const rstd = Tensor.pending(x.device, statisticsType(x), [x.shape[1]])
     const { calls } = x.device
     calls.begin('batchNorm').input(x).optional(weight).optional(bias)
-    calls.optional(runningMean).optional(runningVar)
+    calls.optional(runningMean).optional(runningVar).optional(numBatches)
     calls.output(y).output(mean).output(rstd).number(momentum).number(eps).flag(relu).run()
     return [y, mean, rstd]
   },
@@ -60,19 +61,19 @@ const batchNormOp: Op<BatchNormAttrs> = defineOp<BatchNormAttrs>()({
       const through = mul(slope, sub(x, alongChannels(mean, x.shape)))
       dx = dx === null ? through : add(dx, through)
     }
-    return [dx, dweight, dbias, null, null]
+    return [dx, dweight, dbias, null, null, null]
   }),
   samples: (s) => [
     {
-      inputs: [s.normal([3, 2, 2]), s.normal([2]), s.normal([2]), null, null],
+      inputs: [s.normal([3, 2, 2]), s.normal([2]), s.normal([2]), null, null, null],
       attrs: { momentum: 0.1, eps: 1e-5, relu: false },
     },
     {
-      inputs: [s.normal([4, 2]), null, null, null, null],
+      inputs: [s.normal([4, 2]), null, null, null, null, null],
       attrs: { momentum: 0.1, eps: 1e-5, relu: false },
     },
     {
-      inputs: [s.distinct([4, 2, 3]), s.uniform([2], 0.5, 2), s.normal([2]), null, null],
+      inputs: [s.distinct([4, 2, 3]), s.uniform([2], 0.5, 2), s.normal([2]), null, null, null],
       attrs: { momentum: 0.1, eps: 1e-5, relu: true },
     },
   ],
@@ -159,6 +160,8 @@ export interface BatchNormOptions {
   momentum?: number
   /** Added to the variance; default 1e-5. */
   eps?: number
+  /** int64 []: how many batches the running averages are of; training adds 1. Default null. */
+  numBatchesTracked?: Tensor | null
   /** Applied to the result, in training in the same passes over memory; default null. */
   activation?: Activation | null
 }
@@ -176,6 +179,17 @@ function checkChannels(x: Tensor, name: string, v: Tensor | null | undefined): v
   }
 }
 
+function checkCount(x: Tensor, count: Tensor | null): void {
+  if (count === null) return
+  deviceOf('batchNorm', [x, checkTensor('batchNorm', count)])
+  if (count.dtype !== 'int64' || count.ndim !== 0) {
+    throw new ArgumentError(
+      `batchNorm: expected numBatchesTracked of int64 and shape [], got ${count.dtype} ` +
+        showShape(count.shape),
+    )
+  }
+}
+
 /**
  * Normalises x [N, C, ..] by channel: (x - mean) / √(var + eps) weight + bias. In training, by the
  * batch's mean and (biased) variance, and `runningMean`, `runningVar` [C] move towards them (with
@@ -190,6 +204,7 @@ export function batchNorm(
 ): Tensor {
   checkOptions('batchNorm', options)
   const { weight = null, bias = null, training = false, momentum = 0.1, eps = 1e-5 } = options
+  const { numBatchesTracked = null } = options
   const relu = checkActivation('batchNorm', options.activation) === 'relu'
   if (checkTensor('batchNorm', x).ndim < 2) {
     throw new ShapeError(`batchNorm: expected x of shape [N, C, ..], got ${showShape(x.shape)}`)
@@ -199,6 +214,7 @@ export function batchNorm(
   }
   const vectors = { weight, bias, runningMean, runningVar }
   for (const [name, v] of Object.entries(vectors)) checkChannels(x, name, v)
+  checkCount(x, numBatchesTracked)
   if (typeof eps !== 'number' || !(eps >= 0) || !Number.isFinite(momentum)) {
     throw new ArgumentError(
       `batchNorm: expected eps of 0 or more and a finite momentum, got ${describe(eps)} and ` +
@@ -212,7 +228,7 @@ export function batchNorm(
           showShape(x.shape),
       )
     }
-    const inputs = [x, weight, bias, runningMean, runningVar]
+    const inputs = [x, weight, bias, runningMean, runningVar, numBatchesTracked]
     const [y, mean, rstd] = applyAll(batchNormOp, inputs, { momentum, eps, relu })
     // What backward needs of them is held by the tape.
     mean.dispose()

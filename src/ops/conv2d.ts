@@ -1,7 +1,7 @@
 import type { Calls } from '../bindings/calls.js'
 import { apply, applyAll } from '../core/apply.js'
 import { autocastTo } from '../core/autocast.js'
-import { isFloating } from '../core/dtype.js'
+import { type DType, isFloating } from '../core/dtype.js'
 import { ArgumentError, checkOptions, DTypeError, describe, ShapeError } from '../core/errors.js'
 import { defineOp, deviceOf, from, jointly, type Op } from '../core/op.js'
 import { type Shape, showShape } from '../core/shape.js'
@@ -24,6 +24,8 @@ interface ConvAttrs {
 /** Of the backward kernels: `shape` is that of the result, which the others do not determine. */
 interface ConvBackwardAttrs extends ConvAttrs {
   readonly shape: Shape
+  /** Of the parameters' gradients, where it is wider than that of g. */
+  readonly dtype?: DType | null
 }
 
 function attributes(calls: Calls, { stride, padding, dilation, groups }: ConvAttrs): Calls {
@@ -60,6 +62,7 @@ interface GradientContext {
   readonly attrs: ConvAttrs
   readonly needs: readonly boolean[]
   readonly inputs: readonly (ValueInfo | null)[]
+  readonly createGraph: boolean
   /** For the gradient of w. */
   readonly x: Tensor
   /** For that of x. */
@@ -68,11 +71,17 @@ interface GradientContext {
 
 /** Of x, w and bias, from g, which counts as 0 where y is given and not positive. */
 function gradients(
-  { attrs, needs, inputs, x, w }: GradientContext,
+  { attrs, needs, inputs, createGraph, x, w }: GradientContext,
   g: Tensor,
   y: Tensor | null,
 ): (Tensor | null)[] {
-  const [ofX, ofW] = inputs.map((info) => ({ ...attrs, shape: info?.shape ?? [] }))
+  // The sums are formed in float32: parameters of it that autocast converted get them so.
+  const isWide = g.device.type === 'cpu' && !createGraph
+  const [ofX, ofW] = inputs.map((info, i) => ({
+    ...attrs,
+    shape: info?.shape ?? [],
+    dtype: isWide && i > 0 ? info?.wideDType : null,
+  }))
   const dx = needs[0] ? apply(backwardInputOp, [g, w], ofX) : null
   if (y === null && !(needs[1] && needs[2])) {
     const dw = needs[1] ? apply(backwardWeightOp, [g, x], ofW) : null
@@ -133,7 +142,7 @@ const backwardWeightOp: Op<ConvBackwardAttrs> = defineOp<ConvBackwardAttrs>()({
   name: 'conv2dBackwardWeight',
   inputs: ['g', 'x'],
   run: ([g, x], attrs) => {
-    const dw = Tensor.pending(g.device, g.dtype, attrs.shape)
+    const dw = Tensor.pending(g.device, attrs.dtype ?? g.dtype, attrs.shape)
     const { calls } = g.device
     calls.begin('conv2dBackwardWeight').input(g).input(x).output(dw)
     attributes(calls, attrs).run()
@@ -183,8 +192,9 @@ const backwardParametersOp: Op<ConvBackwardAttrs> = defineOp<ConvBackwardAttrs>(
   outputs: ['dw', 'dbias'],
   differentiable: 2,
   run: ([g, x, y], attrs) => {
-    const dw = Tensor.pending(g.device, g.dtype, attrs.shape)
-    const dbias = Tensor.pending(g.device, g.dtype, [attrs.shape[0]])
+    const dtype = attrs.dtype ?? g.dtype
+    const dw = Tensor.pending(g.device, dtype, attrs.shape)
+    const dbias = Tensor.pending(g.device, dtype, [attrs.shape[0]])
     const { calls } = g.device
     calls.begin('conv2dBackwardParameters').input(g).input(x).optional(y).output(dw).output(dbias)
     attributes(calls, attrs).run()

@@ -3,6 +3,7 @@ import * as adjoint from '../../src/index.js'
 import {
   autocast,
   autocastAsync,
+  conv2d,
   crossEntropy,
   type Device,
   DTypeError,
@@ -228,6 +229,37 @@ describe('autocast', () => {
       expect(got.double().sub(want).abs().amax().item()).toBeLessThan(1e-6)
     near(w.grad as Tensor, exact)
     near(b.grad as Tensor, dy.double().sum(0))
+  })
+
+  // By pairs, direct, in strides, in groups, and pointwise in strides.
+  it.each([
+    { channels: 16, filters: [24, 16, 3, 3], options: { padding: 1 } },
+    { channels: 1, filters: [8, 1, 3, 3], options: {} },
+    { channels: 16, filters: [8, 16, 3, 3], options: { stride: 2, padding: 1 } },
+    { channels: 8, filters: [8, 2, 3, 3], options: { groups: 4 } },
+    { channels: 16, filters: [8, 16, 1, 1], options: { stride: 2 } },
+  ] as const)("nor a convolution's: $filters", ({ channels, filters, options }) => {
+    const normal = (...shape: number[]) => adjoint.randn(shape, { device: 'cpu' })
+    const x = normal(3, channels, 9, 10).bfloat16()
+    const w = normal(...filters).requiresGrad_()
+    const b = normal(filters[0]).requiresGrad_()
+    for (const activation of [null, 'relu'] as const) {
+      const y = autocast('bfloat16', () => conv2d(x, w, b, { ...options, activation }))
+      const dy = normal(...y.shape).bfloat16()
+      y.backward(dy)
+      const [wide, bias] = [w, b].map((t) => t.detach().bfloat16().double().requiresGrad_())
+      const kept = activation === null ? dy : dy.mul(y.gt(0).bfloat16())
+      conv2d(x.double(), wide, bias, options).backward(kept.double())
+      for (const [got, want] of [
+        [w.grad, wide.grad],
+        [b.grad, bias.grad],
+      ] as [Tensor, Tensor][]) {
+        expect(got.dtype).toBe('float32')
+        const size = want.abs().amax().item() as number
+        expect(got.double().sub(want).abs().amax().item()).toBeLessThan(1e-5 * size)
+      }
+      w.grad = b.grad = null
+    }
   })
 
   it('trains a network to the loss of float32', () => {

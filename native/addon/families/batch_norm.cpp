@@ -12,6 +12,7 @@ const Family family({
        a.bias = c.optionalInput();
        a.runningMean = c.optionalInPlace();
        a.runningVar = c.optionalInPlace();
+       const View* batches = c.optionalInPlace();
        a.y = c.output();
        a.mean = c.output();
        a.rstd = c.output();
@@ -19,6 +20,10 @@ const Family family({
        a.eps = c.number();
        a.relu = c.flag();
        backend::batchNorm(a);
+       if (batches) {
+         const Operand one{true, {}, Scalar::of(int64_t{1})};
+         backend::binary(BinaryOp::add, *batches, {false, *batches, {}}, one, DType::int64);
+       }
      }},
     {"batchNormBackward",
      [](Call& c) {
