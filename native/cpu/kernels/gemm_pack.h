@@ -50,10 +50,15 @@ ADJOINT_INLINE void transposeLanes(T* y, int64_t yRow, const T* x, int64_t xRow,
   }
 }
 
+// Elements along rows that lie pages apart: so many side by side are more streams than the
+// processor follows by itself.
+constexpr int64_t kTransposeAhead = 64, kFarApart = 2048;
+
 template <class T>
 void packTransposed(T* panel, int64_t width, const T* source, int64_t stride, int64_t count,
                     int64_t depth) {
   constexpr int64_t lanes = kLanes<T>;
+  const bool isFar = stride >= kFarApart;
   const T* end = panel + width * depth;
   for (int64_t k0 = 0; k0 < depth; k0 += lanes) {
     // The last square is moved back and repeats what is there.
@@ -63,6 +68,9 @@ void packTransposed(T* panel, int64_t width, const T* source, int64_t stride, in
     for (int64_t i = (width - 1) / lanes * lanes; i >= 0; i -= lanes) {
       int64_t rows = count - i < lanes ? count - i : lanes;
       if (rows < 0) rows = 0;
+      for (int64_t r = 0; isFar && r < rows; r++) {
+        __builtin_prefetch(source + (i + r) * stride + k + kTransposeAhead, 0, 2);
+      }
       transposeLanes(panel + k * width + i, width, source + i * stride + k, stride, rows, end);
     }
   }
