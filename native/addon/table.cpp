@@ -64,7 +64,12 @@ Handle Table::addTensor(napi_value owner, Storage* storage, DType dtype) {
 Handle Table::addNode(napi_value owner, const Saved* saved, int count) {
   int32_t index = take(owner);
   Entry& e = entries_[index];
-  e.saved.reset(new Saved[count]);
+  if (count <= kFewSaved && !spare_.empty()) {
+    e.saved = std::move(spare_.back());
+    spare_.pop_back();
+  } else {
+    e.saved.reset(new Saved[std::max(count, kFewSaved)]);
+  }
   e.savedCount = static_cast<uint16_t>(count);
   std::copy(saved, saved + count, e.saved.get());
   liveNodes_++;
@@ -115,6 +120,9 @@ void Table::free(int32_t index) {
   } else {
     liveNodes_--;
     for (int i = 0; i < e.savedCount; i++) release(e.saved[i].storage);
+    if (e.savedCount <= kFewSaved && spare_.size() < kMostSpare) {
+      spare_.push_back(std::move(e.saved));
+    }
     e.saved.reset();
     e.savedCount = 0;
   }

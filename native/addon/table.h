@@ -29,7 +29,7 @@ class Recording;
 
 class Table {
  public:
-  explicit Table(napi_env env) : env_(env) {}
+  explicit Table(napi_env env) : env_(env) { spare_.reserve(kMostSpare); }
   ~Table() { clear(); }
   Table(const Table&) = delete;
   Table& operator=(const Table&) = delete;
@@ -75,6 +75,8 @@ class Table {
  private:
   static constexpr int kGenerationBits = 9;
   static constexpr int32_t kGenerationMask = (1 << kGenerationBits) - 1;
+  static constexpr int kFewSaved = 4;
+  static constexpr size_t kMostSpare = 1024;
 
   static int32_t indexOf(Handle handle) { return handle >> kGenerationBits; }
   static Handle makeHandle(int32_t index, uint16_t generation) {
@@ -111,6 +113,7 @@ class Table {
   int32_t freeHead_ = -1;
   std::vector<Handle> young_, old_;
   size_t liveTensors_ = 0, liveNodes_ = 0;
+  std::vector<std::unique_ptr<Saved[]>> spare_;  // of nodes that were freed, each for kFewSaved
 };
 
 }  // namespace adjoint
