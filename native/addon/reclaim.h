@@ -47,7 +47,7 @@ class Reclaimer {
   // After a training step: a cheap moment, since most values have just died. Blocks that are free
   // again soon are still in the caches, so this does not wait until the limit is near.
   void stepEnd() {
-    if (liveBytes_ > betweenSteps_ + kMinByteBudget / 2) {
+    if (liveBytes_ > betweenSteps_ + kMinByteBudget / 4) {
       reclaim();
       betweenSteps_ = liveBytes_;
     } else {
