@@ -2,7 +2,7 @@ import type { Calls } from '../bindings/calls.js'
 import { apply, applyAll } from '../core/apply.js'
 import { isFloating } from '../core/dtype.js'
 import { ArgumentError, checkOptions, DTypeError, ShapeError } from '../core/errors.js'
-import { defineOp, from, type Op, type Value } from '../core/op.js'
+import { defineOp, from, type Op } from '../core/op.js'
 import { showShape } from '../core/shape.js'
 import { checkTensor, Tensor } from '../core/tensor.js'
 import { cast } from './copy.js'
@@ -10,12 +10,9 @@ import { arange } from './creation.js'
 import { binary } from './elementwise.js'
 import type { ValuesAndIndices } from './reduce.js'
 import { checkPair, fromBatch, type HW, type Pair, toBatch, windowCount } from './spatial.js'
+import { add, mul, sub } from './terms.js'
 import { reshape } from './views.js'
 import { where } from './where.js'
-
-const add = (x: Value, y: Value) => binary('add', x, y)
-const sub = (x: Value, y: Value) => binary('sub', x, y)
-const mul = (x: Value, y: Value) => binary('mul', x, y)
 
 interface PoolAttrs {
   readonly kernel: HW

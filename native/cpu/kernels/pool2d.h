@@ -35,8 +35,8 @@ struct PoolTap {
 template <class T, class Tap>
 struct Pool2dKernels {
   // tap: the first of a window's greatest. Where a window sees nothing but padding, y is the least
-  // value, and tap 0. slab has room for slabRows() x slabColumns() elements, and for kPoolSlack
-  // windows more; pairs need none.
+  // value, and tap one outside the plane. slab has room for slabRows() x slabColumns() elements,
+  // and for kPoolSlack windows more; pairs need none.
   void (*maxPool)(T* y, Tap* tap, const T* x, int64_t xRow, const PoolWindow& window, T* slab);
   // dx = the sum of dy at the taps inside the plane. False where one is no tap of the window.
   bool (*scatter)(T* dx, const T* dy, const Tap* tap, const PoolWindow& window,
