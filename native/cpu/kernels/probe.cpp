@@ -9,7 +9,10 @@ namespace {
 constexpr int kChains = 12;
 
 float multiplyAdds(int64_t steps) {
-  Vec x[kChains], factor(0.999f), offset(1e-3f);
+  // Read at run time: the compiler would see that the chain which starts at 1 stays there, and
+  // leave it out.
+  volatile float read[] = {0.999f, 1e-3f};
+  Vec x[kChains], factor(read[0]), offset(read[1]);
   for (int c = 0; c < kChains; c++) x[c] = Vec(static_cast<float>(c));
   for (int64_t i = 0; i < steps; i++) {
     for (int c = 0; c < kChains; c++) x[c] = x[c] * factor + offset;
