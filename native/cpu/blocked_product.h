@@ -18,11 +18,18 @@ class BlockedProduct {
     panelRows_ = ceilDivide(p.m, fewest);
     const int64_t rowPanels = ceilDivide(p.m, panelRows_);
     const int64_t columnPanels = ceilDivide(p.n, kernels.columns);
-    // Reading a in place costs nothing while each element is used for few panels of b: rows along
-    // the depth can be walked far longer than rows side by side. So does reading b while few panels
-    // of a pass over it.
-    packsA_ = columnPanels > (p.aK == 1 ? 24 : p.aRow == 1 ? 4 : 1);
-    packsB_ = p.bColumn != 1 || rowPanels > 2;
+    // b is read in place where its rows are whole vectors and not so many panels of a pass over it
+    // that packing pays; so is a, which costs nothing while each element is used for few panels of
+    // b, or where its rows lie side by side, as b's do (the gradient of weights, x^T dy): then all
+    // comes from the L2 cache line by line, asked for ahead. Rows along the depth that lie whole
+    // pages apart would put a step of all of them in one set of the L1 cache.
+    readsB_ = p.bColumn == 1 && rowPanels <= kInPlacePanels;
+    const bool isAcross = p.aRow == 1 && p.aK != 1;
+    const bool isPaged = p.aK == 1 && p.aRow * sizeof(T) % kPageBytes == 0;
+    packsA_ = !(readsB_ && isAcross) && columnPanels > (isAcross    ? 4
+                                                        : isPaged   ? 2
+                                                        : p.aK == 1 ? 24
+                                                                    : 1);
     // Where one task takes all rows, no other wants its panels of b: it packs each as it comes,
     // which saves small products a parallel loop. There must be panels for as many tasks as the
     // product is worth. The steps of the depth being shorter there, a task may take more rows; so
@@ -31,18 +38,18 @@ class BlockedProduct {
     const int64_t mostPanels = kRowPanels * (isLarge ? DepthBlocks::kInL2 / DepthBlocks::kInL1 : 1);
     const double tasks = 2.0 * p.m * p.n * p.k / kTaskOperations;
     const bool fillsTasks = columnPanels >= kManyPanels || (tasks >= 2 && columnPanels >= tasks);
-    packsInTask_ = packsB_ && rowPanels <= mostPanels && fillsTasks;
-    if (packsInTask_) depth_ = DepthBlocks(p.k, DepthBlocks::kInL1);
+    packsInTask_ = !readsB_ && rowPanels <= mostPanels && fillsTasks;
+    if (packsInTask_ || readsB_) depth_ = DepthBlocks(p.k, DepthBlocks::kInL1);
     slabRows_ = packsA_ ? slab(rowPanels, panelRows_) : rowPanels * panelRows_;
-    slabColumns_ = packsB_ && !packsInTask_ ? slab(columnPanels, kernels.columns)
-                                            : columnPanels * kernels.columns;
+    slabColumns_ = readsB_ || packsInTask_ ? columnPanels * kernels.columns
+                                           : slab(columnPanels, kernels.columns);
   }
 
   void run() {
     const int64_t edge = p_.n % kernels_.columns;
     const int64_t columnsKept = packsInTask_ ? 0
-                                : packsB_    ? std::min(slabColumns_, padded(p_.n))
-                                             : padded(edge);
+                                : readsB_    ? padded(edge)
+                                             : std::min(slabColumns_, padded(p_.n));
     const int64_t rowsKept = packsA_ ? slabRows_ : 0;
     Workspace packed((columnsKept + rowsKept) * p_.k * sizeof(T));
     packedB_ = packed.as<T>();
@@ -61,12 +68,14 @@ class BlockedProduct {
   // Tasks are worth 10 µs at least; beyond some tasks they had better grow, since a block of c uses
   // its panels the more often the larger it is.
   static constexpr double kTaskOperations = 2e6, kLargeTaskOperations = 64e6;
-  static constexpr double kSomeTasks = 16, kMostTasks = 64;
+  static constexpr double kFewTasks = 8, kSomeTasks = 16, kMostTasks = 64;
   static constexpr int64_t kPackGrain = 1 << 15;   // elements packed in one chunk
   static constexpr int64_t kPackSteps = 16;        // of the depth, packed for one panel at a time
   static constexpr int64_t kSlabBytes = 16 << 20;  // of packed panels of each operand
   static constexpr double kLargeBytes = 2 << 20;   // of an operand that leaves the L2 cache
   static constexpr int64_t kRowPanels = 16;        // of a in one task: they stay in the L2 cache
+  static constexpr int64_t kInPlacePanels = 64;    // of a, up to which b is read in place
+  static constexpr int64_t kPageBytes = 4096;
   static constexpr int64_t kTaskColumns = 1024;
   static constexpr int64_t kManyPanels = 8;
   // Steps of the depth that are summed in registers at a stretch: a sum of sums of so many has a
@@ -108,8 +117,8 @@ class BlockedProduct {
     Panels b{packedB_, padded(columns_.size()), kernels_.columns, nullptr, p_.bColumn, p_.bK, 0,
              false};
     if (first && !packsInTask_) {
-      b.count = packsB_ ? columns_.size() : edge;
-      if (!packsB_) b.kept = padded(edge);
+      b.count = readsB_ ? edge : columns_.size();
+      if (readsB_) b.kept = padded(edge);
       b.from = p_.b + (columns_.end - b.count) * p_.bColumn;
     }
     const Panels a{packedA_,
@@ -182,14 +191,17 @@ class BlockedProduct {
     const int64_t rowPanels = ceilDivide(rows_.size(), panelRows_);
     const int64_t columnPanels = ceilDivide(columns_.size(), kernels_.columns);
     const double operations = 2.0 * rows_.size() * columns_.size() * std::max<int64_t>(1, p_.k);
-    const double tasks = std::max(std::min(kSomeTasks, operations / kTaskOperations),
+    // Fewer where nothing is packed: a task had better read whole rows.
+    const double some = readsB_ ? std::max(kFewTasks, 2.0 * poolThreads()) : kSomeTasks;
+    const double tasks = std::max(std::min(some, operations / kTaskOperations),
                                   std::min(kMostTasks, operations / kLargeTaskOperations));
     // Blocks of c near squares read the least. Even cuts of the rows give two threads halves.
     const double aspect = static_cast<double>(rows_.size()) / columns_.size();
     const auto evenly = [](double cuts) { return static_cast<int64_t>(cuts + 0.5); };
-    const int64_t rowCuts = packsInTask_ ? 1
-                                         : std::clamp(2 * evenly(std::sqrt(tasks * aspect) / 2),
-                                                      ceilDivide(rowPanels, kRowPanels), rowPanels);
+    const int64_t rowCuts = packsInTask_ || (readsB_ && columnPanels >= tasks)
+                                ? 1
+                                : std::clamp(2 * evenly(std::sqrt(tasks * aspect) / 2),
+                                             ceilDivide(rowPanels, kRowPanels), rowPanels);
     const int64_t columnCuts =
         std::clamp(evenly(tasks / rowCuts),
                    std::min(columnPanels, ceilDivide(columns_.size(), kTaskColumns)), columnPanels);
@@ -257,6 +269,7 @@ class BlockedProduct {
       if (packsInTask_) {
         multiplyPanels(block, columns, depth_.begin(d), panel);
       } else {
+        setNext(block, rows, columns, d + 1);
         kernels_.multiply(block);
       }
       block.init = c;
@@ -269,6 +282,28 @@ class BlockedProduct {
     }
   }
 
+  // Where columns 0..count of an operand lie, steps 0..depth of them.
+  static Runs<T> runs(const T* from, int64_t count, int64_t depth, int64_t stride,
+                      int64_t kStride) {
+    if (kStride == 1) return {from, count, depth, stride};
+    return {from, depth, count, kStride};
+  }
+
+  // What is read in place of block d of the depth, if there is one.
+  void setNext(GemmBlock<T>& block, Range rows, Range columns, int64_t d) const {
+    block.nextA = block.nextB = {};
+    if (d == depth_.count) return;
+    const int64_t k = depth_.begin(d), size = depth_.end(d) - k;
+    if (readsB_) {
+      block.nextB = runs(p_.b + columns.begin * p_.bColumn + k * p_.bK,
+                         std::min(kernels_.columns, columns.size()), size, p_.bColumn, p_.bK);
+    }
+    if (!packsA_) {
+      block.nextA =
+          runs(p_.a + rows.begin * p_.aRow + k * p_.aK, rows.size(), size, p_.aRow, p_.aK);
+    }
+  }
+
   // Panel after panel of b, packed where it stays in the L1 cache.
   void multiplyPanels(const GemmBlock<T>& block, Range columns, int64_t k, T* panel) const {
     for (int64_t j = 0; j < columns.size(); j += kernels_.columns) {
@@ -277,13 +312,7 @@ class BlockedProduct {
       const T* from = p_.b + (columns.begin + j) * p_.bColumn + k * p_.bK;
       kernels_.pack(panel, padded(part.n), from, p_.bColumn, p_.bK, part.n, block.k);
       const int64_t left = std::min(kernels_.columns, columns.size() - j - part.n);
-      if (left > 0) {
-        const bool isAlongDepth = p_.bK == 1;
-        part.next = from + part.n * p_.bColumn;
-        part.nextStride = isAlongDepth ? p_.bColumn : p_.bK;
-        part.nextRows = isAlongDepth ? left : block.k;
-        part.nextSize = isAlongDepth ? block.k : left;
-      }
+      part.nextB = runs(from + part.n * p_.bColumn, left, block.k, p_.bColumn, p_.bK);
       part.b = part.bEdge = panel;
       part.bRow = kernels_.columns;
       part.c += j;
@@ -309,16 +338,16 @@ class BlockedProduct {
     }
     if (packsInTask_) return;
     const int64_t whole = columns.size() / kernels_.columns;
-    if (packsB_) {
-      block.b = packedB_ + k * padded(columns_.size()) + (columns.begin - columns_.begin) * size;
-      block.bPanel = kernels_.columns * size;
-      block.bRow = kernels_.columns;
-      block.bEdge = block.b + whole * block.bPanel;
-    } else {
+    if (readsB_) {
       block.b = p_.b + columns.begin + k * p_.bK;
       block.bPanel = kernels_.columns;
       block.bRow = p_.bK;
       block.bEdge = packedB_ + k * padded(columns.size() % kernels_.columns);
+    } else {
+      block.b = packedB_ + k * padded(columns_.size()) + (columns.begin - columns_.begin) * size;
+      block.bPanel = kernels_.columns * size;
+      block.bRow = kernels_.columns;
+      block.bEdge = block.b + whole * block.bPanel;
     }
   }
 
@@ -326,7 +355,7 @@ class BlockedProduct {
   const GemmKernels<T>& kernels_;
   DepthBlocks depth_;
   int64_t panelRows_, slabRows_, slabColumns_;
-  bool packsA_, packsB_, packsInTask_;
+  bool packsA_, readsB_, packsInTask_;
   T *packedA_ = nullptr, *packedB_ = nullptr;
   Range rows_{}, columns_{};  // of the slab at hand
 };

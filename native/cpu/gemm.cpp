@@ -65,8 +65,8 @@ template <class T>
 bool prefersTransposed(const Product<T>& p, const GemmKernels<T>& kernels) {
   if (p.cColumn != 1 && p.n > 1) return p.cRow == 1 || p.m == 1;
   if (p.n == 1 && p.aK != 1) return p.aRow == 1;  // a's rows can be read by vectors
-  // The gradient of weights, dy^T x, where dy is large: as b it is packed where it is used (see
-  // BlockedProduct), which takes few rows of a.
+  // The gradient of weights, dy^T x, where dy is large: as b it passes the cache once, in whole
+  // lines, where all rows of a meet it (see BlockedProduct).
   constexpr double kLargeBytes = 2 << 20;
   const bool isLarge = static_cast<double>(p.k) * p.m * sizeof(T) > kLargeBytes;
   const bool isTransposedA = p.aRow == 1 && p.aK != 1 && p.bColumn == 1;

@@ -18,45 +18,110 @@ constexpr int kRows = 4;
 constexpr int kVectors = 2;
 constexpr int kIntegerRows = 4;
 
+// Asks for the cache lines of some runs, one after the other.
+template <class T>
+class Ahead {
+ public:
+  Ahead(const Runs<T>& first, const Runs<T>& second)
+      : second_(second), lines_(linesOf(first) + linesOf(second)) {
+    start(linesOf(first) > 0 ? first : second);
+  }
+
+  int64_t lines() const { return lines_; }
+
+  ADJOINT_INLINE void fetch() {
+    __builtin_prefetch(at_, 0, 2);
+    at_ += kLine;
+    if (at_ < end_) return;
+    at_ += gap_;
+    end_ += stride_;
+    if (--runs_ == 0) start(second_);
+  }
+
+ private:
+  static constexpr int64_t kLine = 64;
+  static int64_t bytesOf(const Runs<T>& runs) {
+    return (runs.size * int64_t{sizeof(T)} + kLine - 1) / kLine * kLine;
+  }
+  static int64_t linesOf(const Runs<T>& runs) { return runs.count * bytesOf(runs) / kLine; }
+
+  void start(const Runs<T>& runs) {
+    at_ = reinterpret_cast<const char*>(runs.from);
+    end_ = at_ + bytesOf(runs);
+    stride_ = runs.stride * int64_t{sizeof(T)};
+    gap_ = stride_ - bytesOf(runs);
+    runs_ = runs.count;
+  }
+  const Runs<T> second_;
+  const int64_t lines_;
+  const char *at_, *end_;  // of the run at hand
+  int64_t gap_, stride_, runs_;
+};
+
+// Runs of `all` for part i of `parts`.
+template <class T>
+Runs<T> partOf(const Runs<T>& all, int64_t i, int64_t parts) {
+  const int64_t begin = all.count * i / parts, end = all.count * (i + 1) / parts;
+  return {all.from + begin * all.stride, end - begin, all.size, all.stride};
+}
+
+// Calls step() k times and fetch() count times, evenly between.
+template <class T, class F>
+ADJOINT_INLINE void interleave(int64_t k, Ahead<T>& ahead, int64_t count, const F& step) {
+  const int64_t every = count > 0 ? (k + count - 1) / count : k;
+  for (;;) {
+    const int64_t steps = k < every ? k : every;
+    for (int64_t i = steps; i > 0; i--) step();
+    k -= steps;
+    if (k <= 0) return;
+    ahead.fetch();
+  }
+}
+
 // sum [R, V lanes] += a [R, k] b [k, V lanes]
 template <class T, int R, int V>
 ADJOINT_INLINE void accumulate(Vector<T> (&sum)[R][V], int64_t k, const T* a, int64_t aRow,
-                               int64_t aK, const T* b, int64_t bRow) {
+                               int64_t aK, const T* b, int64_t bRow, Ahead<T>& ahead,
+                               int64_t count) {
   // Every third row has a pointer; the others are one or two strides (an addressing mode) away.
   constexpr int groups = (R + 2) / 3;
   const T* row[groups];
 #pragma GCC unroll 8
   for (int g = 0; g < groups; g++) row[g] = a + 3 * g * aRow;
-  for (; k > 0; k--) {
-    Vector<T> bv[V];
+  interleave(
+      k, ahead, count, [&]() __attribute__((always_inline)) {
+        Vector<T> bv[V];
 #pragma GCC unroll 2
-    for (int v = 0; v < V; v++) bv[v] = load(b + v * kLanes<T>);
+        for (int v = 0; v < V; v++) bv[v] = load(b + v * kLanes<T>);
 #pragma GCC unroll 16
-    for (int r = 0; r < R; r++) {
-      const T x = row[r / 3][r % 3 * aRow];
+        for (int r = 0; r < R; r++) {
+          const T x = row[r / 3][r % 3 * aRow];
 #pragma GCC unroll 2
-      for (int v = 0; v < V; v++) sum[r][v] += x * bv[v];
-    }
+          for (int v = 0; v < V; v++) sum[r][v] += x * bv[v];
+        }
 #pragma GCC unroll 8
-    for (int g = 0; g < groups; g++) row[g] += aK;
-    b += bRow;
-  }
+        for (int g = 0; g < groups; g++) row[g] += aK;
+        b += bRow;
+      });
 }
 
 // The same for rows that lie side by side: one pointer does, which leaves ports to the products.
 template <class T, int R, int V>
 ADJOINT_INLINE void accumulatePacked(Vector<T> (&sum)[R][V], int64_t k, const T* a, int64_t aK,
-                                     const T* b, int64_t bRow) {
-  for (; k > 0; k--, a += aK, b += bRow) {
-    Vector<T> bv[V];
+                                     const T* b, int64_t bRow, Ahead<T>& ahead, int64_t count) {
+  interleave(
+      k, ahead, count, [&]() __attribute__((always_inline)) {
+        Vector<T> bv[V];
 #pragma GCC unroll 2
-    for (int v = 0; v < V; v++) bv[v] = load(b + v * kLanes<T>);
+        for (int v = 0; v < V; v++) bv[v] = load(b + v * kLanes<T>);
 #pragma GCC unroll 16
-    for (int r = 0; r < R; r++) {
+        for (int r = 0; r < R; r++) {
 #pragma GCC unroll 2
-      for (int v = 0; v < V; v++) sum[r][v] += a[r] * bv[v];
-    }
-  }
+          for (int v = 0; v < V; v++) sum[r][v] += a[r] * bv[v];
+        }
+        a += aK;
+        b += bRow;
+      });
 }
 
 // What a rectified element is at least; of others, a number below all. (Integers are never
@@ -78,7 +143,8 @@ ADJOINT_INLINE Vector<T> atLeast(Vector<T> x, Vector<T> low) {
 // c [R, V lanes] = max(a [R, k] b [k, V lanes] + init, least)
 template <class T, int R, int V>
 void tile(int64_t k, const T* a, int64_t aRow, int64_t aK, const T* b, int64_t bRow, T* c,
-          int64_t cRow, const T* init, int64_t initRow, int64_t run, T least) {
+          int64_t cRow, const T* init, int64_t initRow, int64_t run, T least, Ahead<T>& ahead,
+          int64_t count) {
   // c is next wanted when the sums are ready; by then it can be here.
 #pragma GCC unroll 16
   for (int r = 0; r < R; r++) {
@@ -87,11 +153,13 @@ void tile(int64_t k, const T* a, int64_t aRow, int64_t aK, const T* b, int64_t b
   }
   for (;;) {
     const int64_t steps = k < run ? k : run;
+    const int64_t now = k <= steps ? count : count * steps / k;
+    count -= now;
     Vector<T> sum[R][V] = {};
     if (aRow == 1) {
-      accumulatePacked<T, R, V>(sum, steps, a, aK, b, bRow);
+      accumulatePacked<T, R, V>(sum, steps, a, aK, b, bRow, ahead, now);
     } else {
-      accumulate<T, R, V>(sum, steps, a, aRow, aK, b, bRow);
+      accumulate<T, R, V>(sum, steps, a, aRow, aK, b, bRow, ahead, now);
     }
     const Vector<T> low = splat(k > steps ? leastOf<T>(false) : least);
 #pragma GCC unroll 16
@@ -114,7 +182,7 @@ void tile(int64_t k, const T* a, int64_t aRow, int64_t aK, const T* b, int64_t b
 
 template <class T>
 using TileFunction = void (*)(int64_t, const T*, int64_t, int64_t, const T*, int64_t, T*, int64_t,
-                              const T*, int64_t, int64_t, T);
+                              const T*, int64_t, int64_t, T, Ahead<T>&, int64_t);
 
 template <class T, int... R>
 struct TileRow {
@@ -144,39 +212,43 @@ struct Tiles<uint64_t> : TileRow<uint64_t, 1, 2, 3, 4> {
   static constexpr int rows = kIntegerRows;
 };
 
-// The share of tile i in g.next, of `tiles`.
-template <class T>
-ADJOINT_INLINE void prefetchNext(const GemmBlock<T>& g, int64_t i, int64_t tiles) {
-  const int64_t begin = i * g.nextRows / tiles, end = (i + 1) * g.nextRows / tiles;
-  prefetchRows(g.next + begin * g.nextStride, end - begin, g.nextStride, g.nextSize);
-}
-
 template <class T>
 void multiply(const GemmBlock<T>& g) {
   constexpr int64_t lanes = kLanes<T>, columns = kVectors * lanes;
   const int64_t tiles = (g.m + g.panelRows - 1) / g.panelRows;
   const T least = leastOf<T>(g.rectify);
+  const int64_t panels = (g.n + columns - 1) / columns;
   for (int64_t j = 0; j < g.n; j += columns) {
     const int64_t width = g.n - j < columns ? g.n - j : columns;
     const int vectors = width <= lanes ? 1 : 2;
     const bool edge = width < columns;
     const T* b = edge ? g.bEdge : g.b + j / columns * g.bPanel;
     const int64_t bRow = edge ? vectors * lanes : g.bRow;
+    const int64_t left = g.n - j - width;
+    Runs<T> nextB = g.nextB;
+    if (left > 0) {
+      const bool isInPlace = g.bRow != columns;
+      nextB = {g.b + (j / columns + 1) * g.bPanel, isInPlace ? g.k : 0,
+               left < columns ? left : columns, g.bRow};
+    }
+    Ahead<T> ahead(nextB, partOf(g.nextA, j / columns, panels));
     for (int64_t i = 0; i < g.m; i += g.panelRows) {
       const int64_t rows = g.m - i < g.panelRows ? g.m - i : g.panelRows;
-      if (g.next && j == 0) prefetchNext(g, i / g.panelRows, tiles);
+      const int64_t at = i / g.panelRows;
+      const int64_t count = (at + 1) * ahead.lines() / tiles - at * ahead.lines() / tiles;
       const TileFunction<T> run = Tiles<T>::byRows[vectors - 1][rows - 1];
       const T* a = g.a + i / g.panelRows * g.aPanel;
       T* c = g.c + i * g.cRow + j;
       const T* init = g.init + i * g.initRow + j * g.initColumn;
       if (width == vectors * lanes) {
-        run(g.k, a, g.aRow, g.aK, b, bRow, c, g.cRow, init, g.initRow, g.run, least);
+        run(g.k, a, g.aRow, g.aK, b, bRow, c, g.cRow, init, g.initRow, g.run, least, ahead, count);
         continue;
       }
       // A tile that C has no room for is computed beside it.
       alignas(64) static const T zeros[columns] = {};
       alignas(64) T whole[kRows * columns];
-      run(g.k, a, g.aRow, g.aK, b, bRow, whole, columns, zeros, 0, g.run, leastOf<T>(false));
+      run(g.k, a, g.aRow, g.aK, b, bRow, whole, columns, zeros, 0, g.run, leastOf<T>(false), ahead,
+          count);
       for (int64_t r = 0; r < rows; r++) {
         T* to = c + r * g.cRow;
         addElements(to, whole + r * columns, init + r * g.initRow, width);

@@ -20,6 +20,13 @@ ADJOINT_INLINE void prefetchRows(const T* rows, int64_t count, int64_t stride, i
   }
 }
 
+// `count` runs of `size` elements, `stride` apart.
+template <class T>
+struct Runs {
+  const T* from = nullptr;
+  int64_t count = 0, size = 0, stride = 0;
+};
+
 // c [m, n] = a [m, k] b [k, n] + init, for one block of the depth.
 // a: row i of panel p at a + p aPanel + i aRow, steps of aK; panels of panelRows rows.
 // b: panel p at b + p bPanel, steps of bRow; the last panel, where it is narrower than `columns`,
@@ -28,8 +35,9 @@ ADJOINT_INLINE void prefetchRows(const T* rows, int64_t count, int64_t stride, i
 //    (strides 0 repeat: a bias of the columns, zeros); may be c itself.
 // run: sums are formed in registers over so many steps at most, and then added to c: a sum of sums
 //    has smaller rounding errors.
-// next: what the caller packs after this block, nextRows runs of nextSize elements; each tile asks
-//    for its share, so that it comes from memory while the products go on. nullptr for nothing.
+// nextA, nextB: what is wanted after this block, all of a and the first panel of b. Each tile asks
+//    for its share, and for its share of b's next panel where panels are not packed, so that they
+//    come from memory while the products go on.
 // rectify: c = max(that, 0), where this is the last block of the depth.
 template <class T>
 struct GemmBlock {
@@ -44,8 +52,7 @@ struct GemmBlock {
   const T* init;
   int64_t initRow, initColumn;
   int64_t run = INT64_MAX;
-  const T* next = nullptr;
-  int64_t nextStride = 0, nextRows = 0, nextSize = 0;
+  Runs<T> nextA, nextB;
   bool rectify = false;
 };
 
