@@ -65,10 +65,15 @@ Runs<T> partOf(const Runs<T>& all, int64_t i, int64_t parts) {
   return {all.from + begin * all.stride, end - begin, all.size, all.stride};
 }
 
-// Calls step() k times and fetch() count times, evenly between.
+// Calls step() k times and fetch() count times, evenly between; where there is nothing to fetch, in
+// a loop that is not burdened with it.
 template <class T, class F>
 ADJOINT_INLINE void interleave(int64_t k, Ahead<T>& ahead, int64_t count, const F& step) {
-  const int64_t every = count > 0 ? (k + count - 1) / count : k;
+  if (count == 0) {
+    for (; k > 0; k--) step();
+    return;
+  }
+  const int64_t every = (k + count - 1) / count;
   for (;;) {
     const int64_t steps = k < every ? k : every;
     for (int64_t i = steps; i > 0; i--) step();
@@ -153,7 +158,7 @@ void tile(int64_t k, const T* a, int64_t aRow, int64_t aK, const T* b, int64_t b
   }
   for (;;) {
     const int64_t steps = k < run ? k : run;
-    const int64_t now = k <= steps ? count : count * steps / k;
+    const int64_t now = k <= steps || count == 0 ? count : count * steps / k;
     count -= now;
     Vector<T> sum[R][V] = {};
     if (aRow == 1) {
@@ -235,7 +240,8 @@ void multiply(const GemmBlock<T>& g) {
     for (int64_t i = 0; i < g.m; i += g.panelRows) {
       const int64_t rows = g.m - i < g.panelRows ? g.m - i : g.panelRows;
       const int64_t at = i / g.panelRows;
-      const int64_t count = (at + 1) * ahead.lines() / tiles - at * ahead.lines() / tiles;
+      const int64_t count =
+          ahead.lines() == 0 ? 0 : (at + 1) * ahead.lines() / tiles - at * ahead.lines() / tiles;
       const TileFunction<T> run = Tiles<T>::byRows[vectors - 1][rows - 1];
       const T* a = g.a + i / g.panelRows * g.aPanel;
       T* c = g.c + i * g.cRow + j;
