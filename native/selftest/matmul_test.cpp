@@ -98,7 +98,8 @@ TEST(Matmul, LargerThanEveryBlock) {
                              {64, 256, 784},
                              {1, 300, 1000},
                              {300, 1, 1000},
-                             {2, 2, 5000}}) {
+                             {2, 2, 5000},
+                             {45, 100, 1024}}) {  // rows whole pages apart
         expectCorrect(DType::float32, m, n, k, layout);
         if (testing::Test::HasFatalFailure()) return;
       }
@@ -106,13 +107,12 @@ TEST(Matmul, LargerThanEveryBlock) {
   });
 }
 
-// a is so large that the product is seen transposed, with the panels of a packed where they are
-// used for more rows than fit a task otherwise (17 to 32 panels at the level whose tile divides n
-// so).
+// a is so large that the product is seen transposed; b, read in place then, has up to as many
+// panels of rows passing over it as are worth that, and more.
 TEST(Matmul, GradientOfWeightsFromManyRows) {
   forEachSimdLevel([](const char* level) {
     SCOPED_TRACE(level);
-    for (int64_t n : {150, 230}) {
+    for (int64_t n : {150, 230, 440}) {
       expectCorrect(DType::float32, 901, n, 601, {{1, 0}, {0, 1}, {0, 1}, 0});
       if (testing::Test::HasFatalFailure()) return;
     }
@@ -275,13 +275,18 @@ TEST(Matmul, ThreadsDoNotChangeABit) {
                          {1, 900, 700},
                          {700, 3, 900},
                          {33, 2000, 65}}) {
-    TestTensor a(DType::float32, {m, k}), b(DType::float32, {k, n}, {1, 0});
-    TestTensor one(DType::float32, {m, n}), three(DType::float32, {m, n});
-    a.randomize(1);
-    b.randomize(2);
-    withThreads(1, [&] { backend::matmul(one.view(), a.view(), b.view(), nullptr); });
-    withThreads(3, [&] { backend::matmul(three.view(), a.view(), b.view(), nullptr); });
-    EXPECT_EQ(one.bytes(), three.bytes());
+    for (const Layout& layout : kLayouts) {
+      TestTensor a(DType::float32, {m, k}, layout.a, layout.gap);
+      TestTensor b(DType::float32, {k, n}, layout.b, layout.gap);
+      TestTensor one(DType::float32, {m, n}), many(DType::float32, {m, n});
+      a.randomize(1);
+      b.randomize(2);
+      withThreads(1, [&] { backend::matmul(one.view(), a.view(), b.view(), nullptr); });
+      for (int threads : {3, 9}) {
+        withThreads(threads, [&] { backend::matmul(many.view(), a.view(), b.view(), nullptr); });
+        EXPECT_EQ(one.bytes(), many.bytes());
+      }
+    }
   }
 }
 
