@@ -1,5 +1,5 @@
-// A product in packed panels (Van Zee & van de Geijn 2015): slabs of a and b are packed, c is cut
-// into tasks by its shape alone.
+// A product in panels (Van Zee & van de Geijn 2015), packed or read in place; c is cut into tasks.
+// How the sum of an element of c is formed depends on the shape alone.
 #pragma once
 #include <algorithm>
 #include <cmath>
@@ -39,6 +39,11 @@ class BlockedProduct {
     const double tasks = 2.0 * p.m * p.n * p.k / kTaskOperations;
     const bool fillsTasks = columnPanels >= kManyPanels || (tasks >= 2 && columnPanels >= tasks);
     packsInTask_ = !readsB_ && rowPanels <= mostPanels && fillsTasks;
+    // A small b is packed once a thread, each in parts of the rows: that takes less time than to
+    // hand it to other cores.
+    packsPerThread_ = !readsB_ && !packsInTask_ && rowPanels <= kMostRowPanels &&
+                      p.k * p.n <= std::min(kSmallElements, p.m * kSmallElementsPerRow);
+    packsInTask_ |= packsPerThread_;
     if (packsInTask_ || readsB_) depth_ = DepthBlocks(p.k, DepthBlocks::kInL1);
     slabRows_ = packsA_ ? slab(rowPanels, panelRows_) : rowPanels * panelRows_;
     slabColumns_ = readsB_ || packsInTask_ ? columnPanels * kernels.columns
@@ -78,6 +83,9 @@ class BlockedProduct {
   static constexpr int64_t kPageBytes = 4096;
   static constexpr int64_t kTaskColumns = 1024;
   static constexpr int64_t kManyPanels = 8;
+  // Of b, where each thread packs it by itself, and panels of a, whose columns of c fit the caches.
+  static constexpr int64_t kSmallElements = 1 << 18, kSmallElementsPerRow = 1 << 11;
+  static constexpr int64_t kMostRowPanels = 256;
   // Steps of the depth that are summed in registers at a stretch: a sum of sums of so many has a
   // smaller rounding error, and meets c often enough to cost about 1 %.
   static constexpr int64_t kRun = 128;
@@ -186,7 +194,7 @@ class BlockedProduct {
                   x.from + i * x.stride + k * x.kStride, x.stride, x.kStride, count, end - k);
   }
 
-  // Cuts the slab of c into tasks, by its shape alone.
+  // Cuts the slab of c into tasks.
   void multiply() {
     const int64_t rowPanels = ceilDivide(rows_.size(), panelRows_);
     const int64_t columnPanels = ceilDivide(columns_.size(), kernels_.columns);
@@ -198,13 +206,18 @@ class BlockedProduct {
     // Blocks of c near squares read the least. Even cuts of the rows give two threads halves.
     const double aspect = static_cast<double>(rows_.size()) / columns_.size();
     const auto evenly = [](double cuts) { return static_cast<int64_t>(cuts + 0.5); };
-    const int64_t rowCuts = packsInTask_ || (readsB_ && columnPanels >= tasks)
-                                ? 1
-                                : std::clamp(2 * evenly(std::sqrt(tasks * aspect) / 2),
-                                             ceilDivide(rowPanels, kRowPanels), rowPanels);
-    const int64_t columnCuts =
-        std::clamp(evenly(tasks / rowCuts),
-                   std::min(columnPanels, ceilDivide(columns_.size(), kTaskColumns)), columnPanels);
+    int64_t rowCuts = 1, columnCuts = 1;
+    if (packsPerThread_) {
+      rowCuts = std::min<int64_t>({std::max<int64_t>(1, evenly(tasks)), rowPanels, threadsHere()});
+    } else {
+      if (!packsInTask_ && !(readsB_ && columnPanels >= tasks)) {
+        rowCuts = std::clamp(2 * evenly(std::sqrt(tasks * aspect) / 2),
+                             ceilDivide(rowPanels, kRowPanels), rowPanels);
+      }
+      columnCuts = std::clamp(evenly(tasks / rowCuts),
+                              std::min(columnPanels, ceilDivide(columns_.size(), kTaskColumns)),
+                              columnPanels);
+    }
     // Row by row: a thread's share of the tasks is a run of rows of c, as it is of a tensor's
     // elements in most operations that write a and read c.
     parallelFor(rowCuts * columnCuts, 1, [&](int64_t begin, int64_t end) {
@@ -355,7 +368,7 @@ class BlockedProduct {
   const GemmKernels<T>& kernels_;
   DepthBlocks depth_;
   int64_t panelRows_, slabRows_, slabColumns_;
-  bool packsA_, readsB_, packsInTask_;
+  bool packsA_, readsB_, packsInTask_, packsPerThread_;
   T *packedA_ = nullptr, *packedB_ = nullptr;
   Range rows_{}, columns_{};  // of the slab at hand
 };

@@ -333,6 +333,10 @@ int poolThreads() {
   return chosen > 0 ? chosen : defaults().threads;
 }
 
+int threadsHere() {
+  return insideChunk ? 1 : poolThreads();
+}
+
 std::string poolThreadsWhy() {
   return chosenThreads.load(std::memory_order_relaxed) > 0 ? "set by the program" : defaults().why;
 }

@@ -28,6 +28,7 @@ class RangeFunction {
 void parallelFor(int64_t n, int64_t grain, RangeFunction body);
 
 int poolThreads();             // the caller included
+int threadsHere();             // that parallelFor would use: one within a chunk
 std::string poolThreadsWhy();  // where that number comes from, for people
 // 1 <= n <= kMaxPoolThreads. Joins the threads; the next parallelFor starts as many as it says.
 void setPoolThreads(int n);
