@@ -73,6 +73,7 @@ class BlockedProduct {
   // Tasks are worth 10 µs at least; beyond some tasks they had better grow, since a block of c uses
   // its panels the more often the larger it is.
   static constexpr double kTaskOperations = 2e6, kLargeTaskOperations = 64e6;
+  static constexpr double kHalvedOperations = 1.5e6;  // 12 µs of one thread
   static constexpr double kFewTasks = 8, kSomeTasks = 16, kMostTasks = 64;
   static constexpr int64_t kPackGrain = 1 << 15;   // elements packed in one chunk
   static constexpr int64_t kPackSteps = 16;        // of the depth, packed for one panel at a time
@@ -201,14 +202,19 @@ class BlockedProduct {
     const double operations = 2.0 * rows_.size() * columns_.size() * std::max<int64_t>(1, p_.k);
     // Fewer where nothing is packed: a task had better read whole rows.
     const double some = readsB_ ? std::max(kFewTasks, 2.0 * poolThreads()) : kSomeTasks;
-    const double tasks = std::max(std::min(some, operations / kTaskOperations),
-                                  std::min(kMostTasks, operations / kLargeTaskOperations));
+    double tasks = std::max(std::min(some, operations / kTaskOperations),
+                            std::min(kMostTasks, operations / kLargeTaskOperations));
+    if (operations >= kHalvedOperations) tasks = std::max(tasks, 2.0);
     // Blocks of c near squares read the least. Even cuts of the rows give two threads halves.
     const double aspect = static_cast<double>(rows_.size()) / columns_.size();
     const auto evenly = [](double cuts) { return static_cast<int64_t>(cuts + 0.5); };
     int64_t rowCuts = 1, columnCuts = 1;
     if (packsPerThread_) {
       rowCuts = std::min<int64_t>({std::max<int64_t>(1, evenly(tasks)), rowPanels, threadsHere()});
+    } else if (readsB_ && tasks <= 2) {  // halves of that side of which they are more even
+      const bool byColumns =
+          ceilDivide(columnPanels, 2) * rowPanels <= ceilDivide(rowPanels, 2) * columnPanels;
+      if (tasks == 2 && rowPanels * columnPanels > 1) (byColumns ? columnCuts : rowCuts) = 2;
     } else {
       if (!packsInTask_ && !(readsB_ && columnPanels >= tasks)) {
         rowCuts = std::clamp(2 * evenly(std::sqrt(tasks * aspect) / 2),
