@@ -30,7 +30,10 @@ struct Head {
 template <class T>
 void prefetchHead(const T* rows, int64_t count, int64_t stride, int64_t width) {
   constexpr int64_t kLine = 64 / sizeof(T), kMost = 2048;
-  prefetchRows(rows, std::min(count, kMost * kLine / (width + kLine)), stride, width);
+  count = std::min(count, kMost * kLine / (width + kLine));
+  for (int64_t i = 0; i < count; i++) {
+    for (int64_t j = 0; j < width; j += kLine) __builtin_prefetch(rows + i * stride + j, 0, 2);
+  }
 }
 
 struct AttentionSizes {

@@ -7,18 +7,8 @@
 #include <cstdint>
 
 #include "cpu/simd.h"
-#include "shared/host_device.h"
 
 namespace adjoint::cpu {
-
-// Asks for `count` rows of `width` elements, `stride` apart, to come to the L2 cache.
-template <class T>
-ADJOINT_INLINE void prefetchRows(const T* rows, int64_t count, int64_t stride, int64_t width) {
-  constexpr int64_t kLine = 64 / sizeof(T);
-  for (int64_t i = 0; i < count; i++) {
-    for (int64_t j = 0; j < width; j += kLine) __builtin_prefetch(rows + i * stride + j, 0, 2);
-  }
-}
 
 // `count` runs of `size` elements, `stride` apart.
 template <class T>
