@@ -26,10 +26,8 @@ class BlockedProduct {
     readsB_ = p.bColumn == 1 && rowPanels <= kInPlacePanels;
     const bool isAcross = p.aRow == 1 && p.aK != 1;
     const bool isPaged = p.aK == 1 && p.aRow * sizeof(T) % kPageBytes == 0;
-    packsA_ = !(readsB_ && isAcross) && columnPanels > (isAcross    ? 4
-                                                        : isPaged   ? 2
-                                                        : p.aK == 1 ? 24
-                                                                    : 1);
+    const int64_t mostColumnPanels = isAcross ? 4 : p.aK != 1 ? 1 : isPaged ? 2 : 24;
+    packsA_ = !(readsB_ && isAcross) && columnPanels > mostColumnPanels;
     // Where one task takes all rows, no other wants its panels of b: it packs each as it comes,
     // which saves small products a parallel loop. There must be panels for as many tasks as the
     // product is worth. The steps of the depth being shorter there, a task may take more rows; so
@@ -201,7 +199,7 @@ class BlockedProduct {
     const int64_t columnPanels = ceilDivide(columns_.size(), kernels_.columns);
     const double operations = 2.0 * rows_.size() * columns_.size() * std::max<int64_t>(1, p_.k);
     // Fewer where nothing is packed: a task had better read whole rows.
-    const double some = readsB_ ? std::max(kFewTasks, 2.0 * poolThreads()) : kSomeTasks;
+    const double some = readsB_ ? std::max(kFewTasks, 2.0 * threadsHere()) : kSomeTasks;
     double tasks = std::max(std::min(some, operations / kTaskOperations),
                             std::min(kMostTasks, operations / kLargeTaskOperations));
     if (operations >= kHalvedOperations) tasks = std::max(tasks, 2.0);

@@ -65,8 +65,8 @@ Runs<T> partOf(const Runs<T>& all, int64_t i, int64_t parts) {
   return {all.from + begin * all.stride, end - begin, all.size, all.stride};
 }
 
-// Calls step() k times and fetch() count times, evenly between; where there is nothing to fetch, in
-// a loop that is not burdened with it.
+// Calls step() k times and, evenly between, fetch() up to count times: whole steps apart. Where
+// there is nothing to fetch, the loop is not burdened with it.
 template <class T, class F>
 ADJOINT_INLINE void interleave(int64_t k, Ahead<T>& ahead, int64_t count, const F& step) {
   if (count == 0) {
@@ -74,12 +74,11 @@ ADJOINT_INLINE void interleave(int64_t k, Ahead<T>& ahead, int64_t count, const 
     return;
   }
   const int64_t every = (k + count - 1) / count;
-  for (;;) {
+  while (k > 0) {
+    ahead.fetch();
     const int64_t steps = k < every ? k : every;
     for (int64_t i = steps; i > 0; i--) step();
     k -= steps;
-    if (k <= 0) return;
-    ahead.fetch();
   }
 }
 
