@@ -65,10 +65,25 @@ Runs<T> partOf(const Runs<T>& all, int64_t i, int64_t parts) {
   return {all.from + begin * all.stride, end - begin, all.size, all.stride};
 }
 
-// Calls step() k times and, evenly between, fetch() up to count times: whole steps apart. Where
-// there is nothing to fetch, the loop is not burdened with it.
-template <class T, class F>
-ADJOINT_INLINE void interleave(int64_t k, Ahead<T>& ahead, int64_t count, const F& step) {
+// Where the sums of a tile go: R rows of V vectors.
+template <class T>
+struct Target {
+  T* at;
+  int64_t row;
+};
+
+// Calls step() k times. Beside the first R steps it asks for a row of c each, which is wanted when
+// the sums are ready; then, evenly between whole steps, for up to `count` lines of what is ahead.
+// Where there is nothing to fetch, the loop is not burdened with it.
+template <class T, int R, int V, class F>
+ADJOINT_INLINE void interleave(int64_t k, const Target<T>& c, Ahead<T>& ahead, int64_t count,
+                               const F& step) {
+  const T* row = c.at;
+  for (int r = 0; r < R && k > 0; r++, k--, row += c.row) {
+#pragma GCC unroll 2
+    for (int v = 0; v < V; v++) __builtin_prefetch(row + v * kLanes<T>, 1);
+    step();
+  }
   if (count == 0) {
     for (; k > 0; k--) step();
     return;
@@ -82,21 +97,33 @@ ADJOINT_INLINE void interleave(int64_t k, Ahead<T>& ahead, int64_t count, const 
   }
 }
 
+// Steps from the second cache to the first, which holds no panel whose rows lie far apart.
+constexpr int64_t kStepsAhead = 8;
+
+// A step's vectors of b.
+template <class T, int V>
+ADJOINT_INLINE void loadStep(Vector<T> (&bv)[V], const T* b, int64_t bRow) {
+#pragma GCC unroll 2
+  for (int v = 0; v < V; v++) {
+    __builtin_prefetch(b + kStepsAhead * bRow + v * kLanes<T>);
+    bv[v] = load(b + v * kLanes<T>);
+  }
+}
+
 // sum [R, V lanes] += a [R, k] b [k, V lanes]
 template <class T, int R, int V>
 ADJOINT_INLINE void accumulate(Vector<T> (&sum)[R][V], int64_t k, const T* a, int64_t aRow,
-                               int64_t aK, const T* b, int64_t bRow, Ahead<T>& ahead,
-                               int64_t count) {
+                               int64_t aK, const T* b, int64_t bRow, const Target<T>& c,
+                               Ahead<T>& ahead, int64_t count) {
   // Every third row has a pointer; the others are one or two strides (an addressing mode) away.
   constexpr int groups = (R + 2) / 3;
   const T* row[groups];
 #pragma GCC unroll 8
   for (int g = 0; g < groups; g++) row[g] = a + 3 * g * aRow;
-  interleave(
-      k, ahead, count, [&]() __attribute__((always_inline)) {
+  interleave<T, R, V>(
+      k, c, ahead, count, [&]() __attribute__((always_inline)) {
         Vector<T> bv[V];
-#pragma GCC unroll 2
-        for (int v = 0; v < V; v++) bv[v] = load(b + v * kLanes<T>);
+        loadStep<T, V>(bv, b, bRow);
 #pragma GCC unroll 16
         for (int r = 0; r < R; r++) {
           const T x = row[r / 3][r % 3 * aRow];
@@ -112,12 +139,14 @@ ADJOINT_INLINE void accumulate(Vector<T> (&sum)[R][V], int64_t k, const T* a, in
 // The same for rows that lie side by side: one pointer does, which leaves ports to the products.
 template <class T, int R, int V>
 ADJOINT_INLINE void accumulatePacked(Vector<T> (&sum)[R][V], int64_t k, const T* a, int64_t aK,
-                                     const T* b, int64_t bRow, Ahead<T>& ahead, int64_t count) {
-  interleave(
-      k, ahead, count, [&]() __attribute__((always_inline)) {
+                                     const T* b, int64_t bRow, const Target<T>& c, Ahead<T>& ahead,
+                                     int64_t count) {
+  interleave<T, R, V>(
+      k, c, ahead, count, [&]() __attribute__((always_inline)) {
         Vector<T> bv[V];
-#pragma GCC unroll 2
-        for (int v = 0; v < V; v++) bv[v] = load(b + v * kLanes<T>);
+        loadStep<T, V>(bv, b, bRow);
+        __builtin_prefetch(a + kStepsAhead * aK);
+        __builtin_prefetch(a + kStepsAhead * aK + R - 1);
 #pragma GCC unroll 16
         for (int r = 0; r < R; r++) {
 #pragma GCC unroll 2
@@ -149,21 +178,16 @@ template <class T, int R, int V>
 void tile(int64_t k, const T* a, int64_t aRow, int64_t aK, const T* b, int64_t bRow, T* c,
           int64_t cRow, const T* init, int64_t initRow, int64_t run, T least, Ahead<T>& ahead,
           int64_t count) {
-  // c is next wanted when the sums are ready; by then it can be here.
-#pragma GCC unroll 16
-  for (int r = 0; r < R; r++) {
-#pragma GCC unroll 2
-    for (int v = 0; v < V; v++) __builtin_prefetch(c + r * cRow + v * kLanes<T>, 1);
-  }
   for (;;) {
     const int64_t steps = k < run ? k : run;
     const int64_t now = k <= steps || count == 0 ? count : count * steps / k;
     count -= now;
     Vector<T> sum[R][V] = {};
+    const Target<T> target = {c, cRow};
     if (aRow == 1) {
-      accumulatePacked<T, R, V>(sum, steps, a, aK, b, bRow, ahead, now);
+      accumulatePacked<T, R, V>(sum, steps, a, aK, b, bRow, target, ahead, now);
     } else {
-      accumulate<T, R, V>(sum, steps, a, aRow, aK, b, bRow, ahead, now);
+      accumulate<T, R, V>(sum, steps, a, aRow, aK, b, bRow, target, ahead, now);
     }
     const Vector<T> low = splat(k > steps ? leastOf<T>(false) : least);
 #pragma GCC unroll 16
