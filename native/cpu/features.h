@@ -11,10 +11,10 @@ constexpr int kFeatures = 2;
 const char* featureName(Feature feature);
 // Compiled in, and on this processor; for AMX, permitted to this process by the system.
 bool isFeatureSupported(Feature feature);
-// Supported, not switched off, and the level is avx512. ADJOINT_AVX512_BF16=0 and ADJOINT_AMX=0
-// switch off.
+// Supported, faster than float32, and the level is avx512. ADJOINT_AVX512_BF16 and ADJOINT_AMX say
+// 0 or 1 instead: never, or wherever it is supported.
 bool hasFeature(Feature feature);
-// For tests.
+// For tests: as the variables do.
 void setFeature(Feature feature, bool enabled);
 
 }  // namespace adjoint::cpu

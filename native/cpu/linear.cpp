@@ -7,6 +7,7 @@
 #include <type_traits>
 
 #include "contract.h"
+#include "cpu/compute_view.h"
 #include "cpu/gemm.h"
 #include "cpu/matmul.h"
 #include "cpu/workspace.h"
@@ -122,12 +123,15 @@ void linearBackward(const LinearBackwardArgs& a) {
   } else if (a.dbias) {
     reduce(ReduceOp::sum, asRow(*a.dbias), dz);
   }
-  if (a.dx) matmul(*a.dx, dz, *a.w, nullptr);
+  // Converted once for both products, where it must be.
+  const ComputeInput converted(dz, Layout::any, productDType(dz.dtype));
+  const View& left = converted.view();
+  if (a.dx) matrixProduct(*a.dx, left, *a.w, nullptr, false);
   if (!a.dw) return;
   if (a.dw->dtype == dz.dtype) {
-    matmul(*a.dw, transposed(dz), *a.x, nullptr);
+    matrixProduct(*a.dw, transposed(left), *a.x, nullptr, false);
   } else {
-    wideProduct(*a.dw, transposed(dz), *a.x);
+    wideProduct(*a.dw, transposed(left), *a.x);
   }
 }
 

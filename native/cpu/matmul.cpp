@@ -6,6 +6,7 @@
 
 #include "contract.h"
 #include "cpu/compute_view.h"
+#include "cpu/features.h"
 #include "cpu/gemm.h"
 #include "cpu/gemm_bf16.h"
 
@@ -51,10 +52,11 @@ template <>
 void multiply(const Product<float>& p) {
   using backend::Float32Products;
   const Float32Products precision = float32Products.load(std::memory_order_relaxed);
-  if (precision != Float32Products::highest && bf16Multiply() &&
-      multiplyBf16(p, precision == Float32Products::high ? 3 : 1)) {
-    return;
-  }
+  // AVX512-BF16 at its best is twice as fast as float32: three products would take longer.
+  const bool pays = precision == Float32Products::high
+                        ? hasFeature(Feature::amxBf16)
+                        : precision == Float32Products::medium && bf16Multiply();
+  if (pays && multiplyBf16(p, precision == Float32Products::high ? 3 : 1)) return;
   gemm(p);
 }
 template <>
@@ -147,6 +149,10 @@ void productOfType(const View& y, const View& a, const View& b, const View* bias
 }
 
 }  // namespace
+
+DType productDType(DType dtype) {
+  return dtype == DType::bfloat16 && bf16Multiply() ? dtype : computeDType(dtype);
+}
 
 void matrixProduct(const View& y, const View& a, const View& b, const View* bias, bool rectify) {
   if (y.numel() == 0) return;

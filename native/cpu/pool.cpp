@@ -29,8 +29,9 @@
 namespace adjoint::cpu {
 namespace {
 
-// Bridges the gap between two operations of a training step. JavaScript that the last kernel has put
-// out of the caches takes up to 100 µs; a worker that went to sleep meanwhile takes as long to wake.
+// Bridges the gap between two operations of a training step. JavaScript that the last kernel has
+// put out of the caches takes up to 100 µs; a worker that went to sleep meanwhile takes as long to
+// wake.
 constexpr std::chrono::microseconds kWorkerSpin{200};
 // The caller only waits for chunks that run right now; asleep, it leaves its core to them.
 constexpr std::chrono::microseconds kCallerSpin{20};

@@ -224,7 +224,6 @@ TEST_P(Attention, Bfloat16WithoutPairs) {
   for (Placement placement : {Placement::dense, Placement::packed, Placement::scattered}) {
     check({2, 3, 37, 37, 20, 20, MaskKind::causal, placement, DType::bfloat16});
   }
-  cpu::setFeature(cpu::Feature::avx512Bf16, true);
 }
 
 // Rounding p and ds changes each of their products by at most 2^-8 of it, and mostly at random.

@@ -350,16 +350,10 @@ TEST(GemmBf16, MatmulAgreesAcrossForms) {
     a.randomize(1);
     b.randomize(2);
     bias.randomize(3);
-    for (bool amx : {true, false}) {
-      for (bool avx512 : {true, false}) {
-        setFeature(Feature::amxBf16, amx);
-        setFeature(Feature::avx512Bf16, avx512);
-        backend::matmul(y.view(), a.view(), b.view(), &bias.view());
-        setFeature(Feature::amxBf16, true);
-        setFeature(Feature::avx512Bf16, true);
-        expectProduct(y, a, b, &bias);
-      }
-    }
+    forEachBf16Form([&](bool, bool) {
+      backend::matmul(y.view(), a.view(), b.view(), &bias.view());
+      expectProduct(y, a, b, &bias);
+    });
   }
 }
 

@@ -157,21 +157,13 @@ TEST_P(Recurrent, ManyUnits) {
 
 // The forms of bfloat16 products, and none.
 TEST(RecurrentBf16, EveryForm) {
-  using cpu::Feature;
-  const bool had[] = {hasFeature(Feature::avx512Bf16), hasFeature(Feature::amxBf16)};
-  for (const bool withAmx : {true, false}) {
-    for (const bool withBf16 : {true, false}) {
-      setFeature(Feature::avx512Bf16, had[0] && withBf16);
-      setFeature(Feature::amxBf16, had[1] && withAmx);
-      SCOPED_TRACE(::testing::Message() << "AMX " << withAmx << " AVX512-BF16 " << withBf16);
-      for (const Sizes& s : {Sizes{3, 40, 5, 33}, {2, 70, 3, 20}, {5, 7, 40, 31}}) {
-        check(Case(DType::bfloat16, s, true, false, true, false));
-        check(Case(DType::bfloat16, s, false, true, false, true));
-      }
+  forEachBf16Form([](bool amx, bool avx512) {
+    SCOPED_TRACE(::testing::Message() << "AMX " << amx << " AVX512-BF16 " << avx512);
+    for (const Sizes& s : {Sizes{3, 40, 5, 33}, {2, 70, 3, 20}, {5, 7, 40, 31}}) {
+      check(Case(DType::bfloat16, s, true, false, true, false));
+      check(Case(DType::bfloat16, s, false, true, false, true));
     }
-  }
-  setFeature(Feature::avx512Bf16, had[0]);
-  setFeature(Feature::amxBf16, had[1]);
+  });
 }
 
 TEST_P(Recurrent, SaturatesWithoutNaN) {
