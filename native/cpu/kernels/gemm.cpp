@@ -65,7 +65,7 @@ Runs<T> partOf(const Runs<T>& all, int64_t i, int64_t parts) {
   return {all.from + begin * all.stride, end - begin, all.size, all.stride};
 }
 
-// Where the sums of a tile go: R rows of V vectors.
+// Where the sums of a tile go.
 template <class T>
 struct Target {
   T* at;
