@@ -41,12 +41,7 @@ async function main(): Promise<void> {
   check()
   if (process.argv[2] === 'worker') {
     const workers = Array.from({ length: 2 }, () => startWorker(__filename))
-    await Promise.all(
-      workers.map(async (worker) => {
-        await once(worker, 'message')
-        await once(worker, 'exit')
-      }),
-    )
+    await Promise.all(workers.flatMap((worker) => [once(worker, 'message'), once(worker, 'exit')]))
     process.on('exit', check)
     console.log('captured')
   } else {
