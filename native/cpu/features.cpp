@@ -79,8 +79,8 @@ bool hasFeature(Feature feature) {
          isFeatureSupported(feature);
 }
 
-void setFeature(Feature feature, bool on) {
-  enabled(feature).store(on, std::memory_order_relaxed);
+bool setFeature(Feature feature, bool on) {
+  return enabled(feature).exchange(on, std::memory_order_relaxed);
 }
 
 }  // namespace adjoint::cpu

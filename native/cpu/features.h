@@ -14,7 +14,7 @@ bool isFeatureSupported(Feature feature);
 // Supported, faster than float32, and the level is avx512. ADJOINT_AVX512_BF16 and ADJOINT_AMX say
 // 0 or 1 instead: never, or wherever it is supported.
 bool hasFeature(Feature feature);
-// For tests: as the variables do.
-void setFeature(Feature feature, bool enabled);
+// For tests: as the variables do. Returns what was said before.
+bool setFeature(Feature feature, bool enabled);
 
 }  // namespace adjoint::cpu

@@ -123,6 +123,7 @@ void linearBackward(const LinearBackwardArgs& a) {
   } else if (a.dbias) {
     reduce(ReduceOp::sum, asRow(*a.dbias), dz);
   }
+  if (!a.dx && !a.dw) return;
   // Converted once for both products, where it must be.
   const ComputeInput converted(dz, Layout::any, productDType(dz.dtype));
   const View& left = converted.view();

@@ -28,6 +28,10 @@ Matrices matricesOf(const View& x, int batchDims) {
 
 std::atomic<backend::Float32Products> float32Products{backend::Float32Products::highest};
 
+bool isMultipliedInBf16(DType dtype) {
+  return dtype == DType::bfloat16 && bf16Multiply();
+}
+
 // In bfloat16; false where the parts of float32 operands do not allow it.
 template <class T>
 bool multiplyBf16(const Product<T>& p, int terms) {
@@ -151,13 +155,13 @@ void productOfType(const View& y, const View& a, const View& b, const View* bias
 }  // namespace
 
 DType productDType(DType dtype) {
-  return dtype == DType::bfloat16 && bf16Multiply() ? dtype : computeDType(dtype);
+  return isMultipliedInBf16(dtype) ? dtype : computeDType(dtype);
 }
 
 void matrixProduct(const View& y, const View& a, const View& b, const View* bias, bool rectify) {
   if (y.numel() == 0) return;
   if (y.dtype == computeDType(y.dtype)) return productOfType(y, a, b, bias, rectify);
-  if (y.dtype == DType::bfloat16 && bf16Multiply()) {
+  if (isMultipliedInBf16(y.dtype)) {
     return product<BFloat16>(y, a, b, bias, rectify);
   }
   const ComputeInput computeA(a), computeB(b), computeBias(bias ? *bias : View{});
@@ -169,7 +173,7 @@ void matrixProduct(const View& y, const View& a, const View& b, const View* bias
 
 void wideProduct(const View& y, const View& a, const View& b) {
   if (y.numel() == 0) return;
-  if (a.dtype == DType::bfloat16 && bf16Multiply()) {
+  if (isMultipliedInBf16(a.dtype)) {
     Bf16Product p{y.size[0],
                   y.size[1],
                   a.size[1],

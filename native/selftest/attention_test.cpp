@@ -220,7 +220,7 @@ TEST_P(Attention, OddWidths) {
 }
 
 TEST_P(Attention, Bfloat16WithoutPairs) {
-  cpu::setFeature(cpu::Feature::avx512Bf16, false);
+  const FeatureChoice withoutPairs(true, false);
   for (Placement placement : {Placement::dense, Placement::packed, Placement::scattered}) {
     check({2, 3, 37, 37, 20, 20, MaskKind::causal, placement, DType::bfloat16});
   }

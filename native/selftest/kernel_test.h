@@ -153,13 +153,13 @@ class EveryLevel : public ::testing::TestWithParam<cpu::SimdLevel> {
     if (!cpu::isSimdLevelSupported(GetParam())) FAIL() << "level is not supported";
     before_ = cpu::simdLevel();
     cpu::setSimdLevel(GetParam());
-    // Units for bfloat16 wherever there are any, faster than float32 or not.
-    for (int i = 0; i < cpu::kFeatures; i++) cpu::setFeature(static_cast<cpu::Feature>(i), true);
   }
   void TearDown() override { cpu::setSimdLevel(before_); }
 
  private:
   cpu::SimdLevel before_ = cpu::SimdLevel::scalar;
+  // Units for bfloat16 wherever there are any, faster than float32 or not.
+  const FeatureChoice features_{true, true};
 };
 
 inline std::string levelName(const ::testing::TestParamInfo<cpu::SimdLevel>& info) {

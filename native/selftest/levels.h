@@ -22,26 +22,34 @@ inline std::vector<cpu::SimdLevel> levelsUnderTest() {
   return levels;
 }
 
-// Runs `body` with each choice of the features that multiply bfloat16 that this processor has, and
-// restores them.
+// Says, while it lives, which features that multiply bfloat16 are used where there are any.
+class FeatureChoice {
+ public:
+  FeatureChoice(bool amx, bool avx512)
+      : amxBefore_(setFeature(cpu::Feature::amxBf16, amx)),
+        avx512Before_(setFeature(cpu::Feature::avx512Bf16, avx512)) {}
+  ~FeatureChoice() {
+    setFeature(cpu::Feature::amxBf16, amxBefore_);
+    setFeature(cpu::Feature::avx512Bf16, avx512Before_);
+  }
+  FeatureChoice(const FeatureChoice&) = delete;
+  FeatureChoice& operator=(const FeatureChoice&) = delete;
+
+ private:
+  const bool amxBefore_, avx512Before_;
+};
+
+// Runs `body` with each choice of those that this processor has.
 template <class F>
 void forEachBf16Form(F body) {
-  using cpu::Feature;
-  const bool amxBefore = hasFeature(Feature::amxBf16);
-  const bool avx512Before = hasFeature(Feature::avx512Bf16);
   for (bool amx : {true, false}) {
+    if (amx && !isFeatureSupported(cpu::Feature::amxBf16)) continue;
     for (bool avx512 : {true, false}) {
-      if ((amx && !isFeatureSupported(Feature::amxBf16)) ||
-          (avx512 && !isFeatureSupported(Feature::avx512Bf16))) {
-        continue;
-      }
-      setFeature(Feature::amxBf16, amx);
-      setFeature(Feature::avx512Bf16, avx512);
+      if (avx512 && !isFeatureSupported(cpu::Feature::avx512Bf16)) continue;
+      const FeatureChoice choice(amx, avx512);
       body(amx, avx512);
     }
   }
-  setFeature(Feature::amxBf16, amxBefore);
-  setFeature(Feature::avx512Bf16, avx512Before);
 }
 
 }  // namespace adjoint
