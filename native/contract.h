@@ -153,18 +153,28 @@ void softmaxBackward(const View& dx, const View& dy, const View& y, int axis, bo
 // float32 or wider; K may be 0. bias: nullptr for none.
 void matmul(const View& y, const View& a, const View& b, const View* bias);
 
-// z = x wT + bias; y = f(z). x [N, K], w [M, K], bias [M] or nullptr; y [N, M], dense; z: nullptr,
-// or dense and of y's shape, where it is left for the backward pass. Of one floating dtype.
-void linear(const View& y, const View* z, const View& x, const View& w, const View* bias,
+// z = x wT + bias; y = f(z). x [N, K], w [M, K], bias [M] or nullptr; y [N, M], dense. kept: what
+// the backward pass tells f'(z) from where y does not say it (of GELU), dense and of y's shape, the
+// backend's own affair: f'(z) on the CPU, z on a GPU; nullptr where it is not wanted. Of one
+// floating dtype.
+void linear(const View& y, const View* kept, const View& x, const View& w, const View* bias,
             Activation activation);
-// dz = dy f'(z), told from `kept`, which is y for relu and z for GELU (nullptr for none: dz = dy);
-// dx = dz w; dw = dzT x; dbias [M] = sum of dz over its rows. dx, dw, dbias: nullptr where not
-// wanted, and then w or x may be too. On the CPU dw and dbias may be float32 where dy is half.
+// dz = dy f'(z), told from `kept`, which is y for relu and what `linear` left for GELU (nullptr for
+// none: dz = dy); dx = dz w; dw = dzT x; dbias [M] = sum of dz over its rows. dx, dw, dbias:
+// nullptr where not wanted, and then w or x may be too. On the CPU dw and dbias may be float32
+// where dy is half. Where x = g(u) comes from a layer below, dx is the gradient of u: g'(u) times
+// that of x.
+struct LayerBelow {
+  Activation activation = Activation::none;  // g
+  const View* kept = nullptr;                // of it, as `kept` above
+  const View* dbias = nullptr;               // [K] = sum of dx over its rows
+};
 struct LinearBackwardArgs {
   const View *dx, *dw, *dbias;
   View dy;
   const View *x, *w, *kept;
   Activation activation;
+  LayerBelow below = {};
 };
 void linearBackward(const LinearBackwardArgs& a);
 

@@ -233,6 +233,7 @@ export const table: Record<string, readonly Argument[]> = {
   logSoftmax: [M, axis],
   matmul: [M, ['sameShape', vector]],
   linear: [M, M, ['optional', vector], O],
+  feedForward: [M, M, ['optional', vector], M, ['optional', vector], O],
   cast: [T, value('dtype', 'int8')],
   reshape: [M, value('newShape', [4])],
   view: [M, value('newShape', [4])],

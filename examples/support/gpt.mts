@@ -1,7 +1,7 @@
 import { arange, type Tensor } from 'adjoint'
 import * as nn from 'adjoint/nn'
 
-const { linear, scaledDotProductAttention } = nn.functional
+const { feedForward, scaledDotProductAttention } = nn.functional
 
 /** Attention to what stands before, then two linear layers, each added to what came in. */
 class GptBlock extends nn.Module {
@@ -33,9 +33,16 @@ class GptBlock extends nn.Module {
     const [q, k, v] = qkv.unbind(2).map((part) => part.transpose(1, 2)) // [N, heads, T, D]
     const mixed = scaledDotProductAttention(q, k, v, { isCausal: true })
     const y = x.add(this.projection.forward(mixed.transpose(1, 2).reshape([n, t, width])))
-    const { weight, bias } = this.expand
-    const wide = linear(this.norm2.forward(y), weight, bias, { activation: 'gelu' })
-    return y.add(this.contract.forward(wide))
+    const { expand, contract } = this
+    return y.add(
+      feedForward(
+        this.norm2.forward(y),
+        expand.weight,
+        expand.bias,
+        contract.weight,
+        contract.bias,
+      ),
+    )
   }
 }
 

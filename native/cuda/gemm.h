@@ -29,12 +29,16 @@ struct Gemm {
   bool accumulate;
   bool wideOutput;  // y and bias are float32, although dtype may be a half type
   // What fusedGemm does besides, for one matrix that is not accumulated: relu or geluTanh of y;
-  // what that was applied to, laid out as y, or nullptr; or the sums over k of a, [m] of y's dtype.
+  // what that was applied to, laid out as y, or nullptr; the sums over k of a, [m] of y's dtype; or
+  // y = geluTanh'(below) times the product, below laid out as y, and the sums of y's columns, [n]
+  // of its dtype, or nullptr.
   Activation activation;
   void *kept, *sums;
+  const void* below;
+  void* columnSums;
 
   DType yDType() const { return wideOutput ? computeDType(dtype) : dtype; }
-  bool isFused() const { return activation != Activation::none || sums; }
+  bool isFused() const { return activation != Activation::none || sums || below; }
 };
 
 // The library and its version, or why there is none.

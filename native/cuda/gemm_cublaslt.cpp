@@ -159,7 +159,7 @@ std::vector<cublasComputeType_t> computeTypes(DType dtype, backend::Float32Produ
 }
 
 // All of a product but where its matrices lie: of that, what the choice of an algorithm looks at.
-using PlanKey = std::array<int64_t, 21>;
+using PlanKey = std::array<int64_t, 23>;
 PlanKey keyOf(const Gemm& g, backend::Float32Products precision) {
   return {static_cast<int64_t>(g.dtype),
           g.wideOutput,
@@ -181,7 +181,9 @@ PlanKey keyOf(const Gemm& g, backend::Float32Products precision) {
           g.bias ? alignmentOf(g.bias) : 0,
           static_cast<int64_t>(g.activation),
           g.kept ? alignmentOf(g.kept) : 0,
-          g.sums ? alignmentOf(g.sums) : 0};
+          g.sums ? alignmentOf(g.sums) : 0,
+          g.below ? alignmentOf(g.below) : 0,
+          g.columnSums ? alignmentOf(g.columnSums) : 0};
 }
 struct PlanHash {
   size_t operator()(const PlanKey& key) const {
@@ -197,6 +199,7 @@ struct PlanHash {
 // yT has a column for each row of y, and the B that it is made of is our a.
 cublasLtEpilogue_t epilogueOf(const Gemm& g) {
   if (g.sums) return CUBLASLT_EPILOGUE_BGRADB;
+  if (g.below) return g.columnSums ? CUBLASLT_EPILOGUE_DGELU_BGRAD : CUBLASLT_EPILOGUE_DGELU;
   switch (g.activation) {
     case Activation::relu:
       return g.bias ? CUBLASLT_EPILOGUE_RELU_BIAS : CUBLASLT_EPILOGUE_RELU;
@@ -206,6 +209,15 @@ cublasLtEpilogue_t epilogueOf(const Gemm& g) {
     default:
       return g.bias ? CUBLASLT_EPILOGUE_BIAS : CUBLASLT_EPILOGUE_DEFAULT;
   }
+}
+
+// What the library calls the bias, which it reads or writes.
+const void* vectorOf(const Gemm& g) {
+  return g.bias ? g.bias : g.sums ? g.sums : g.columnSums;
+}
+// What the library calls the auxiliary matrix, which it writes or reads.
+const void* besideY(const Gemm& g) {
+  return g.kept ? g.kept : g.below;
 }
 
 // The library's descriptions of a product and the algorithm that it chose: tens of microseconds of
@@ -247,9 +259,8 @@ class GemmPlan {
     return status == CUBLAS_STATUS_NOT_SUPPORTED || status == CUBLAS_STATUS_INVALID_VALUE;
   }
   void setPointers(const Gemm& g) const {
-    if (g.bias) set(*operation_, CUBLASLT_MATMUL_DESC_BIAS_POINTER, g.bias);
-    if (g.sums) set(*operation_, CUBLASLT_MATMUL_DESC_BIAS_POINTER, g.sums);
-    if (g.kept) set(*operation_, CUBLASLT_MATMUL_DESC_EPILOGUE_AUX_POINTER, g.kept);
+    if (vectorOf(g)) set(*operation_, CUBLASLT_MATMUL_DESC_BIAS_POINTER, vectorOf(g));
+    if (besideY(g)) set(*operation_, CUBLASLT_MATMUL_DESC_EPILOGUE_AUX_POINTER, besideY(g));
   }
 
   // Whether the library has an algorithm.
@@ -262,9 +273,9 @@ class GemmPlan {
     // What is stored last is as aligned as the bias is, for algorithms that read both alike.
     uint32_t outputAlignment = alignmentOf(g.y.data);
     if (g.bias) outputAlignment = std::min(outputAlignment, alignmentOf(g.bias));
-    if (g.kept) {
+    if (besideY(g)) {
       set(*operation_, CUBLASLT_MATMUL_DESC_EPILOGUE_AUX_LD, g.y.leading);
-      outputAlignment = std::min(outputAlignment, alignmentOf(g.kept));
+      outputAlignment = std::min(outputAlignment, alignmentOf(besideY(g)));
     }
     set(*operation_, CUBLASLT_MATMUL_DESC_EPILOGUE, epilogueOf(g));
     setPointers(g);

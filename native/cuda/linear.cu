@@ -1,6 +1,8 @@
-// Linear layers with an activation. Of half types the library may apply it where the product is
-// finished, and add up the bias's gradient where it reads dy; else there are kernels of our own:
-// the elementwise ones, and one for dz and its column sums.
+// Linear layers with an activation. Of half types the library may apply it, or the slope of GELU,
+// where the product is finished, and add up the bias's gradient where it reads or writes what that
+// is the sum of; else there are kernels of our own: the elementwise ones, and one for dz and its
+// column sums. It could apply relu's slope too, from a mask of a layout that it does not say, which
+// must be made by the forward product: ours reads y.
 #include "contract.h"
 #include "cuda/elements.h"
 #include "cuda/gemm_operand.h"
@@ -59,6 +61,22 @@ bool productAndSums(const View& dw, const View& dbias, const View& dy, const Vie
   const GemmOperand a(transposed(dy)), b(x);
   Gemm g = product(dw, a, b);
   g.sums = dbias.data;
+  return fusedGemm(g, stream());
+}
+
+// dx = (dz w) g'(u) and the sums of its rows, in one product; false where the library has none.
+bool productAndSlopes(const View& dx, const View& dz, const View& w,
+                      const backend::LayerBelow& below) {
+  if (below.activation != Activation::geluTanh || !isHalf(dx.dtype)) return false;
+  if (dx.numel() == 0 || dz.numel() == 0 || dx.size[1] % 8 != 0) return false;
+  if (!dx.isContiguous() || !below.kept->isContiguous() || !isWideAligned(below.kept->data)) {
+    return false;
+  }
+  if (below.dbias && !below.dbias->isContiguous()) return false;
+  const GemmOperand a(dz), b(w);
+  Gemm g = product(dx, a, b);
+  g.below = below.kept->data;
+  g.columnSums = below.dbias ? below.dbias->data : nullptr;
   return fusedGemm(g, stream());
 }
 
@@ -160,34 +178,44 @@ void slopesAndSums(const View& dz, const View& dbias, const View& dy, const View
   });
 }
 
-// Into dz, dense.
-void backwardOfActivation(const View& dz, const backend::LinearBackwardArgs& a) {
-  const bool hasRows = (a.dy.stride[1] == 1 || a.dy.size[1] == 1) && a.kept->isContiguous();
-  if (a.dbias && hasRows && dz.numel() > 0) {
-    return slopesAndSums(dz, *a.dbias, a.dy, *a.kept, a.activation);
+// Into dz, dense, and dbias; dz may be dy.
+void backwardOfActivation(const View& dz, const View* dbias, const View& dy, const View& kept,
+                          Activation activation) {
+  const bool hasRows = (dy.stride[1] == 1 || dy.size[1] == 1) && kept.isContiguous();
+  if (dbias && hasRows && dz.numel() > 0) {
+    return slopesAndSums(dz, *dbias, dy, kept, activation);
   }
-  Operand dy, kept;
-  dy.view = a.dy;
-  kept.view = *a.kept;
-  backend::binary(backwardOf(a.activation), dz, dy, kept, dz.dtype);
-  if (a.dbias) backend::reduce(ReduceOp::sum, asRow(*a.dbias), dz);
+  Operand left, right;
+  left.view = dy;
+  right.view = kept;
+  backend::binary(backwardOf(activation), dz, left, right, dz.dtype);
+  if (dbias) backend::reduce(ReduceOp::sum, asRow(*dbias), dz);
+}
+
+void backwardOfInput(const View& dx, const View& dz, const View& w,
+                     const backend::LayerBelow& below) {
+  if (productAndSlopes(dx, dz, w, below)) return;
+  backend::matmul(dx, dz, w, nullptr);
+  if (below.activation != Activation::none) {
+    backwardOfActivation(dx, below.dbias, dx, *below.kept, below.activation);
+  }
 }
 
 }  // namespace
 }  // namespace cuda
 
-void backend::linear(const View& y, const View* z, const View& x, const View& w, const View* bias,
-                     Activation activation) {
+void backend::linear(const View& y, const View* kept, const View& x, const View& w,
+                     const View* bias, Activation activation) {
   if (y.numel() == 0) return;
-  if (x.numel() > 0 && cuda::activatedProduct(y, z, x, w, bias, activation)) return;
-  const View& product = z ? *z : y;
+  if (x.numel() > 0 && cuda::activatedProduct(y, kept, x, w, bias, activation)) return;
+  const View& product = kept ? *kept : y;
   matmul(product, x, transposed(w), bias);
   if (activation != Activation::none) unary(unaryOf(activation), y, product, y.dtype);
 }
 
 void backend::linearBackward(const LinearBackwardArgs& a) {
   if (a.activation == Activation::none) {
-    if (a.dx) matmul(*a.dx, a.dy, *a.w, nullptr);
+    if (a.dx) cuda::backwardOfInput(*a.dx, a.dy, *a.w, a.below);
     if (a.dw && a.dbias && cuda::productAndSums(*a.dw, *a.dbias, a.dy, *a.x)) return;
     if (a.dw) matmul(*a.dw, transposed(a.dy), *a.x, nullptr);
     if (a.dbias) reduce(ReduceOp::sum, asRow(*a.dbias), a.dy);
@@ -196,8 +224,8 @@ void backend::linearBackward(const LinearBackwardArgs& a) {
   const cuda::Workspace space(static_cast<size_t>(a.dy.numel()) * itemSize(a.dy.dtype));
   View dz = cuda::denseLike(a.dy, a.dy.dtype);
   dz.data = space.data();
-  cuda::backwardOfActivation(dz, a);
-  if (a.dx) matmul(*a.dx, dz, *a.w, nullptr);
+  cuda::backwardOfActivation(dz, a.dbias, a.dy, *a.kept, a.activation);
+  if (a.dx) cuda::backwardOfInput(*a.dx, dz, *a.w, a.below);
   if (a.dw) matmul(*a.dw, transposed(dz), *a.x, nullptr);
 }
 

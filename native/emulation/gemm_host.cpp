@@ -22,6 +22,12 @@ void readRow(std::vector<double>& out, const GemmMatrix& m, int64_t batch, int64
   }
 }
 
+// What y's element is multiplied by.
+template <class Y>
+double slopeAt(const Gemm& g, int64_t at) {
+  return g.below ? geluTanhSlope(convert<double>(static_cast<const Y*>(g.below)[at])) : 1;
+}
+
 double activated(Activation activation, double z) {
   if (activation == Activation::relu) return Unary<UnaryOp::relu>()(z);
   if (activation == Activation::geluTanh) return Unary<UnaryOp::geluTanh>()(z);
@@ -31,7 +37,7 @@ double activated(Activation activation, double z) {
 template <class S, class Y>
 void product(const Gemm& g) {
   const auto n = static_cast<size_t>(g.n), k = static_cast<size_t>(g.k);
-  std::vector<double> a(k), b(k * n), row(n), sums(n);
+  std::vector<double> a(k), b(k * n), row(n), sums(n), columnSums(n);
   for (int64_t batch = 0; batch < g.batch; batch++) {
     for (size_t p = 0; p < k && (batch == 0 || g.b.batchStride != 0); p++) {
       readRow<S>(row, g.b, batch, static_cast<int64_t>(p));
@@ -49,16 +55,20 @@ void product(const Gemm& g) {
       }
       Y* y = static_cast<Y*>(g.y.data) + batch * g.y.batchStride + i * g.y.leading;
       for (size_t j = 0; j < n; j++) {
+        const int64_t at = i * g.y.leading + static_cast<int64_t>(j);
         const double z = g.accumulate ? convert<double>(y[j]) + sums[j] : sums[j];
-        if (g.kept) {
-          static_cast<Y*>(g.kept)[i * g.y.leading + static_cast<int64_t>(j)] = convert<Y>(z);
-        }
-        y[j] = convert<Y>(activated(g.activation, z));
+        if (g.kept) static_cast<Y*>(g.kept)[at] = convert<Y>(z);
+        const double value = activated(g.activation, z) * slopeAt<Y>(g, at);
+        y[j] = convert<Y>(value);
+        columnSums[j] += value;
       }
       if (g.sums) {
         static_cast<Y*>(g.sums)[i] = convert<Y>(std::accumulate(a.begin(), a.end(), 0.0));
       }
     }
+  }
+  for (size_t j = 0; g.columnSums && j < n; j++) {
+    static_cast<Y*>(g.columnSums)[j] = convert<Y>(columnSums[j]);
   }
 }
 

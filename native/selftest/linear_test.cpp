@@ -95,21 +95,26 @@ void expectAsComposed(DType dtype, const Sizes& s, Activation activation, bool h
   if (keeps) {
     backend::linear(y.view, &kept.view, x.view, w.view, b, activation);
     expectSame(y, want, "y");
-    expectSame(kept, z, "z");
+    Tensor slopes(dtype, {s.n, s.m});
+    Operand one;
+    one.isScalar = true;
+    one.scalar = Scalar::of(1.0);
+    backend::binary(backwardOf(activation), slopes.view, one, z.operand(), dtype);
+    expectSame(kept, slopes, "slopes");
   }
 
   Tensor dz(dtype, {s.n, s.m});
   if (isNone) {
     backend::copy(dz.view, dy.view);
   } else {
-    backend::binary(backwardOf(activation), dz.view, dy.operand(),
-                    keeps ? z.operand() : want.operand(), dtype);
+    backend::binary(keeps ? BinaryOp::mul : BinaryOp::reluBackward, dz.view, dy.operand(),
+                    keeps ? kept.operand() : want.operand(), dtype);
   }
   Tensor dx(dtype, {s.n, s.k}), dw(dtype, {s.m, s.k}), dbias(dtype, {s.m});
   Tensor wantDx(dtype, {s.n, s.k}), wantDw(dtype, {s.m, s.k});
   if (wantDx.numel() > 0) backend::matmul(wantDx.view, dz.view, w.view, nullptr);
   if (wantDw.numel() > 0) backend::matmul(wantDw.view, transposed(dz.view), x.view, nullptr);
-  const View* state = isNone ? nullptr : keeps ? &z.view : &want.view;
+  const View* state = isNone ? nullptr : keeps ? &kept.view : &want.view;
   backend::linearBackward(
       {&dx.view, &dw.view, &dbias.view, dy.view, &x.view, &w.view, state, activation});
   expectProduct(dx, wantDx, dz.view, w.view, "dx");
@@ -160,6 +165,47 @@ TEST_P(LinearAtEveryLevel, keepsNaNAndInfinity) {
       }
       backend::linear(y.view, nullptr, x.view, w.view, &bias.view, activation);
       expectSame(y, z, dtypeName(dtype));
+    }
+  }
+}
+
+// What a layer gives to the one below, whose activation made its input: with the slope what it
+// gives without, times that, and the sums of it.
+TEST_P(LinearAtEveryLevel, appliesTheSlopeOfTheLayerBelow) {
+  for (DType dtype : kFloats) {
+    for (const Sizes& s : kSizes) {
+      for (Activation below : {Activation::relu, Activation::gelu, Activation::geluTanh}) {
+        SCOPED_TRACE(std::string(dtypeName(dtype)) + " " + std::to_string(s.n) + "x" +
+                     std::to_string(s.k) + "->" + std::to_string(s.m));
+        Tensor dy(dtype, {s.n, s.m}), w(dtype, {s.m, s.k}), kept(dtype, {s.n, s.k});
+        dy.fillRandom(1);
+        w.fillRandom(2, -1, 1);
+        kept.fillRandom(3);
+        Tensor dx(dtype, {s.n, s.k}), want(dtype, {s.n, s.k}), sums(dtype, {s.k});
+        const auto gradient = [&](const Tensor& to, backend::LayerBelow layer) {
+          backend::linearBackward({&to.view, nullptr, nullptr, dy.view, nullptr, &w.view, nullptr,
+                                   Activation::none, layer});
+        };
+        gradient(want, {});
+        const BinaryOp slope = below == Activation::relu ? BinaryOp::reluBackward : BinaryOp::mul;
+        backend::binary(slope, want.view, want.operand(), kept.operand(), dtype);
+        gradient(dx, {below, &kept.view, &sums.view});
+        expectSame(dx, want, "dx");
+        for (int64_t j = 0; j < s.k; j++) {
+          double sum = 0, scale = 0;
+          for (int64_t i = 0; i < s.n; i++) {
+            sum += want.get(i * s.k + j);
+            scale += std::abs(want.get(i * s.k + j));
+          }
+          const double rounding = roundoff(dtype);
+          ASSERT_NEAR(sums.get(j), sum,
+                      8 * std::min(rounding, 0x1p-24) * scale + 1.01 * rounding * std::abs(sum))
+              << "dbias " << j;
+        }
+        Tensor alone(dtype, {s.n, s.k});
+        gradient(alone, {below, &kept.view, nullptr});
+        expectSame(alone, want, "dx alone");
+      }
     }
   }
 }

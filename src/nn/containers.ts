@@ -50,7 +50,8 @@ abstract class ModuleSequence<M extends Module> extends Module implements Iterab
 
 /**
  * Layers one after the other. Batch norm, a convolution or a linear layer, followed by ReLU, runs as
- * one kernel, and so does a linear layer followed by GELU.
+ * one kernel, and so does a linear layer followed by GELU; two linear layers with one of these
+ * between them are one op, `feedForward`.
  * A value between two layers of this library is freed as soon as nothing needs it any more.
  * @example new nn.Sequential(new nn.Linear(4, 8), new nn.ReLU(), new nn.Linear(8, 2))
  */
@@ -65,8 +66,8 @@ export class Sequential extends ModuleSequence<Layer> {
     // Values that only this loop knows: the last one and what it is a view of.
     let known: Tensor[] = []
     for (let i = 0; i < items.length; ) {
-      const both = fused(items[i], items[i + 1])
-      const next = both === null ? items[i].forward(y) : both(y)
+      const several = fused(items, i)
+      const next = several === null ? items[i].forward(y) : several.run(y)
       if (!isForgetful(items[i])) {
         known = []
       } else if (next !== y) {
@@ -78,7 +79,7 @@ export class Sequential extends ModuleSequence<Layer> {
         known.push(next)
       }
       y = next
-      i += both === null ? 1 : 2
+      i += several === null ? 1 : several.count
     }
     return y
   }

@@ -9,6 +9,7 @@ export {
   dropout,
   elu,
   embedding,
+  feedForward,
   gelu,
   l1Loss,
   layerNorm,

@@ -42,13 +42,31 @@ function activationOf(layer: Layer | undefined): LinearActivation | null {
   return approximate === 'tanh' ? 'geluTanh' : approximate === 'none' ? 'gelu' : null
 }
 
-/** Both layers in one kernel, where there is one for them; else null. */
-export function fused(layer: Layer, next: Layer | undefined): ((x: Tensor) => Tensor) | null {
-  const activation = activationOf(next)
-  if (activation === null) return null
-  const fusable = fusables.get(layer.forward)
-  return fusable?.of.includes(activation) ? (x) => fusable.run(layer, x, activation) : null
+/** Layers that run as one, and how many. */
+export interface Fused {
+  readonly count: number
+  readonly run: (x: Tensor) => Tensor
 }
+
+/**
+ * The layers from a position on that there is one kernel, or one op, for; else null. Two linear
+ * layers with an activation between them are one, unless another activation follows: that goes into
+ * the second one's kernel.
+ */
+export function fused(layers: readonly Layer[], at: number): Fused | null {
+  const layer = layers[at]
+  const activation = activationOf(layers[at + 1])
+  const fusable = fusables.get(layer.forward)
+  if (activation === null || !fusable?.of.includes(activation)) return null
+  if (isLinear(layer) && isLinear(layers[at + 2]) && activationOf(layers[at + 3]) === null) {
+    const second = layers[at + 2] as Linear
+    return { count: 3, run: (x) => layer.feedForward(x, activation, second) }
+  }
+  return { count: 2, run: (x) => fusable.run(layer, x, activation) }
+}
+
+const isLinear = (layer: Layer | undefined): layer is Linear =>
+  layer?.forward === Linear.prototype.forward
 
 const ownLayers = [Conv2d, Linear, BatchNorm, LayerNorm, RMSNorm]
 const forgetful = new Set<unknown>(

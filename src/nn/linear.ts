@@ -1,7 +1,7 @@
 import { checkOptions } from '../core/errors.js'
 import type { Tensor } from '../core/tensor.js'
 import type { LinearActivation } from '../ops/fused-activation.js'
-import { linear } from '../ops/index.js'
+import { feedForward, linear } from '../ops/index.js'
 import {
   checkSize,
   defaultBias,
@@ -47,6 +47,11 @@ export class Linear extends Module {
   /** The layer and an activation in one kernel: `Sequential` asks for it. Internal. */
   activate(x: Tensor, activation: LinearActivation): Tensor {
     return linear(x, this.weight, this.bias, { activation })
+  }
+
+  /** The layer, an activation and another layer as one op: `Sequential` asks for it. Internal. */
+  feedForward(x: Tensor, activation: LinearActivation, next: Linear): Tensor {
+    return feedForward(x, this.weight, this.bias, next.weight, next.bias, { activation })
   }
 
   protected override describe(): string {

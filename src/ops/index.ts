@@ -32,6 +32,7 @@ export {
 } from './cuda-kernel.js'
 export { type DropoutOptions, dropout } from './dropout.js'
 export { type EmbeddingOptions, embedding } from './embedding.js'
+export { type FeedForwardOptions, feedForward } from './feed-forward.js'
 export {
   cat,
   gather,

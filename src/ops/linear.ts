@@ -17,27 +17,30 @@ import { reshape } from './views.js'
 
 const codes = numberOpcodes(opcodes.activation)
 
-type Needs = readonly boolean[]
+export type Needs = readonly boolean[]
 
 const resultOf = (x: Tensor, w: Tensor): Tensor =>
   Tensor.pending(x.device, x.dtype, [x.shape[0], w.shape[0]])
+
+/** x wᵀ + bias, unrecorded. */
+export function affine(x: Tensor, w: Tensor, bias: Tensor | null): Tensor {
+  const y = resultOf(x, w)
+  const { calls } = x.device
+  calls.begin('matmul').input(x).input(operand(w, true)).optional(bias).output(y).run()
+  return y
+}
 
 // y [N, M] = x [N, K] wᵀ + bias, with w [M, K] as nn.Linear keeps it; the bias is added where the
 // product is finished
 const linearOp: Op<void> = defineOp()({
   name: 'linear',
   inputs: ['x', 'w', 'bias'],
-  run: ([x, w, bias]) => {
-    const y = resultOf(x, w)
-    const { calls } = x.device
-    calls.begin('matmul').input(x).input(operand(w, true)).optional(bias).output(y).run()
-    return y
-  },
+  run: ([x, w, bias]) => affine(x, w, bias),
   // dy w; dyᵀ x; Σ dy, which the engine sums where it is to be differentiated again
   gradient: jointly(
     ['x', 'w'],
     ({ dy, needs, x, w, inputs, createGraph }) => {
-      if (!createGraph) return gradients(dy, x, w, null, 'none', needs, inputs)
+      if (!createGraph) return gradients({ dy, x, w }, needs, inputs)
       return [
         needs[0] ? product(dy, w) : null,
         needs[1] ? product(dy, x, true) : null,
@@ -53,9 +56,9 @@ const linearOp: Op<void> = defineOp()({
   ],
 })
 
-interface ActivatedAttrs {
+export interface ActivatedAttrs {
   readonly activation: LinearActivation
-  /** Whether z is kept for the backward pass, where that reads it. */
+  /** Whether the backward pass will want what it tells the slope from. */
   readonly keeps: boolean
 }
 interface ActivatedContext extends RuleContext<ActivatedAttrs> {
@@ -70,30 +73,41 @@ const samplesOf = (s: Sampler, activation: LinearActivation) => ({
   attrs: { activation, keeps: true },
 })
 
-// z = x wᵀ + bias, y = f(z). The slope of f is told from what is kept: y itself for relu, else z.
+/**
+ * y = f(x wᵀ + bias), unrecorded, and what the slope of f is told from: y itself for relu, else what
+ * the kernel leaves.
+ */
+export function activatedAffine(
+  x: Tensor,
+  w: Tensor,
+  bias: Tensor | null,
+  { activation, keeps }: ActivatedAttrs,
+): [y: Tensor, kept: Tensor] {
+  const y = resultOf(x, w)
+  const left = keeps && activation !== 'relu' ? resultOf(x, w) : null
+  const { calls } = x.device
+  calls
+    .begin('linear')
+    .input(x)
+    .input(w)
+    .optional(bias)
+    .output(y)
+    .flag(left !== null)
+  if (left !== null) calls.output(left)
+  calls.number(codes[activation]).run()
+  return [y, left ?? y]
+}
+
+// y = f(x wᵀ + bias)
 const linearActivationOp: Op<ActivatedAttrs> = defineOp<ActivatedAttrs>()({
   name: 'linearActivation',
   inputs: ['x', 'w', 'bias'],
   outputs: ['y', 'kept'],
-  run: ([x, w, bias], { activation, keeps }) => {
-    const y = resultOf(x, w)
-    const z = keeps && activation !== 'relu' ? resultOf(x, w) : null
-    const { calls } = x.device
-    calls
-      .begin('linear')
-      .input(x)
-      .input(w)
-      .optional(bias)
-      .output(y)
-      .flag(z !== null)
-    if (z !== null) calls.output(z)
-    calls.number(codes[activation]).run()
-    return [y, z ?? y]
-  },
+  run: ([x, w, bias], attrs) => activatedAffine(x, w, bias, attrs),
   gradient: fusedUnlessTwice<ActivatedAttrs, ActivatedContext>(
     ['x', 'w', 'kept'],
     ({ dy, x, w, kept, attrs, needs, inputs }) =>
-      gradients(dy, x, w, kept, attrs.activation, needs, inputs),
+      gradients({ dy, x, w, kept, activation: attrs.activation }, needs, inputs),
     byFormula(['x', 'w', 'bias'], ({ x, w, bias }, { activation }) => [
       unary(activation, apply(linearOp, [x, w, bias], undefined)),
     ]),
@@ -110,52 +124,79 @@ const linearActivationOp: Op<ActivatedAttrs> = defineOp<ActivatedAttrs>()({
   ],
 })
 
+/** The activation that made x, and what its slope is told from. */
+interface Below {
+  readonly activation: LinearActivation
+  readonly kept: Tensor
+}
 interface BackwardAttrs {
   readonly activation: ActivationOpcode
+  readonly below: ActivationOpcode
   readonly needs: Needs
   readonly dtypes: readonly DType[]
 }
 
-// dz = dy f'(z); dx = dz w; dw = dzᵀ x; dbias = Σ dz, the last two in float32 where the parameters
-// are. The rules above call it only where nothing is recorded.
+// dz = dy f'(z); dx = dz w; dw = dzᵀ x; dbias = Σ dz. Where x = g(u), dx is the gradient of u, dz w
+// times g'(u), and dbiasBelow = Σ of that. Those of parameters are float32 where the parameters are.
+// Rules call it only where nothing is recorded.
 const linearBackwardOp: Op<BackwardAttrs> = defineOp<BackwardAttrs>()({
   name: 'linearBackward',
-  inputs: ['dy', 'x', 'w', 'kept'],
-  outputs: ['dx', 'dw', 'dbias'],
-  run: ([dy, x, w, kept], { activation, needs, dtypes }) => {
+  inputs: ['dy', 'x', 'w', 'kept', 'keptBelow'],
+  outputs: ['dx', 'dw', 'dbias', 'dbiasBelow'],
+  run: ([dy, x, w, kept, keptBelow], { activation, below, needs, dtypes }) => {
     const { calls } = dy.device
-    calls.begin('linearBackward').input(dy).optional(x).optional(w).optional(kept)
+    calls.begin('linearBackward').input(dy).optional(x).optional(w)
+    calls.optional(kept).optional(keptBelow)
     const [n, m] = dy.shape
-    const shapes: (() => Shape)[] = [() => [n, w.shape[1]], () => [m, x.shape[1]], () => [m]]
+    const shapes: (() => Shape)[] = [
+      () => [n, w.shape[1]],
+      () => [m, x.shape[1]],
+      () => [m],
+      () => [w.shape[1]],
+    ]
     const outputs = shapes.map((shape, i) => {
-      calls.flag(needs[i])
-      if (!needs[i]) return null
+      const isNeeded = needs[i] ?? false
+      calls.flag(isNeeded)
+      if (!isNeeded) return null
       const output = Tensor.pending(dy.device, dtypes[i], shape())
       calls.output(output)
       return output
     })
-    calls.number(codes[activation]).run()
+    calls.number(codes[activation]).number(codes[below]).run()
     return outputs as Tensor[]
   },
   gradient: null,
   samples: null,
 })
 
-/** Of x, w and bias, null where not needed. */
-function gradients(
-  dy: Tensor,
-  x: Tensor | null,
-  w: Tensor | null,
-  kept: Tensor | null,
-  activation: ActivationOpcode,
+interface Given {
+  readonly dy: Tensor
+  readonly x: Tensor | null
+  readonly w: Tensor | null
+  readonly activation?: LinearActivation
+  readonly kept?: Tensor
+  readonly below?: Below
+}
+
+/**
+ * Of x, w and bias, and of the bias below, null where not needed; `infos` are those of the four.
+ * Unrecorded.
+ */
+export function gradients(
+  { dy, x, w, activation, kept, below }: Given,
   needs: Needs,
   infos: readonly (ValueInfo | null)[],
 ): (Tensor | null)[] {
-  const inputs = [dy, needs[1] ? x : null, needs[0] ? w : null, kept]
+  const inputs = [dy, needs[1] ? x : null, needs[0] ? w : null, kept ?? null, below?.kept ?? null]
   // cuBLASLt's epilogue for both gives them in the dtype of the product.
   const isWide = dy.device.type === 'cpu'
   const dtypes = infos.map((info, i) => (isWide && i > 0 && info?.wideDType) || dy.dtype)
-  return applyAll(linearBackwardOp, inputs, { activation, needs, dtypes })
+  return applyAll(linearBackwardOp, inputs, {
+    activation: activation ?? 'none',
+    below: below?.activation ?? 'none',
+    needs,
+    dtypes,
+  })
 }
 
 export interface LinearOptions {
@@ -175,25 +216,59 @@ export function linear(
 ): Tensor {
   checkOptions('linear', options)
   const activation = checkLinearActivation('linear', options.activation)
-  const [input, weight] = meet('linear', x, w)
+  const { rows, weight, added, restore } = checked('linear', x, w, bias)
+  return restore(activated(rows, weight, added, activation))
+}
+
+interface Checked {
+  /** [N, K], all in the dtype of the product. */
+  readonly rows: Tensor
+  readonly weight: Tensor
+  readonly added: Tensor | null
+  /** Of a result [N, M], with the axes that x has before the last. */
+  readonly restore: (y: Tensor) => Tensor
+}
+
+/** The operands of a layer as its kernel takes them. */
+export function checked(
+  op: string,
+  x: Tensor,
+  w: Tensor,
+  bias: Tensor | null | undefined,
+): Checked {
+  const [input, weight] = meet(op, x, w)
   if (w.ndim !== 2 || x.ndim === 0 || x.shape[x.ndim - 1] !== w.shape[1]) {
     throw new ShapeError(
-      `linear: expected x [.., K] and w [M, K], got ${showShape(x.shape)} and ${showShape(w.shape)}`,
+      `${op}: expected x [.., K] and w [M, K], got ${showShape(x.shape)} and ${showShape(w.shape)}`,
     )
   }
-  if (bias) checkTensor('linear', bias)
-  if (bias && (bias.ndim !== 1 || bias.shape[0] !== w.shape[0])) {
-    throw new ShapeError(
-      `linear: expected a bias of shape [${w.shape[0]}], got ${showShape(bias.shape)}`,
-    )
-  }
-  if (bias) deviceOf('linear', [x, bias])
+  const added = checkedBias(op, input, w.shape[0], bias)
   const lead = input.shape.slice(0, -1)
-  const rows = input.ndim === 2 ? input : reshape(input, [numelOf(lead), w.shape[1]])
-  const [offset] = autocastTo(linearOp.autocast, [bias ?? null])
-  const added = offset && cast(offset, input.dtype)
-  const y = activated(rows, weight, added, activation)
-  return input.ndim === 2 ? y : reshape(y, [...lead, w.shape[0]])
+  if (lead.length === 1) return { rows: input, weight, added, restore: (y) => y }
+  const rows = reshape(input, [numelOf(lead), w.shape[1]])
+  return { rows, weight, added, restore: (y) => reshape(y, [...lead, y.shape[1]]) }
+}
+
+/** A bias [M] in the dtype of the product. */
+export function checkedBias(
+  op: string,
+  x: Tensor,
+  size: number,
+  bias: Tensor | null | undefined,
+): Tensor | null {
+  if (!bias) return null
+  checkTensor(op, bias)
+  if (bias.ndim !== 1 || bias.shape[0] !== size) {
+    throw new ShapeError(`${op}: expected a bias of shape [${size}], got ${showShape(bias.shape)}`)
+  }
+  deviceOf(op, [x, bias])
+  const [offset] = autocastTo(linearOp.autocast, [bias])
+  return cast(offset, x.dtype)
+}
+
+/** Whether the backward pass will want what the forward pass leaves for it. */
+export function isRecorded(inputs: readonly (Tensor | null)[]): boolean {
+  return isGradEnabled() && inputs.some((t) => t !== null && t.gradEdge() !== null)
 }
 
 function activated(
@@ -204,8 +279,7 @@ function activated(
 ): Tensor {
   if (activation === null) return apply(linearOp, [x, w, bias], undefined)
   if (!isFloating(x.dtype)) return unary(activation, apply(linearOp, [x, w, bias], undefined))
-  const keeps = isGradEnabled() && [x, w, bias].some((t) => t !== null && t.gradEdge() !== null)
-  const attrs = { activation, keeps }
+  const attrs = { activation, keeps: isRecorded([x, w, bias]) }
   const [y, kept] = applyAll(linearActivationOp, [x, w, bias], attrs)
   // The tape holds it.
   if (kept !== y) kept.dispose()

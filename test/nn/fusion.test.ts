@@ -97,6 +97,31 @@ test.each([
   expect(a.forward(randn([4, 5], { dtype })).edge?.node.name).toBe('linearActivation')
 })
 
+test.each([
+  ['ReLU', () => new nn.ReLU()],
+  ['GELU', () => new nn.GELU()],
+  ['GELU by tanh', () => new nn.GELU({ approximate: 'tanh' })],
+] as const)('two linear layers with %s between them', (_name, activation) => {
+  manualSeed(7)
+  const dtype = 'float64'
+  const [a, b] = pair(
+    () =>
+      new nn.Sequential(
+        new nn.Linear(5, 6, { dtype }),
+        activation(),
+        new nn.Linear(6, 7, { dtype }),
+        activation(),
+        new nn.Linear(7, 3, { bias: false, dtype }),
+        new nn.Tanh(),
+      ),
+  )
+  expectEqual(a, b, randn([4, 5], { dtype }))
+  expectEqual(a, b, randn([2, 3, 5], { dtype }))
+  const [tanh] = a.forward(randn([4, 5], { dtype })).edge?.node.edges ?? []
+  expect(tanh?.node.name).toBe('feedForward')
+  expect(tanh?.node.edges[0]?.node.name).toBe('linearActivation')
+})
+
 test('a hook or a subclass of a linear layer or its GELU sees its own values', () => {
   const linear = new nn.Linear(3, 2)
   const gelu = new nn.GELU()

@@ -74,10 +74,24 @@ function expectAsParts(given: Inputs, dy: Tensor, name: Name, body = (f: () => T
     })
   }
   expectY(y)
-  expect(values(dx)).toEqual(values(wantDx))
-  expect(values(dw)).toEqual(values(wantDw))
+  // On the CPU the forward pass leaves the slope of GELU, rounded to the dtype, which takes the place
+  // of the rounding of what it was applied to. No slope is above 1.13.
+  const isRounded = y.device.type === 'cpu' && name !== 'relu' && unit > 2 ** -20
+  const expectSums = (got: Tensor, want: Tensor, terms: (t: Tensor) => Tensor) => {
+    if (!isRounded) return expect(values(got)).toEqual(values(want))
+    const scale = values(terms(dy.to('float64').reshape([-1, w.shape[0]]).abs()))
+    const wanted = values(want)
+    values(got).forEach((g, i) => {
+      expect(Math.abs(g - wanted[i])).toBeLessThanOrEqual(3 * 1.13 * unit * scale[i])
+    })
+  }
+  expectSums(dx, wantDx, (d) => d.matmul(w.detach().to('float64').abs()))
+  expectSums(dw, wantDw, (d) =>
+    d.transpose(0, 1).matmul(x.detach().to('float64').reshape([-1, w.shape[1]]).abs()),
+  )
   expectY(noGrad(fused))
   if (!dbias) return
+  if (isRounded) return expectSums(dbias, wantDbias, (d) => d.sum(0))
   // Rows are summed in another order; bfloat16 may round to the neighbour.
   const rows = y.numel / y.shape[y.ndim - 1]
   values(dbias).forEach((got, i) => {
@@ -150,7 +164,7 @@ describe.each(names)('linear with %s', (name) => {
   })
 })
 
-test('relu keeps its result alone, GELU what it was applied to as well', () => {
+test('relu keeps its result alone, GELU another of its size', () => {
   const x = randn([16, 8])
   const w = randn([32, 8], { requiresGrad: true })
   for (const [name, tensors] of [

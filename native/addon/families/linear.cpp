@@ -15,8 +15,8 @@ const Family family({
        const View& w = c.input();
        const View* bias = c.optionalInput();
        const View& y = c.output();
-       const View* z = wanted(c);
-       backend::linear(y, z, x, w, bias, c.opcode<Activation>());
+       const View* kept = wanted(c);
+       backend::linear(y, kept, x, w, bias, c.opcode<Activation>());
      }},
     {"linearBackward",
      [](Call& c) {
@@ -25,10 +25,13 @@ const Family family({
        a.x = c.optionalInput();
        a.w = c.optionalInput();
        a.kept = c.optionalInput();
+       a.below.kept = c.optionalInput();
        a.dx = wanted(c);
        a.dw = wanted(c);
        a.dbias = wanted(c);
+       a.below.dbias = wanted(c);
        a.activation = c.opcode<Activation>();
+       a.below.activation = c.opcode<Activation>();
        backend::linearBackward(a);
      }},
 });

@@ -39,21 +39,39 @@ ADJOINT_INLINE Gaussian gaussianNear0(Vec a) {
 }
 
 // max(x, 0) - |x| Phi(-|x|): nothing cancels
+ADJOINT_INLINE Vec geluFrom(Vec x, Vec a, const Gaussian& g) {
+  return select(x > Vec(0), x, Vec(0)) - a * g.tail;
+}
+// Phi(x) + x phi(x)
+ADJOINT_INLINE Vec slopeFrom(Vec x, const Gaussian& g) {
+  const Vec cdf = select(x > Vec(0), Vec(1) - g.tail, g.tail);
+  return cdf + x * (g.density * Vec(0.398942280f));
+}
+
 ADJOINT_INLINE Vec geluOf(Vec x) {
   const Vec a = absolute(x);
   const Mask far = a > Vec(kNormalNear);
-  const Vec y = select(x > Vec(0), x, Vec(0)) - a * gaussianNear0(a).tail;
+  const Vec y = geluFrom(x, a, gaussianNear0(a));
   return any(far) ? select(far, adjoint::geluOf<Vec>(x), y) : y;
 }
 
-// Phi(x) + x phi(x)
 ADJOINT_INLINE Vec geluSlope(Vec x) {
   const Vec a = absolute(x);
   const Mask far = a > Vec(kNormalNear);
-  const Gaussian g = gaussianNear0(a);
-  const Vec cdf = select(x > Vec(0), Vec(1) - g.tail, g.tail);
-  const Vec slope = cdf + x * (g.density * Vec(0.398942280f));
+  const Vec slope = slopeFrom(x, gaussianNear0(a));
   return any(far) ? select(far, adjoint::geluSlope<Vec>(x), slope) : slope;
+}
+
+// Both, for hardly more than one.
+ADJOINT_INLINE Vec geluAndSlope(Vec x, Vec& slope) {
+  const Vec a = absolute(x);
+  const Mask far = a > Vec(kNormalNear);
+  const Gaussian g = gaussianNear0(a);
+  const Vec y = geluFrom(x, a, g);
+  slope = slopeFrom(x, g);
+  if (!any(far)) return y;
+  slope = select(far, adjoint::geluSlope<Vec>(x), slope);
+  return select(far, adjoint::geluOf<Vec>(x), y);
 }
 
 }  // namespace adjoint::cpu::ADJOINT_LEVEL

@@ -169,5 +169,46 @@ TEST_P(LinearOnDevice, backward) {
   }
 }
 
+// dx of a layer whose input an activation made, with its slope and the sums of the bias below.
+TEST_P(LinearOnDevice, appliesTheSlopeOfTheLayerBelow) {
+  for (const Case& c : kCases) {
+    for (DType dtype : kFloats) {
+      const Values dy = randomValues(c.n * c.m, -1, 1, dtype, 4),
+                   w = randomValues(c.m * c.k, -1, 1),
+                   kept = randomValues(c.n * c.k, -4, 4, dtype, 3);
+      const DeviceTensor ddy(dtype, {c.n, c.m}, dy), dw(dtype, {c.m, c.k}, w),
+          dkept(dtype, {c.n, c.k}, kept);
+      for (Activation below : {Activation::relu, Activation::gelu, Activation::geluTanh}) {
+        for (bool hasBias : {true, false}) {
+          SCOPED_TRACE(std::string(dtypeName(dtype)) + ", case " + std::to_string(&c - kCases) +
+                       ", activation " + std::to_string(static_cast<int>(below)));
+          Values want = product(dy, false, w, false, c.n, c.k, c.m),
+                 sums(static_cast<size_t>(c.k), 0);
+          for (size_t i = 0; i < want.size(); i++) {
+            want[i] *= slope(below, kept[i]);
+            sums[i % static_cast<size_t>(c.k)] += want[i];
+          }
+          const DeviceTensor dx = DeviceTensor::empty(dtype, {c.n, c.k}),
+                             dbias = DeviceTensor::empty(dtype, {c.k});
+          backend::linearBackward({&dx.view,
+                                   nullptr,
+                                   nullptr,
+                                   ddy,
+                                   nullptr,
+                                   &dw.view,
+                                   nullptr,
+                                   Activation::none,
+                                   {below, &dkept.view, hasBias ? &dbias.view : nullptr}});
+          const double tolerance = 2 * epsilonOf(dtype);
+          const auto rows = static_cast<double>(c.n), columns = static_cast<double>(c.m);
+          expectClose(dx.read(), want, tolerance, columns / 2 + 1);
+          if (hasBias)
+            expectClose(dbias.read(), sums, tolerance, (rows / 2 + 1) * (columns / 2 + 1));
+        }
+      }
+    }
+  }
+}
+
 }  // namespace
 }  // namespace adjoint::test
