@@ -12,7 +12,8 @@ import path from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { parseArgs } from 'node:util'
 import { complaints, exceptions, kernelsOf, staleRules, tableOf } from './cuda-check/compiled.mjs'
-import { makeToolkit, nvccOf } from './cuda-toolkit.mjs'
+import { fitsCuda12 } from './cuda-check/cuda12.mjs'
+import { headersOfCuda12, makeToolkit, nvccOf } from './cuda-toolkit.mjs'
 
 const root = path.resolve(path.dirname(fileURLToPath(import.meta.url)), '..')
 const folder = path.join(root, 'build', 'cuda-check')
@@ -234,6 +235,13 @@ if (isConfigured) {
     }).finally(() => log(chunks.join('')))
     plans.push(...(chunks.join('').match(/^ {2}\S+ .*(plans|refusals).*$/gm) ?? []))
     if (/\[ {2}SKIPPED/.test(chunks.join(''))) throw new Error('cuDNN was not loaded')
+  })
+}
+if (values.full && isConfigured) {
+  await check("CUDA 12: compiles against its headers, calls its runtime's functions", (log) => {
+    const places = { root, folder: path.join(folder, 'cuda12'), nvcc: nvccOf(toolkit) }
+    const cuda12 = headersOfCuda12(`${toolkit}-12`)
+    return fitsCuda12((...call) => run(log, ...call), output, places, cuda12)
   })
 }
 // CI runs the emulated kernels in steps of their own, with sanitizers and the race detector.

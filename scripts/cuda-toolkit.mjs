@@ -42,20 +42,49 @@ function run(command, args) {
   if (done.status !== 0) throw new Error(`${command} ${args.join(' ')} ended with ${done.status}`)
 }
 
-/** Makes a toolkit in `folder` unless one is there. Needs Python 3 with venv. */
-export function makeToolkit(folder) {
-  if (nvccOf(folder)) return
+/** Puts packages into a virtual environment in `folder`. Needs Python 3 with venv. */
+function addPackages(folder, packages) {
   const python = path.join(folder, 'bin', 'python')
   if (!existsSync(python)) run('python3', ['-m', 'venv', folder])
   // Without their dependencies: the packages name more than is needed here.
-  run(python, [
-    '-m',
-    'pip',
-    'install',
-    '--quiet',
-    '--disable-pip-version-check',
-    '--no-deps',
-    ...PACKAGES,
-  ])
+  const options = ['--quiet', '--disable-pip-version-check', '--no-deps']
+  run(python, ['-m', 'pip', 'install', ...options, ...packages])
+}
+
+/** Makes a toolkit in `folder` unless one is there. */
+export function makeToolkit(folder) {
+  if (nvccOf(folder)) return
+  addPackages(folder, PACKAGES)
   if (!nvccOf(folder)) throw new Error(`the packages brought no nvcc into ${folder}`)
+}
+
+// PyPI has no compiler of CUDA 12.
+const PACKAGES_OF_12 = [
+  'nvidia-cuda-nvcc-cu12>=12.9,<13',
+  'nvidia-cuda-runtime-cu12>=12.9,<13',
+  'nvidia-cuda-cccl-cu12>=12.9,<13',
+  'nvidia-cuda-nvrtc-cu12>=12.9,<13',
+  'nvidia-cublas-cu12>=12.9,<13',
+  'nvidia-cudnn-cu12>=9,<10',
+  'nvidia-cudnn-frontend>=1.14,<2',
+]
+
+/** The headers of CUDA 12 and its static runtime, in an environment of their own. */
+export function headersOfCuda12(folder) {
+  const find = () =>
+    existsSync(path.join(folder, 'lib'))
+      ? readdirSync(path.join(folder, 'lib'))
+          .map((name) => path.join(folder, 'lib', name, 'site-packages'))
+          .find((packages) => existsSync(path.join(packages, 'nvidia', 'cuda_runtime')))
+      : undefined
+  if (!find()) addPackages(folder, PACKAGES_OF_12)
+  const packages = find()
+  const parts = ['cuda_nvcc', 'cuda_runtime', 'cublas', 'cuda_nvrtc', 'cudnn', 'cuda_cccl']
+  return {
+    includes: [
+      ...parts.map((part) => path.join(packages, 'nvidia', part, 'include')),
+      path.join(packages, 'include'),
+    ],
+    runtime: path.join(packages, 'nvidia', 'cuda_runtime', 'lib', 'libcudart_static.a'),
+  }
 }
