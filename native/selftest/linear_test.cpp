@@ -80,6 +80,23 @@ double roundoff(DType dtype) {
                                    : 0x1p-8;
 }
 
+// dbias = sum of dz over its rows, rounded once
+void expectRowSums(const Tensor& dbias, const Tensor& dz) {
+  const int64_t rows = dz.view.size[0], columns = dz.view.size[1];
+  const double rounding = roundoff(dz.view.dtype);
+  for (int64_t j = 0; j < columns; j++) {
+    double sum = 0, scale = 0;
+    for (int64_t i = 0; i < rows; i++) {
+      sum += dz.get(i * columns + j);
+      scale += std::abs(dz.get(i * columns + j));
+    }
+    ASSERT_NEAR(dbias.get(j), sum,
+                8 * std::min(rounding, 0x1p-24) * scale + 1.01 * rounding * std::abs(sum))
+        << "dbias " << j;
+  }
+  ASSERT_TRUE(dbias.isIntact());
+}
+
 void expectAsComposed(DType dtype, const Sizes& s, Activation activation, bool hasBias) {
   SCOPED_TRACE(std::string(dtypeName(dtype)) + " " + std::to_string(s.n) + "x" +
                std::to_string(s.k) + "->" + std::to_string(s.m) + ", activation " +
@@ -132,18 +149,7 @@ void expectAsComposed(DType dtype, const Sizes& s, Activation activation, bool h
       {&dx.view, &dw.view, &dbias.view, dy.view, &x.view, &w.view, state, activation});
   expectProduct(dx, wantDx, dz.view, w.view, "dx");
   expectProduct(dw, wantDw, transposed(dz.view), x.view, "dw");
-  for (int64_t j = 0; j < s.m; j++) {
-    double sum = 0, scale = 0;
-    for (int64_t i = 0; i < s.n; i++) {
-      sum += dz.get(i * s.m + j);
-      scale += std::abs(dz.get(i * s.m + j));
-    }
-    const double rounding = roundoff(dtype);
-    ASSERT_NEAR(dbias.get(j), sum,
-                8 * std::min(rounding, 0x1p-24) * scale + 1.01 * rounding * std::abs(sum))
-        << "dbias " << j;
-  }
-  ASSERT_TRUE(dbias.isIntact());
+  expectRowSums(dbias, dz);
 
   // One at a time.
   Tensor alone(dtype, {s.m});
@@ -204,17 +210,7 @@ TEST_P(LinearAtEveryLevel, appliesTheSlopeOfTheLayerBelow) {
         backend::binary(slope, want.view, want.operand(), kept.operand(), dtype);
         gradient(dx, {below, &kept.view, &sums.view});
         expectSame(dx, want, "dx");
-        for (int64_t j = 0; j < s.k; j++) {
-          double sum = 0, scale = 0;
-          for (int64_t i = 0; i < s.n; i++) {
-            sum += want.get(i * s.k + j);
-            scale += std::abs(want.get(i * s.k + j));
-          }
-          const double rounding = roundoff(dtype);
-          ASSERT_NEAR(sums.get(j), sum,
-                      8 * std::min(rounding, 0x1p-24) * scale + 1.01 * rounding * std::abs(sum))
-              << "dbias " << j;
-        }
+        expectRowSums(sums, want);
         Tensor alone(dtype, {s.n, s.k});
         gradient(alone, {below, &kept.view, nullptr});
         expectSame(alone, want, "dx alone");

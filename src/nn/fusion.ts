@@ -58,8 +58,8 @@ export function fused(layers: readonly Layer[], at: number): Fused | null {
   const activation = activationOf(layers[at + 1])
   const fusable = fusables.get(layer.forward)
   if (activation === null || !fusable?.of.includes(activation)) return null
-  if (isLinear(layer) && isLinear(layers[at + 2]) && activationOf(layers[at + 3]) === null) {
-    const second = layers[at + 2] as Linear
+  const second = layers[at + 2]
+  if (isLinear(layer) && isLinear(second) && activationOf(layers[at + 3]) === null) {
     return { count: 3, run: (x) => layer.feedForward(x, activation, second) }
   }
   return { count: 2, run: (x) => fusable.run(layer, x, activation) }

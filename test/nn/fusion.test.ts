@@ -40,6 +40,13 @@ function expectEqual(a: nn.Sequential, b: nn.Sequential, x: Tensor): void {
   for (const [name, t] of Object.entries(a.stateDict())) near(t, buffers[name], name)
 }
 
+/** What a linear layer's kernel can apply. */
+const afterLinear = [
+  ['ReLU', () => new nn.ReLU()],
+  ['GELU', () => new nn.GELU()],
+  ['GELU by tanh', () => new nn.GELU({ approximate: 'tanh' })],
+] as const
+
 describe.each([[true], [false]])('batch norm and ReLU, affine %s', (affine) => {
   const make = () =>
     new nn.Sequential(
@@ -76,11 +83,7 @@ test('a convolution and ReLU', () => {
   expect(a.forward(randn([1, 2, 7, 6], { dtype: 'float64' })).edge?.node.name).toBe('conv2dRelu')
 })
 
-test.each([
-  ['ReLU', () => new nn.ReLU()],
-  ['GELU', () => new nn.GELU()],
-  ['GELU by tanh', () => new nn.GELU({ approximate: 'tanh' })],
-] as const)('a linear layer and %s', (_name, activation) => {
+test.each(afterLinear)('a linear layer and %s', (_name, activation) => {
   manualSeed(6)
   const dtype = 'float64'
   const [a, b] = pair(
@@ -97,11 +100,7 @@ test.each([
   expect(a.forward(randn([4, 5], { dtype })).edge?.node.name).toBe('linearActivation')
 })
 
-test.each([
-  ['ReLU', () => new nn.ReLU()],
-  ['GELU', () => new nn.GELU()],
-  ['GELU by tanh', () => new nn.GELU({ approximate: 'tanh' })],
-] as const)('two linear layers with %s between them', (_name, activation) => {
+test.each(afterLinear)('two linear layers with %s between them', (_name, activation) => {
   manualSeed(7)
   const dtype = 'float64'
   const [a, b] = pair(
